@@ -1,0 +1,155 @@
+"""Stochastic gradient Langevin dynamics (Welling & Teh 2011) run by Opacus's DP-SGD (Abadi et al. 2016).
+
+    SGLD     θ ← θ − ε ∇Û(θ) + √(2ε) ξ,    U(θ) = −log p(θ) − Σₙ log p(yₙ | xₙ, θ)
+    DP-SGD   θ ← θ − η [ (1/b) (Σᵢ clip_C(gᵢ) + σ C ξ) + λ θ ]
+
+are one step when  ε = η/n,  σC = b √(2/(ηn)),  λ = 1/(n·prior_std²)  and no clip is active.
+
+https://www.stats.ox.ac.uk/~teh/research/compstats/WelTeh2011a.pdf, https://arxiv.org/abs/1607.00133
+Caveat: the noise fixes σC alone, so a small σ means no clipping and the true posterior (as the step goes to 0 and
+the chain gets there); a large σ means privacy, clipping and a biased sampler.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from opacus.accountants import PRVAccountant, RDPAccountant
+from opacus.optimizers import DPOptimizer
+from torch import Generator, Tensor
+
+from gapbench.methods.base import PosteriorDraws, UncertaintyMethod
+from gapbench.methods.minibatches import FixedSize, Minibatches, OpacusLoader, Poisson, take
+from gapbench.methods.model import Model, PerSampleGradients
+
+NO_GUARANTEE = 50.0  # an ε of which e^ε is beyond any meaning; the PRV accountant would take minutes to refine it
+
+
+@dataclass(frozen=True)
+class SGLD(UncertaintyMethod):
+    """Langevin chains whose noise, scaling and privacy accounting are Opacus's.
+
+    lr: η; the Langevin step is ε = η/n. batch: b. noise_multiplier: σ, and with it C = b√2 / (σ√(ηn)).
+    allow_clipping: False fails a replica in which a clip was ever active, since it sampled something else.
+    burn_in, thin: in steps. draws: kept from each chain. delta: the δ at which ε(δ) is reported.
+    """
+
+    lr: float = 1e-4
+    batch: int = 16
+    noise_multiplier: float = 1e-3
+    allow_clipping: bool = False
+    burn_in: int = 10_000
+    draws: int = 50
+    thin: int = 200
+    chains: int = 4
+    delta: float = 1e-5
+    sampling: Minibatches = FixedSize()
+
+    @property
+    def steps(self) -> int:
+        return self.burn_in + self.draws * self.thin
+
+    def max_grad_norm(self, n: int) -> float:
+        """C, from the equivalence."""
+        return self.batch * math.sqrt(2 / (self.lr * n)) / self.noise_multiplier
+
+    def temperatures(self, n: int) -> tuple[float, float]:
+        """(of the likelihood, of the prior) that the chain samples at, were no clip active."""
+        rate, divisor = self.sampling.rate(self.batch, n), self.sampling.divisor(self.batch, n)
+        return self.batch**2 / (n * rate * divisor), self.batch**2 / divisor**2
+
+    def epsilon(self, n: int) -> float:
+        """ε(δ) of releasing every iterate of every chain of one replica, for adding or removing one point."""
+        if not isinstance(self.sampling, Poisson | OpacusLoader):
+            return math.inf  # the accountants' amplification by subsampling is that of Poisson sampling
+        history = [(self.noise_multiplier, self.sampling.rate(self.batch, n), self.steps * self.chains)]
+        bound, accountant = RDPAccountant(), PRVAccountant()
+        bound.history, accountant.history = history, history
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that a wider range of orders would tighten the bound
+            loose = bound.get_epsilon(self.delta, alphas=list(range(2, 64)))
+        return accountant.get_epsilon(self.delta) if loose < NO_GUARANTEE else math.inf
+
+    def skip(self, model: Model, x: Tensor) -> str | None:
+        n = x.shape[1]
+        return f"batch = {self.batch} is larger than the {n} training points" if self.batch > n else None
+
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
+        replicas, n = y.shape
+        theta = model.init(generator, (replicas, self.chains)).requires_grad_()  # (R, chains, P)
+        optimizer = StackedDPOptimizer(
+            torch.optim.SGD([theta], lr=self.lr, weight_decay=1 / (n * model.prior_std**2)),
+            noise_multiplier=self.noise_multiplier,
+            max_grad_norm=self.max_grad_norm(n),
+            expected_batch_size=self.sampling.divisor(self.batch, n),
+            generator=generator,
+        )
+        kept = theta.new_empty(replicas, self.chains, self.draws, theta.shape[-1])
+        batches = self.sampling.draw((replicas, self.chains), self.batch, n, generator)
+        for step in range(1, self.steps + 1):
+            batch = next(batches)
+            gradients = model.per_sample_gradients(theta.detach(), take(x, batch.index), take(y, batch.index))
+            optimizer.descend(gradients, batch.present)
+            past, rest = divmod(step - self.burn_in, self.thin)
+            if past > 0 and rest == 0:
+                kept[:, :, past - 1] = theta.detach()
+
+        clipped = optimizer.clipped_fraction.mean(1)  # (R,)
+        likelihood, prior = self.temperatures(n)
+        reason = "a gradient norm reached C = {:.4g}: {:.2g} of the per-sample gradients were clipped"
+        forbidden = [] if self.allow_clipping else clipped.nonzero().flatten().tolist()
+        return PosteriorDraws(
+            model,
+            kept.flatten(1, 2),
+            self.chains,
+            diagnostics={
+                "clipped fraction": clipped,
+                "likelihood temperature": torch.full_like(clipped, likelihood),
+                "prior temperature": torch.full_like(clipped, prior),
+                "epsilon": torch.full_like(clipped, self.epsilon(n)),
+                "steps": torch.full_like(clipped, self.steps),
+                "gradient evaluations": torch.full_like(clipped, self.steps * self.chains * self.batch),
+            },
+            failures={r: reason.format(self.max_grad_norm(n), float(clipped[r])) for r in forbidden},
+        )
+
+
+class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
+    """Opacus's optimiser on a stack θ (R, chains, P): a sample's norm is taken over the last dimension, per replica
+    and chain, where the stock one takes it over everything. Noise, scaling and step stay Opacus's."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, **settings: Any) -> None:
+        super().__init__(optimizer, **settings)
+        lead = self.params[0].shape[:-1]
+        self._seen = torch.zeros(lead, device=self.params[0].device)
+        self._clipped = torch.zeros_like(self._seen)
+
+    @property
+    def clipped_fraction(self) -> Tensor:
+        """(R, chains): of all per-sample gradients so far, those longer than C."""
+        return self._clipped / self._seen
+
+    def descend(self, gradients: PerSampleGradients, present: Tensor | None) -> None:
+        """One step. present: (R, chains, B), 0 for padding; None if there is none."""
+        self._gradients, self._present = gradients, present
+        self.step()
+
+    @property
+    def grad_samples(self) -> list[PerSampleGradients]:
+        return [self._gradients]
+
+    @property
+    def accumulated_iterations(self) -> int:
+        return 1
+
+    def clip_and_accumulate(self) -> None:
+        norms = self._gradients.norms  # (R, chains, B)
+        present = torch.ones_like(norms) if self._present is None else self._present
+        factors = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0) * present
+        self._seen += present.sum(-1)
+        self._clipped += ((norms > self.max_grad_norm) * present).sum(-1)
+        self.params[0].summed_grad = self._gradients.weighted_sum(factors)

@@ -1,0 +1,97 @@
+"""Stochastic variational inference with a mean-field normal guide, in Pyro (Hoffman et al. 2013; Blundell et al. 2015).
+
+    maximise  ELBO = E_q[(n/b) Σᵢ log p(yᵢ | xᵢ, θ)] − KL(q ‖ p),    q(θ) = Πⱼ N(locⱼ, scaleⱼ²)
+
+https://arxiv.org/abs/1505.05424, https://docs.pyro.ai
+Caveat: minimising KL(q ‖ p) over independent factors gives scaleⱼ² = 1/Λⱼⱼ on a Gaussian posterior of precision Λ: the
+uncertainty along correlated directions, which is what lives in a gap, is understated (Foong et al. 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyro
+import torch
+from pyro import distributions as dist
+from pyro.infer import SVI as PyroSVI
+from pyro.infer import TraceMeanField_ELBO
+from pyro.infer.autoguide import AutoNormal
+from pyro.optim import CosineAnnealingLR
+from torch import Generator, Tensor
+
+from gapbench.methods.base import PosteriorDraws, UncertaintyMethod
+from gapbench.methods.minibatches import FixedSize, take
+from gapbench.methods.model import Model
+
+
+@dataclass(frozen=True)
+class SVI(UncertaintyMethod):
+    """All replicas in one Pyro program: a plate of replicas, in it θ and a plate of data with each its own minibatch.
+
+    particles: draws of θ per step. init_scale: the guide's std at the start, in prior stds.
+    """
+
+    steps: int = 10_000
+    lr: float = 1e-2
+    batch: int = 100
+    particles: int = 1
+    init_scale: float = 0.01
+    draws: int = 200
+
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
+        replicas, n = y.shape
+        batch = min(self.batch, n)
+        batches = FixedSize().draw((replicas,), batch, n, generator)
+        everywhere = torch.zeros(replicas, 1, model.size, device=x.device)
+
+        def program(x: Tensor, y: Tensor) -> None:  # x (R, b, D), y (R, b)
+            with pyro.plate("replicas", replicas, dim=-2):
+                theta = pyro.sample("theta", dist.Normal(everywhere, model.prior_std).to_event(1))  # (..., R, 1, P)
+                theta = theta.squeeze(-2)
+                # A plate of n of which these b were seen: Pyro scales the likelihood by n/b.
+                with pyro.plate("data", n, subsample=torch.arange(batch, device=x.device), dim=-1):
+                    pyro.sample("y", dist.Normal(model.mean(theta, x), model.noise(theta, x)), obs=y)
+
+        with pyro_sandbox(generator):
+            guide = AutoNormal(
+                program,
+                init_loc_fn=lambda site: model.init(generator, (replicas,)).unsqueeze(1),
+                init_scale=self.init_scale * model.prior_std,
+            )
+            svi = PyroSVI(
+                program,
+                guide,
+                CosineAnnealingLR(
+                    {"optimizer": torch.optim.Adam, "optim_args": {"lr": self.lr}, "T_max": self.steps}
+                ),
+                TraceMeanField_ELBO(
+                    num_particles=self.particles, vectorize_particles=self.particles > 1, max_plate_nesting=2
+                ),
+            )
+            for _ in range(self.steps):
+                index = next(batches).index
+                svi.step(take(x, index), take(y, index))
+                svi.optim.step()  # the schedule
+            loc, scale = guide.locs.theta.detach(), guide.scales.theta.detach()  # (R, 1, P) each
+
+        noise = torch.randn((replicas, self.draws, model.size), generator=generator, device=x.device)
+        evaluations = torch.full((replicas,), float(self.steps * batch * self.particles), device=x.device)
+        return PosteriorDraws(model, loc + scale * noise, diagnostics={"gradient evaluations": evaluations})
+
+
+@contextmanager
+def pyro_sandbox(generator: Generator) -> Iterator[None]:
+    """Pyro keeps its parameters in a global store and draws from torch's global stream; both are put back afterwards,
+    and the stream starts from `generator`."""
+    devices = [generator.device] if generator.device.type == "cuda" else []
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    with (
+        torch.random.fork_rng(devices),
+        pyro.get_param_store().scope(),
+        pyro.validation_enabled(False),
+    ):
+        torch.manual_seed(seed)
+        yield
