@@ -7,6 +7,7 @@ Letters: R replicas, N training points, M test points, D features, P parameters,
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ class NormalMixture(Distribution):
 
     @cached_property
     def _scale(self) -> Tensor:
-        return self.scale.expand_as(self.location)
+        return self.scale.expand(self.location.shape)
 
     @property
     def mean(self) -> Tensor:
@@ -84,16 +85,18 @@ class NormalMixture(Distribution):
     def _cdf(self, t: Tensor, reaches: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         t = t.unsqueeze(1)
         smooth = torch.special.ndtr((t - self.location) / self._scale)
-        return torch.where(self._scale > 0, smooth, reaches(t, self.location).to(smooth.dtype)).mean(1)
+        steps = reaches(t, self.location).to(self.location.dtype)
+        each: Tensor = torch.where(self._scale > 0, smooth, steps)
+        return each.mean(1)
 
     def quantile(self, p: float) -> Tensor:
         if not 0 < p < 1:
             raise ValueError(f"quantile level p = {p}: expected 0 < p < 1")
         z = torch.special.ndtri(torch.tensor(p, dtype=self.location.dtype))
-        each = self.location + z * self._scale
+        each: Tensor = self.location + z * self._scale
         if not self.scale.any():
             # The S draws jump by 1/S each; rounding must not push p·S = 10 up to the eleventh draw.
-            rank = int(np.ceil(p * each.shape[1] - 1e-9))
+            rank = math.ceil(p * each.shape[1] - 1e-9)
             return each.sort(1).values[:, rank - 1]
         # The components' quantiles bracket the mixture's. Halving keeps F(low) < p ≤ F(high), so `high`
         # comes down on the left-continuous inverse whether F is continuous there or jumps.
@@ -109,8 +112,8 @@ class NormalMixture(Distribution):
         if not (self._scale > 0).all():
             raise ValueError("a mixture with a component of scale 0 has no density; score it with the CRPS")
         z = (t.unsqueeze(1) - self.location) / self._scale
-        each = -0.5 * z.square() - self._scale.log() - 0.5 * np.log(2 * np.pi)
-        return torch.logsumexp(each, 1) - np.log(each.shape[1])
+        each: Tensor = -0.5 * z.square() - self._scale.log() - 0.5 * math.log(2 * math.pi)
+        return torch.logsumexp(each, 1) - math.log(each.shape[1])
 
     def crps(self, t: Tensor) -> Tensor:
         location = self.location.movedim(1, -1).reshape(-1, self.location.shape[1]).cpu().numpy()
@@ -187,7 +190,8 @@ class Mixture(Predictive):
     def chained_f(self) -> Tensor | None:
         if not self.chains:
             return None
-        return self.mean.unflatten(1, (self.chains, -1))
+        replicas, draws, points = self.mean.shape
+        return self.mean.reshape(replicas, self.chains, draws // self.chains, points)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -158,7 +158,8 @@ class MLP(Model):
 
     def per_sample_gradients(self, theta: Tensor, x: Tensor, y: Tensor) -> MLPGradients:
         activation, last = ACTIVATIONS[self.activation], len(self.hidden)
-        inputs, outputs, scales = [x], [], [scale for _, _, scale in self._layers]
+        inputs, scales = [x], [scale for _, _, scale in self._layers]
+        outputs: list[Tensor] = []
         with torch.enable_grad():
             for index, (weight, bias) in enumerate(self.weights(theta)):
                 z = linear(inputs[-1], weight, bias, scales[index])
@@ -206,5 +207,5 @@ def linear(h: Tensor, weight: Tensor, bias: Tensor, scale: float) -> Tensor:
         return torch.addmm(bias, h, weight, alpha=scale)
     h, weight = h.expand(*lead, *h.shape[-2:]), weight.expand(*lead, *weight.shape[-2:])
     bias = bias.expand(*lead, bias.shape[-1]).unsqueeze(-2)
-    flat = torch.baddbmm(bias.flatten(0, -3), h.flatten(0, -3), weight.flatten(0, -3), alpha=scale)
-    return flat.unflatten(0, lead)
+    flat: Tensor = torch.baddbmm(bias.flatten(0, -3), h.flatten(0, -3), weight.flatten(0, -3), alpha=scale)
+    return flat.reshape(*lead, *flat.shape[-2:])

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class SGLD(UncertaintyMethod):
     thin: int = 200
     chains: int = 4
     delta: float = 1e-5
-    sampling: Minibatches = FixedSize()
+    sampling: Minibatches = field(default_factory=FixedSize)
 
     @property
     def steps(self) -> int:

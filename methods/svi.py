@@ -64,9 +64,7 @@ class SVI(UncertaintyMethod):
             svi = PyroSVI(
                 program,
                 guide,
-                CosineAnnealingLR(
-                    {"optimizer": torch.optim.Adam, "optim_args": {"lr": self.lr}, "T_max": self.steps}
-                ),
+                CosineAnnealingLR({"optimizer": torch.optim.Adam, "optim_args": {"lr": self.lr}, "T_max": self.steps}),
                 TraceMeanField_ELBO(
                     num_particles=self.particles, vectorize_particles=self.particles > 1, max_plate_nesting=2
                 ),

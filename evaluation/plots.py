@@ -1,0 +1,158 @@
+"""The figures, drawn from scored results; nothing here is computed that is not in the records."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gapbench.evaluation.tables import Result
+
+matplotlib.use("Agg")
+
+# Okabe & Ito's colours, told apart by every common form of colour blindness. A row keeps its colour everywhere.
+COLOURS = {
+    "sgld": "#0072B2",
+    "sgld_private": "#D55E00",
+    "mc_dropout": "#009E73",
+    "svi": "#CC79A7",
+    "notebook": "#D55E00",
+    "corrected_rates": "#E69F00",
+    "corrected": "#0072B2",
+    "prior": "#777777",
+    "truth": "#000000",
+}
+SPARE = ("#E69F00", "#56B4E9", "#8C564B", "#5D3A9B", "#1A7F7F", "#A6761D")
+LINES = ("-", "--", "-.", ":")
+
+
+def style(row: str) -> tuple[str, str]:
+    """(colour, line style) of a row: given for the shipped ones, derived from the name for any other."""
+    if row in COLOURS:
+        return COLOURS[row], "-"
+    number = int.from_bytes(hashlib.sha256(row.encode()).digest()[:4], "big")
+    return SPARE[number % len(SPARE)], LINES[number // len(SPARE) % len(LINES)]
+
+
+def plot(results: Sequence[Result], folder: Path) -> list[Path]:
+    """Every figure of every dataset, as PNG files in `folder`. Returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for dataset in dict.fromkeys(result.dataset for result in results):
+        rows = [result for result in results if result.dataset == dataset and result.status != "failed"]
+        if not rows:
+            continue
+        figures = {"bands": bands(rows), "std": stds(rows), "calibration": calibration(rows)}
+        for name, figure in figures.items():
+            if figure is not None:
+                paths.append(folder / f"{dataset}_{name}.png")
+                figure.savefig(paths[-1], dpi=130, metadata={"Software": None})
+    return paths
+
+
+def bands(rows: Sequence[Result]) -> Figure | None:
+    """A panel a method: one replica's data, the truth, the mean, and ±1 and ±2 std of f."""
+    rows = [result for result in rows if result.kind != "ceiling"]
+    across = min(3, len(rows))
+    down = -(-len(rows) // across)
+    figure = Figure(figsize=(4.2 * across, 3.0 * down + 0.5), layout="constrained")
+    axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax, result in zip(axes, rows, strict=False):
+        r = _first_sound(result)
+        x, mean, std = result.grid["x_test"][r, :, 0], result.points["mean_f"][r], result.points["std_f"][r]
+        colour, _ = style(result.row)
+        ax.plot(result.grid["x"][r, :, 0], result.grid["y"][r], ".", color="#999999", ms=3, alpha=0.5, zorder=1)
+        ax.fill_between(x, mean - 2 * std, mean + 2 * std, color=colour, alpha=0.18, lw=0)
+        ax.fill_between(x, mean - std, mean + std, color=colour, alpha=0.35, lw=0)
+        ax.plot(x, mean, color=colour, lw=1.6)
+        if "f_test" in result.grid:
+            ax.plot(x, result.grid["f_test"][r], color="black", lw=1, ls="--")
+        remark = "" if result.status == "ranked" else f" ({result.status})"
+        ax.set_title(result.row + remark, fontsize=11)
+        ax.set_ylim(-3, 3)
+        _shade_gap(ax, result)
+    for ax in axes[len(rows) :]:
+        ax.set_visible(False)
+    figure.supxlabel("x")
+    figure.supylabel("f(x)")
+    replica = int(rows[0].replicas[_first_sound(rows[0])])
+    figure.suptitle(
+        f"{rows[0].dataset}, replica {replica}: mean, ±1 and ±2 std of f; dashed the truth, grey the data and the gap",
+        fontsize=11,
+    )
+    return figure
+
+
+def stds(rows: Sequence[Result]) -> Figure | None:
+    """The std of f against x, mean over replicas, of every row that has one."""
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    ax = figure.subplots()
+    for result in rows:
+        if result.kind == "ceiling":
+            continue
+        colour, line = style(result.row)
+        std = np.nanmean(result.points["std_f"], 0)
+        ax.plot(result.grid["x_test"][0, :, 0], std, color=colour, ls=line, lw=1.8, label=_name(result))
+    _shade_gap(ax, rows[0])
+    ax.set_yscale("log")
+    ax.set_xlabel("x")
+    ax.set_ylabel("std of f")
+    title = f"{rows[0].dataset}: epistemic std, mean over {len(rows[0].replicas)} replicas; grey the gap"
+    figure.suptitle(title, fontsize=11)
+    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
+    return figure
+
+
+def calibration(rows: Sequence[Result]) -> Figure | None:
+    """P(u ≤ p) against p for pooled PITs by region: of y where the data are noisy, else of f."""
+    noisy = not np.isnan(rows[0].points["pit_y"]).all()
+    pits = "pit_y" if noisy else "pit_f"
+    rows = [result for result in rows if noisy or result.kind != "ceiling"]
+    if np.isnan(rows[0].points[pits]).all():
+        return None
+    names = [name for name, mask in rows[0].regions.items() if mask.any()]
+    figure = Figure(figsize=(3.3 * len(names) + 1.8, 3.7), layout="constrained")
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for ax, region in zip(axes, names, strict=True):
+        ax.plot([0, 1], [0, 1], color="#bbbbbb", lw=1)
+        for result in rows:
+            colour, line = style(result.row)
+            u = np.sort(result.points[pits][result.regions[region]])
+            u = u[~np.isnan(u)]
+            level = np.arange(1, len(u) + 1) / len(u)
+            ax.plot(
+                np.concatenate([[0], u, [1]]),
+                np.concatenate([[0], level, [1]]),
+                color=colour,
+                ls=line,
+                lw=1.6,
+                drawstyle="steps-post",
+                label=_name(result) if ax is axes[0] else None,
+            )
+        ax.set_title(region, fontsize=11)
+        ax.set_aspect("equal")
+        ax.set_xlabel("p")
+    axes[0].set_ylabel(f"share of PITs of {pits[-1]} ≤ p")
+    figure.suptitle(f"{rows[0].dataset}: calibration of {pits[-1]}, pooled over replicas", fontsize=11)
+    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
+    return figure
+
+
+def _first_sound(result: Result) -> int:
+    return next(r for r, replica in enumerate(result.replicas) if int(replica) not in result.failures)
+
+
+def _name(result: Result) -> str:
+    return result.row + ("" if result.status == "ranked" else f" ({result.status})")
+
+
+def _shade_gap(ax: Axes, result: Result) -> None:
+    inside = result.grid["x_test"][0, :, 0][result.regions["gap"][0]]
+    if len(inside):
+        step = (inside[-1] - inside[0]) / max(len(inside) - 1, 1)  # the grid points next to the gap bound it
+        ax.axvspan(inside[0] - step, inside[-1] + step, color="black", alpha=0.07, lw=0, zorder=0)

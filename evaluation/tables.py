@@ -1,0 +1,362 @@
+"""From scored replicas to a table: means, intervals over replicas, and what is significantly best.
+
+Everything is derived from one tidy frame (`summarise`); text and markdown are only ways to print it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.table import Table
+
+from gapbench.datasets.streams import stream
+from gapbench.evaluation.calibration import calibration_error, miscalibration_area
+from gapbench.evaluation.diagnostics import CONVERGED
+from gapbench.evaluation.scores import SCORES, Floats, replica_scores
+
+RESAMPLES = 2000
+ENOUGH = 5  # replicas below which a bootstrap over replicas is no basis for calling a difference significant
+REGIONS = ("all", "data", "gap", "edge")
+SUMMARY = (
+    ("rmse_f", "data"),
+    ("rmse_f", "gap"),
+    ("crps_y", "data"),
+    ("crps_y", "gap"),
+    ("nll_y", "gap"),
+    ("calibration_error_y", "data"),
+    ("coverage_90_f", "data"),
+    ("coverage_90_f", "gap"),
+    ("std_f", "data"),
+    ("std_f", "gap"),
+    ("gap_ratio", "all"),
+    ("gap_wider", "all"),
+    ("rhat", "all"),
+)
+EVERYTHING = tuple(
+    (name, region) for region in REGIONS for name in SCORES if name not in ("gap_ratio", "gap_wider") or region == "all"
+)
+POOLED = {"calibration_error": calibration_error, "miscalibration_area": miscalibration_area}
+
+Column = tuple[str, str]  # (score, region)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The scored replicas of one row of one dataset.
+
+    replicas: (R,) their numbers. points: score -> (R, M). regions: (R, M) each. failures: replica number -> reason.
+    diagnostics: (R,) each. kind: what the row is, which decides whether it is ranked. grid: x_test, f_test, x and y,
+    for figures. provenance: of each block.
+    """
+
+    dataset: str
+    row: str
+    kind: Literal["method", "floor", "ceiling"]
+    replicas: NDArray[np.int64]
+    points: Mapping[str, Floats]
+    regions: Mapping[str, NDArray[np.bool_]]
+    grid: Mapping[str, Floats]
+    diagnostics: Mapping[str, Floats] = field(default_factory=dict)
+    failures: Mapping[int, str] = field(default_factory=dict)
+    provenance: Sequence[Mapping[str, object]] = ()
+
+    @cached_property
+    def scores(self) -> dict[str, dict[str, Floats]]:
+        return replica_scores(self.points, self.regions)
+
+    @cached_property
+    def status(self) -> str:
+        if self.kind != "method":
+            return self.kind
+        if len(self.failures) == len(self.replicas):
+            return "failed"
+        rhat = self.scores.get("rhat", {}).get("all")
+        if rhat is None:
+            return "ranked"
+        sound = ~np.isin(self.replicas, list(self.failures))
+        # A failed replica says nothing about the others; an R-hat that is nan or inf is not a converged one.
+        return "ranked" if (rhat[sound] <= CONVERGED).all() else "not converged"
+
+    def estimates(self, column: Column, replicas: NDArray[np.int64], counts: Floats) -> Floats:
+        """The score if replica k counted counts[..., k] times, (...). replicas: the (K,) numbers to use."""
+        name, region = column
+        chosen = np.searchsorted(self.replicas, replicas)
+        pooled = SCORES[name].pooled
+        if pooled is None:
+            values = self.scores[name][region][chosen]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return np.asarray(counts @ values / counts.sum(-1), dtype=np.float64)
+        mask = np.ones_like(self.regions["gap"]) if region == "all" else self.regions[region]
+        pits, inside = self.points[pooled][chosen], mask[chosen]
+        owner = np.nonzero(inside)[0]
+        return POOLED[name.rpartition("_")[0]](pits[inside], counts[..., owner])
+
+    def valid(self, column: Column) -> NDArray[np.int64]:
+        """The replicas for which the column is defined."""
+        name, region = column
+        pooled = SCORES[name].pooled
+        if self.kind == "ceiling" and not name.endswith("_y"):
+            return self.replicas[:0]  # it knows f: there is nothing to score
+        if pooled is not None:
+            mask = np.ones_like(self.regions["gap"]) if region == "all" else self.regions[region]
+            defined = mask.any(1) & ~(np.isnan(self.points[pooled]) & mask).any(1)
+            return self.replicas[defined]
+        if region not in self.scores.get(name, {}):
+            return self.replicas[:0]
+        return self.replicas[~np.isnan(self.scores[name][region])]
+
+
+def merge(parts: Sequence[Result]) -> Result:
+    """The blocks of one row as one result, in the order of the replicas' numbers."""
+    order = np.argsort(np.concatenate([part.replicas for part in parts]))
+
+    def joined(name: str) -> dict[str, NDArray[np.float64]]:
+        maps = [getattr(part, name) for part in parts]
+        shared = [key for key in maps[0] if all(key in other for other in maps)]
+        return {key: np.concatenate([other[key] for other in maps])[order] for key in shared}
+
+    first = parts[0]
+    return Result(
+        first.dataset,
+        first.row,
+        first.kind,
+        np.concatenate([part.replicas for part in parts])[order],
+        joined("points"),
+        joined("regions"),  # type: ignore[arg-type]
+        joined("grid"),
+        joined("diagnostics"),
+        {replica: reason for part in parts for replica, reason in part.failures.items()},
+        [run for part in parts for run in part.provenance],
+    )
+
+
+def summarise(results: Sequence[Result], columns: Sequence[Column] = SUMMARY) -> pd.DataFrame:
+    """One line for each dataset, row and column: value, its 95 % interval (low, high), `best`, and remarks.
+
+    The value is the mean over replicas (for pooled scores, the score of all replicas' PITs together); the interval is a
+    percentile bootstrap over replicas, the same resamples for every row, so that differences between rows are paired.
+    best: ranked, and better than every other ranked row with a paired 95 % interval that leaves out 0. beats_ceiling,
+    loses_to_floor: the same against the controls, for NLL and CRPS of y.
+    """
+    lines = []
+    for dataset in dict.fromkeys(result.dataset for result in results):
+        rows = [result for result in results if result.dataset == dataset]
+        for column in columns:
+            lines += _column(dataset, rows, column)
+    return pd.DataFrame(lines)
+
+
+def _column(dataset: str, rows: Sequence[Result], column: Column) -> list[dict[str, object]]:
+    ranked = [result for result in rows if result.status == "ranked" and len(result.valid(column))]
+    name, region = column
+    controls = {result.kind: result for result in rows} if name in ("nll_y", "crps_y") else {}
+    lines = []
+    for result in rows:
+        replicas = result.valid(column)
+        value, low, high = np.nan, np.nan, np.nan
+        if len(replicas):
+            value = float(result.estimates(column, replicas, np.ones(len(replicas))))
+        if len(replicas) > 1:
+            resampled = result.estimates(column, replicas, _counts(dataset, replicas))
+            low, high = np.nanpercentile(resampled, [2.5, 97.5])
+        others = [other for other in ranked if other is not result]
+        lines.append(
+            {
+                "dataset": dataset,
+                "row": result.row,
+                "status": result.status,
+                "replicas": len(result.replicas),
+                "failed": len(result.failures),
+                "score": name,
+                "region": region,
+                "value": value,
+                "low": low,
+                "high": high,
+                "best": bool(others)
+                and result in ranked
+                and all(_better(dataset, result, other, column) for other in others),
+                "beats_ceiling": result.kind == "method"
+                and "ceiling" in controls
+                and _better(dataset, result, controls["ceiling"], column),
+                "loses_to_floor": result.kind == "method"
+                and "floor" in controls
+                and _better(dataset, controls["floor"], result, column),
+            }
+        )
+    return lines
+
+
+def _counts(dataset: str, replicas: NDArray[np.int64]) -> Floats:
+    """(RESAMPLES, K): how often each replica is in each resample. The same for every row of a dataset."""
+    return (
+        stream("bootstrap", dataset, replicas.tolist()).multinomial(
+            len(replicas), np.full(len(replicas), 1 / len(replicas)), RESAMPLES
+        )
+        * 1.0
+    )
+
+
+def _better(dataset: str, this: Result, other: Result, column: Column) -> bool:
+    """Whether `this` is significantly better than `other` on the replicas that both have."""
+    better = SCORES[column[0]].better
+    replicas = np.intersect1d(this.valid(column), other.valid(column))
+    if better is None or len(replicas) < ENOUGH:
+        return False
+
+    def loss(result: Result) -> Floats:
+        values = result.estimates(column, replicas, _counts(dataset, replicas))
+        if isinstance(better, float):
+            return np.asarray(np.abs(values - better))
+        return values if better == "lower" else -values
+
+    return bool(np.percentile(loss(this) - loss(other), 97.5) < 0)
+
+
+def header(column: Column) -> str:
+    """crps_y · gap ↓ (unit)"""
+    name, region = column
+    score = SCORES[name]
+    where = "" if name in ("gap_ratio", "gap_wider", "rhat") and region == "all" else f" · {region}"
+    unit = f" ({score.unit})" if score.unit else ""
+    return f"{name}{where} {score.direction}{unit}".replace("  ", " ").strip()
+
+
+def entry(line: pd.Series) -> tuple[str, str]:
+    """What is printed of a line: the value, and its interval below."""
+    if np.isnan(line["value"]):
+        return "n/a", ""
+    interval = "" if np.isnan(line["low"]) else f"[{number(line['low'])}, {number(line['high'])}]"
+    return number(line["value"]) + ("*" if line["best"] else ""), interval
+
+
+def number(value: float) -> str:
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def _grid(frame: pd.DataFrame) -> tuple[list[Column], list[tuple[str, list[pd.Series]]]]:
+    """Columns in which something is defined, and for each row name its lines: ranked by CRPS, then not converged, then
+    failed, then controls."""
+    columns = list(dict.fromkeys(zip(frame["score"], frame["region"], strict=True)))
+    cells = {(line["row"], line["score"], line["region"]): line for _, line in frame.iterrows()}
+    rows = list(dict.fromkeys(frame["row"]))
+    order = ("ranked", "not converged", "failed", "floor", "ceiling")
+
+    def rank(row: str) -> tuple[int, float]:
+        lines = [cells[row, *column] for column in columns]
+        crps = [line["value"] for line in lines if line["score"] == "crps_y" and not np.isnan(line["value"])]
+        return order.index(lines[0]["status"]), sum(crps)
+
+    columns = [column for column in columns if any(not np.isnan(cells[row, *column]["value"]) for row in rows)]
+    return columns, [(row, [cells[row, *column] for column in columns]) for row in sorted(rows, key=rank)]
+
+
+def label(line: pd.Series) -> str:
+    """A row's name with what a reader must know of it."""
+    remarks = [] if line["status"] == "ranked" else [str(line["status"])]
+    if line["failed"]:
+        remarks.append(f"{line['failed']} of {line['replicas']} replicas failed")
+    return str(line["row"]) + (f" ({', '.join(remarks)})" if remarks else "")
+
+
+def text(frame: pd.DataFrame) -> list[Table]:
+    """One rich table for each dataset."""
+    tables = []
+    for dataset, part in frame.groupby("dataset", sort=False):
+        columns, rows = _grid(part)
+        table = Table(title=_title(str(dataset), part), title_justify="left", pad_edge=False)
+        table.add_column("")
+        for column in columns:
+            table.add_column(header(column).replace(" · ", "\n"), justify="right")
+        status = ""
+        for _, lines in rows:
+            if status and (status == "ranked") != (lines[0]["status"] == "ranked"):
+                table.add_section()
+            status = lines[0]["status"]
+            shown = [entry(line) for line in lines]
+            table.add_row(
+                label(lines[0]),
+                *(f"[bold]{value}[/]" if value.endswith("*") else value for value, _ in shown),
+            )
+            table.add_row("", *(f"[dim]\\{interval}[/]" if interval else "" for _, interval in shown))
+        tables.append(table)
+    return tables
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """One GitHub table for each dataset."""
+    parts = []
+    for dataset, part in frame.groupby("dataset", sort=False):
+        columns, rows = _grid(part)
+        lines = [f"**{_title(str(dataset), part)}**", ""]
+        lines.append("| | " + " | ".join(header(column) for column in columns) + " |")
+        lines.append("| --- |" + " ---: |" * len(columns))
+        for _, cells in rows:
+            shown = [
+                (f"**{value.rstrip('*')}**" if value.endswith("*") else value)
+                + (f"<br><sub>{interval}</sub>" if interval else "")
+                for value, interval in map(entry, cells)
+            ]
+            lines.append(f"| {label(cells[0])} | " + " | ".join(shown) + " |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def run_table(results: Sequence[Result], markdown: bool = False) -> Any:
+    """What the runs say of themselves: seconds and each method's diagnostics, means over replicas. A rich table, or
+    markdown text."""
+    methods = [result for result in results if result.kind == "method"]
+    names = list(dict.fromkeys(name for result in methods for name in result.diagnostics))
+    header = ["dataset", "row", "seconds", *names]
+    lines = []
+    for result in methods:
+        seconds = sum(float(str(run["seconds"])) for run in result.provenance)
+        means = [number(float(result.diagnostics[name].mean())) if name in result.diagnostics else "" for name in names]
+        lines.append([result.dataset, result.row, f"{seconds:.0f}", *means])
+    if markdown:
+        return "\n".join(
+            "| " + " | ".join(line) + " |" for line in [header, ["---", "---", *["---:"] * (len(header) - 2)], *lines]
+        )
+    table = Table(title="Runs: seconds, and each method's diagnostics", title_justify="left", pad_edge=False)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index < 2 else "right")
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def provenance(results: Sequence[Result]) -> list[str]:
+    """One sentence for each kind of machine and software that the rows were computed on; a mixture says so."""
+    kinds: dict[str, dict[str, None]] = {}
+    for result in results:
+        for run in result.provenance:
+            versions = run["versions"]
+            assert isinstance(versions, Mapping)
+            where = f"{run['device']}, torch {versions['torch']}, gapbench {versions['gapbench']}"
+            kinds.setdefault(where, {})[result.row] = None
+    if len(kinds) == 1:
+        return [f"Computed on: {next(iter(kinds))}"]
+    return [f"Mixed machines or versions! {', '.join(rows)} computed on: {where}" for where, rows in kinds.items()]
+
+
+def _title(dataset: str, part: pd.DataFrame) -> str:
+    replicas = part["replicas"].max()
+    return f"{dataset}: mean over {replicas} replica{'s' if replicas > 1 else ''}, 95 % interval below"
+
+
+def remarks(frame: pd.DataFrame) -> list[str]:
+    """What the table says in words: bugs (a ceiling beaten) and findings (a floor not reached)."""
+    found = []
+    for kind, sentence in (
+        ("beats_ceiling", "{row} beats the true p(y | x) on {where}: a bug, in the method or in the score"),
+        ("loses_to_floor", "{row} does worse than the untrained prior on {where}"),
+    ):
+        for (dataset, row), part in frame[frame[kind]].groupby(["dataset", "row"], sort=False):
+            where = ", ".join(f"{line.score} · {line.region}" for line in part.itertuples())
+            found.append(f"{dataset}: " + sentence.format(row=row, where=where))
+    return found

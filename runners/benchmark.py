@@ -1,0 +1,297 @@
+"""One cell: a method on a block of replicas of a dataset, trained, predicted, scored and committed."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+import resource
+import subprocess
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gapbench.datasets.base import Dataset, Splits
+from gapbench.datasets.streams import torch_stream
+from gapbench.evaluation.controls import Control, PriorPredictive
+from gapbench.evaluation.scores import METRICS_VERSION, point_values, replica_scores, undefined
+from gapbench.methods import registry
+from gapbench.methods.base import Mixture, UncertaintyMethod
+from gapbench.methods.model import Model
+from gapbench.runners.store import FORMAT, Damaged, Record, Store, key_of
+
+BLOCK = 10  # replicas that are trained as one stack: --replicas 20 reuses the cells of --replicas 10
+
+Kind = Literal["method", "floor", "ceiling"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is to be computed. first, stop: the block of replicas. seed: of data and training."""
+
+    dataset_name: str
+    dataset: Dataset
+    model: Model
+    row: str
+    method: UncertaintyMethod | Control
+    first: int
+    stop: int
+    seed: int
+
+    @property
+    def replicas(self) -> range:
+        return range(self.first, self.stop)
+
+    @property
+    def kind(self) -> Kind:
+        if isinstance(self.method, UncertaintyMethod):
+            return "method"
+        return "floor" if isinstance(self.method, PriorPredictive) else "ceiling"
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset_name} · {self.row} · replicas {self.first}–{self.stop - 1}"
+
+    def identity(self, splits: Splits) -> dict[str, Any]:
+        """Everything that decides the numbers; its hash is the record's key."""
+        return {
+            "dataset": {"name": self.dataset_name, "repr": repr(self.dataset), "sha256": splits.sha256},
+            "model": repr(self.model),
+            "row": self.row,
+            "method": {
+                "module": type(self.method).__module__,
+                "name": type(self.method).__qualname__,
+                "repr": repr(self.method),
+                "source": source_hash(type(self.method)),
+            },
+            "block": [self.first, self.stop],
+            "seed": self.seed,
+            "metrics": METRICS_VERSION,
+        }
+
+    def stream(self, purpose: str, device: torch.device | str) -> torch.Generator:
+        """Random numbers from what is computed, not from what the code is called or where it stands."""
+        what = (repr(self.dataset), repr(self.model), type(self.method).__name__, repr(self.method))
+        return torch_stream(device, purpose, *what, self.first, self.stop, self.seed)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell. finished: committed in this run; kept: it was there already."""
+
+    cell: Cell
+    status: Literal["finished", "rescored", "kept", "skipped", "failed"]
+    seconds: float = 0.0
+    message: str = ""
+    failed_replicas: int = 0
+
+
+def cells(
+    datasets: Mapping[str, Dataset],
+    model: Model,
+    methods: Mapping[str, UncertaintyMethod | Control],
+    replicas: int,
+    seed: int,
+) -> list[Cell]:
+    """All cells, in blocks; the last block of each row is smaller if `replicas` is not a multiple of it."""
+    return [
+        Cell(name, dataset, model, row, method, first, min(first + BLOCK, replicas), seed)
+        for name, dataset in datasets.items()
+        for row, method in methods.items()
+        for first in range(0, replicas, BLOCK)
+    ]
+
+
+def complete(cell: Cell, store: Store, device: str) -> Outcome:
+    """Bring a cell to its record: keep it if it is there, score it anew if only the scores changed, else train."""
+    # One thread: a cell's bits must not depend on how many cells run beside it.
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    splits = cell.dataset.splits(cell.replicas, cell.seed)
+    identity = cell.identity(splits)
+    key = key_of(identity)
+    try:
+        record = store.read(key)
+        if record is not None:
+            return Outcome(cell, "kept", failed_replicas=len(record["failures"]))
+        reason = _skip(cell, splits)
+        if reason is not None:
+            return Outcome(cell, "skipped", message=reason)
+        earlier = _trained_before(store, identity)
+        if earlier is not None:
+            record = {**earlier, "identity": identity, **_scored(cell, store, splits, earlier)}
+        else:
+            record = _trained(cell, store, splits, identity, device)
+        store.write(key, record)
+    except Exception as error:
+        provenance = _provenance(device, started)
+        store.fail(
+            key,
+            {
+                "format": FORMAT,
+                "identity": identity,
+                "status": type(error).__name__,
+                "reason": str(error),
+                "traceback": traceback.format_exc(),
+                "provenance": provenance,
+            },
+        )
+        return Outcome(cell, "failed", time.perf_counter() - started, f"{type(error).__name__}: {error}")
+    failures = record["failures"]
+    message = "; ".join(f"replica {replica}: {reason}" for replica, reason in failures.items())
+    status: Literal["finished", "rescored"] = "finished" if earlier is None else "rescored"
+    return Outcome(cell, status, time.perf_counter() - started, message, len(failures))
+
+
+def _skip(cell: Cell, splits: Splits) -> str | None:
+    if isinstance(cell.method, Control):
+        return cell.method.skip(cell.model, splits)
+    return cell.method.skip(cell.model, splits.x)
+
+
+def _trained_before(store: Store, identity: Mapping[str, Any]) -> Record | None:
+    """A record of the same training under other scores, whose predictions are still there."""
+    wanted = {**identity, "metrics": None}
+    for record in store.records():
+        if {**record["identity"], "metrics": None} == wanted:
+            try:
+                store.arrays(record["arrays"]["predictions"])
+            except Damaged:
+                continue
+            return record
+    return None
+
+
+def _trained(cell: Cell, store: Store, splits: Splits, identity: Mapping[str, Any], device: str) -> Record:
+    started = time.perf_counter()
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    generator, there = cell.stream("fit", device), splits.to(device)
+    diagnostics: dict[str, Tensor] = {}
+    failures: dict[int, str] = {}
+    if isinstance(cell.method, Control):
+        predictive = cell.method.predict(cell.model, there, generator)
+    else:
+        predictor = cell.method.fit(cell.model, there.x, there.y, generator)
+        diagnostics, failures = dict(predictor.diagnostics), dict(predictor.failures)
+        made = predictor(there.x_test)
+        if not isinstance(made, Mixture):
+            raise TypeError(f"{type(made).__name__}: only a Mixture can be stored so far")
+        predictive = made
+    mean = predictive.mean.detach().cpu()
+    for r in (~mean.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
+        failures.setdefault(r, "predictions are not finite: the training diverged; a smaller lr may help")
+    predictions = {
+        "mean": mean.numpy(),
+        "std": predictive.std.detach().cpu().numpy(),
+        "noise": predictive.noise.detach().cpu().numpy(),
+        "chains": np.array(predictive.chains),
+    }
+    record = {
+        "format": FORMAT,
+        "identity": identity,
+        "kind": cell.kind,
+        "replicas": list(cell.replicas),
+        "arrays": {"predictions": store.save(predictions)},
+        "diagnostics": {name: value.detach().cpu().double().tolist() for name, value in diagnostics.items()},
+        "failures": {str(cell.first + r): reason for r, reason in sorted(failures.items())},
+        "provenance": _provenance(device, started),
+    }
+    return {**record, **_scored(cell, store, splits, record)}
+
+
+def _scored(cell: Cell, store: Store, splits: Splits, record: Record) -> Record:
+    """The parts of a record that depend on the scores."""
+    predictions = store.arrays(record["arrays"]["predictions"])
+    failed = np.isin(np.array(record["replicas"]), [int(replica) for replica in record["failures"]])
+    sound = torch.from_numpy(~failed)
+
+    def tensor(name: str) -> Tensor:
+        value = torch.from_numpy(predictions[name])
+        return value[sound] if value.ndim and len(value) == len(failed) else value
+
+    if failed.all():
+        points = undefined((len(failed), splits.y_test.shape[1]))
+    else:
+        predictive = Mixture(tensor("mean"), tensor("std"), tensor("noise"), int(predictions["chains"]))
+        scored = point_values(predictive, _rows(splits, sound), cell.stream("pit", "cpu"))
+        points = {name: np.full(splits.y_test.shape, np.nan) for name in scored}
+        for name, values in scored.items():
+            points[name][~failed] = values
+    regions = {name: mask.numpy() for name, mask in splits.regions.items()}
+    grid = {name: getattr(splits, name) for name in ("x", "y", "x_test", "y_test", "f_test")}
+    stored = {f"point {name}": values for name, values in points.items()}
+    stored |= {f"region {name}": mask for name, mask in regions.items()}
+    stored |= {f"grid {name}": value.numpy() for name, value in grid.items() if value is not None}
+    return {
+        "arrays": {**record["arrays"], "points": store.save(stored)},
+        "scores": replica_scores(points, regions),
+    }
+
+
+def _rows(splits: Splits, keep: Tensor) -> Splits:
+    """Some of the replicas."""
+    chosen = {name: value[keep] for name, value in vars(splits).items() if isinstance(value, Tensor)}
+    return replace(splits, **chosen, regions={name: mask[keep] for name, mask in splits.regions.items()})
+
+
+def source_hash(cls: type) -> str:
+    """Of the class's file and of the code that methods share, so that an edited method is trained again."""
+    shared = [path for path in Path(registry.__file__).parent.glob("*.py") if path.stem not in _method_files()]
+    own = Path(inspect.getfile(cls))
+    digest = sha256()
+    for path in sorted({*shared, own}):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _method_files() -> set[str]:
+    return {cls.__module__.rpartition(".")[2] for cls in registry.methods().values()}
+
+
+def _provenance(device: str, started: float) -> dict[str, Any]:
+    """Where and with what a cell was computed: in the record, not in its key."""
+    cuda = device.startswith("cuda")
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    packages = ("gapbench", "torch", "opacus", "pyro-ppl", "numpy", "scipy", "scoringrules", "arviz-stats")
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "seconds": round(time.perf_counter() - started, 3),
+        "peak memory (bytes)": int(peak),
+        "device": torch.cuda.get_device_name() if cuda else platform.machine(),
+        "cpu capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in packages},
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The git commit of this code, with + if it was edited since; None outside a checkout of it."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(
+            ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        edited = subprocess.run(
+            ["git", "-C", root, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if edited.strip() else "")

@@ -1,0 +1,96 @@
+"""The suites: which datasets, which network, and which method stands behind each row's name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+from gapbench.datasets.base import Dataset
+from gapbench.datasets.gapped_sine import GappedSine
+from gapbench.evaluation.controls import Control, PriorPredictive, Truth
+from gapbench.methods.base import UncertaintyMethod
+from gapbench.methods.minibatches import OpacusLoader, Poisson
+from gapbench.methods.model import MLP, Model
+from gapbench.methods.registry import methods
+from gapbench.methods.sgld import SGLD
+
+CONTROLS: Mapping[str, Control] = {"prior": PriorPredictive(), "truth": Truth()}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Rows to compare on the same data, network, prior and noise. replicas: unless --replicas says otherwise."""
+
+    about: str
+    model: Model
+    datasets: Mapping[str, Dataset]
+    methods: Mapping[str, UncertaintyMethod]
+    replicas: int = 10
+
+
+def suites() -> dict[str, Suite]:
+    return {"default": _default(), "quick": _quick(), "notebook_sgld": _notebook_sgld()}
+
+
+def _default() -> Suite:
+    """Every method of methods/ with its default settings, and SGLD a second time as it is when it is private."""
+    private = replace(SGLD(), noise_multiplier=1.0, allow_clipping=True, sampling=Poisson())
+    rows = {name: cls() for name, cls in methods().items()}
+    return Suite(
+        "1-50-50-1, θ ~ N(0, 2 I) with 1/√fan_in inside, noise 0.1 known: the same for every method",
+        MLP(),
+        {"gapped_sine": GappedSine(), "gapped_sine_noisy": GappedSine(n=200, noise=0.1)},
+        dict(sorted({**rows, "sgld_private": private}.items())),
+    )
+
+
+def _quick() -> Suite:
+    """The default suite with budgets of a few seconds: to see that everything runs, not to compare anything."""
+    default = _default()
+    return replace(
+        default,
+        about="the default suite with budgets cut to seconds: shows that everything runs, compares nothing",
+        methods={name: shrunk(method) for name, method in default.methods.items()},
+        replicas=2,
+    )
+
+
+def shrunk(method: UncertaintyMethod) -> UncertaintyMethod:
+    """The same method with small budgets, by the fields' shared names."""
+    small = {"steps": 200, "burn_in": 100, "draws": 20, "thin": 5, "members": 2}
+    found = {field.name: small[field.name] for field in fields(method) if field.init and field.name in small}
+    return replace(method, **found)
+
+
+def _notebook_sgld() -> Suite:
+    """The notebook's run (100 epochs of 63 steps, one model kept after each) and what it would be done right."""
+    as_it_was = SGLD(
+        lr=0.01,
+        batch=16,
+        noise_multiplier=1.0,
+        allow_clipping=True,
+        burn_in=0,
+        draws=100,
+        thin=63,
+        chains=1,
+        sampling=OpacusLoader(),
+    )
+    return Suite(
+        "the notebook's SGLD run as it was; at sampling rate b/n and divisor b; and also without clipping",
+        MLP(
+            hidden=(100, 100),
+            prior_std=math.sqrt(10),
+            noise_std=math.sqrt(0.5),
+            f_std=0.01,
+            scale_by_fan_in=False,
+            default_init=True,
+        ),
+        {"gapped_sine_notebook": GappedSine(edge=0.0, test_points=100)},
+        {
+            "notebook": as_it_was,
+            "corrected_rates": replace(as_it_was, sampling=Poisson()),
+            "corrected": replace(as_it_was, sampling=Poisson(), noise_multiplier=1e-3, allow_clipping=False),
+        },
+        replicas=20,
+    )
