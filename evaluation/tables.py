@@ -194,12 +194,9 @@ def _column(dataset: str, rows: Sequence[Result], column: Column) -> list[dict[s
 
 def _counts(dataset: str, replicas: NDArray[np.int64]) -> Floats:
     """(RESAMPLES, K): how often each replica is in each resample. The same for every row of a dataset."""
-    return (
-        stream("bootstrap", dataset, replicas.tolist()).multinomial(
-            len(replicas), np.full(len(replicas), 1 / len(replicas)), RESAMPLES
-        )
-        * 1.0
-    )
+    number = len(replicas)
+    rng = stream("bootstrap", dataset, replicas.tolist())
+    return rng.multinomial(number, np.full(number, 1 / number), RESAMPLES).astype(np.float64)
 
 
 def _better(dataset: str, this: Result, other: Result, column: Column) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from rich.console import Console
@@ -27,23 +27,29 @@ def run_cells(cells: Sequence[Cell], folder: Path, device: str, jobs: int, conso
 
 
 def _side_by_side(cells: Sequence[Cell], store: Store, device: str, jobs: int, announce: _Announcer) -> list[Outcome]:
-    waiting, running, outcomes = list(cells), dict[Future[Outcome], Cell](), list[Outcome]()
+    waiting, outcomes = list(cells), list[Outcome]()
     context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch may hang
-    with ProcessPoolExecutor(jobs, context, _quiet_worker) as pool:
-        try:
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    cell = waiting.pop(0)
-                    running[pool.submit(complete, cell, store, device)] = cell
-                    announce.start(cell)
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    running.pop(future)
-                    outcomes.append(future.result())
+    while waiting:  # once, unless a process is killed from outside: then the pool is lost and made anew
+        running: dict[Future[Outcome], Cell] = {}
+        with ProcessPoolExecutor(jobs, context, _leave_interrupts_to_the_parent) as pool:
+            try:
+                while waiting or running:
+                    while waiting and len(running) < jobs:
+                        announce.start(waiting[0])
+                        running[pool.submit(complete, waiting[0], store, device)] = waiting.pop(0)
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        outcomes.append(future.result())
+                        running.pop(future)
+                        announce.end(outcomes[-1])
+            except BrokenProcessPool:
+                for cell in running.values():
+                    reason = "its process was killed, perhaps for want of memory; --jobs 1 needs the least"
+                    outcomes.append(Outcome(cell, "failed", message=reason))
                     announce.end(outcomes[-1])
-        except BaseException:  # an interrupt above all: what is committed stays, what is running is given up
-            for child in multiprocessing.active_children():
-                child.terminate()
-            raise
+            except BaseException:  # an interrupt above all: what is committed stays, what is running is given up
+                for child in multiprocessing.active_children():
+                    child.terminate()
+                raise
     return outcomes
 
 
@@ -54,10 +60,8 @@ def _announced(cell: Cell, store: Store, device: str, announce: _Announcer) -> O
     return outcome
 
 
-def _quiet_worker() -> None:
-    """The parent answers Ctrl-C."""
+def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 class _Announcer:
