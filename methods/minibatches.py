@@ -49,13 +49,16 @@ class FixedSize(Minibatches):
         return batch
 
     def draw(self, shape: Sequence[int], batch: int, n: int, generator: Generator) -> Iterator[Batch]:
-        everything = torch.arange(n, device=generator.device).expand(*shape, n)
+        if batch >= n:
+            yield from everything(shape, n, generator)
+        # Floyd's algorithm (Bentley & Floyd 1987): batch numbers a batch instead of n, a block of steps at once.
         while True:
-            if batch == n:
-                yield Batch(everything)
-            else:
-                keys = torch.rand((*shape, n), generator=generator, device=generator.device)
-                yield Batch(keys.topk(batch, sorted=False).indices)
+            chosen = torch.empty((BLOCK, *shape, batch), dtype=torch.long, device=generator.device)
+            for k, last in enumerate(range(n - batch, n)):
+                one = torch.randint(last + 1, (BLOCK, *shape), generator=generator, device=generator.device)
+                taken = (chosen[..., :k] == one.unsqueeze(-1)).any(-1)
+                chosen[..., k] = one.masked_fill(taken, last)
+            yield from map(Batch, chosen)
 
 
 @dataclass(frozen=True)
@@ -96,18 +99,24 @@ def poisson_batches(shape: Sequence[int], rate: float, n: int, generator: Genera
     The number of gaps drawn covers all but 1e-15 of a batch's possible sizes.
     """
     if rate >= 1:
-        while True:
-            yield Batch(torch.arange(n, device=generator.device).expand(*shape, n))
+        yield from everything(shape, n, generator)
     most = min(n, int(stats.binom.isf(1e-15, n, rate)) + 1)
     while True:
         gaps = torch.empty((BLOCK, *shape, most), device=generator.device, dtype=torch.float64)
         gaps.geometric_(rate, generator=generator).clamp_(1, n + 1)
         index = gaps.cumsum(-1).long() - 1  # (BLOCK, ..., most), increasing
         present = index < n
-        widest = max(1, int(present.sum(-1).amax()))
-        index, present = index[..., :widest].clamp(max=n - 1), present[..., :widest]
-        for step in range(BLOCK):
-            yield Batch(index[step], present[step].float())
+        widest = present.sum(-1).flatten(1).amax(1).clamp(min=1).tolist()
+        index, weights = index.clamp_(max=n - 1), present.float()
+        for step, width in enumerate(widest):
+            yield Batch(index[step, ..., :width], weights[step, ..., :width])
+
+
+def everything(shape: Sequence[int], n: int, generator: Generator) -> Iterator[Batch]:
+    """The whole training set, without end."""
+    whole = Batch(torch.arange(n, device=generator.device).expand(*shape, n))
+    while True:
+        yield whole
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ class PerSampleGradients(ABC):
         """(..., B): ‖gᵢ‖ over the whole of θ."""
 
     @abstractmethod
-    def weighted_sum(self, weights: Tensor) -> Tensor:
-        """Σᵢ weightsᵢ gᵢ. weights: (..., B). Returns (..., P)."""
+    def add_weighted_sum(self, weights: Tensor, out: Tensor) -> None:
+        """out ← out + Σᵢ weightsᵢ gᵢ, in place. weights: (..., B), out: (..., P), contiguous."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,12 +192,15 @@ class MLPGradients(PerSampleGradients):
         ]
         return torch.stack(squares).sum(0).sqrt()
 
-    def weighted_sum(self, weights: Tensor) -> Tensor:
-        parts = []
+    def add_weighted_sum(self, weights: Tensor, out: Tensor) -> None:
+        rows, start = out.view(-1, out.shape[-1]), 0
         for a, delta, scale in zip(self.inputs, self.deltas, self.scales, strict=True):
-            weighted = delta * weights.unsqueeze(-1)
-            parts += [(scale * (a.mT @ weighted)).flatten(-2), weighted.sum(-2)]
-        return torch.cat(parts, -1)
+            a, weighted = a.reshape(-1, *a.shape[-2:]), (delta * weights.unsqueeze(-1)).reshape(-1, *delta.shape[-2:])
+            m, n = a.shape[-1], weighted.shape[-1]
+            weight, bias = rows[:, start : start + m * n].view(-1, m, n), rows[:, start + m * n :][:, :n]
+            torch.baddbmm(weight, a.mT, weighted, alpha=scale, out=weight)
+            bias += weighted.sum(-2)
+            start += (m + 1) * n
 
 
 def linear(h: Tensor, weight: Tensor, bias: Tensor, scale: float) -> Tensor:

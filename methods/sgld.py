@@ -152,4 +152,12 @@ class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
         factors = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0) * present
         self._seen += present.sum(-1)
         self._clipped += ((norms > self.max_grad_norm) * present).sum(-1)
-        self.params[0].summed_grad = self._gradients.weighted_sum(factors)
+        self._factors = factors
+
+    def add_noise(self) -> None:
+        """The numbers of Opacus's own `add_noise`, drawn and summed in place: on a stack, fresh memory for θ-sized
+        tensors costs more than the arithmetic on them."""
+        theta = self.params[0]
+        theta.grad = torch.empty_like(theta) if theta.grad is None else theta.grad
+        theta.grad.normal_(0, self.noise_multiplier * self.max_grad_norm, generator=self.generator)
+        self._gradients.add_weighted_sum(self._factors, theta.grad)
