@@ -96,7 +96,7 @@ class NormalMixture(Distribution):
         each: Tensor = self.location + z * self._scale
         if not self.scale.any():
             # The S draws jump by 1/S each; rounding must not push p·S = 10 up to the eleventh draw.
-            rank = math.ceil(p * each.shape[1] - 1e-9)
+            rank = max(1, math.ceil(p * each.shape[1] - 1e-9))
             return each.sort(1).values[:, rank - 1]
         # The components' quantiles bracket the mixture's. Halving keeps F(low) < p ≤ F(high), so `high`
         # comes down on the left-continuous inverse whether F is continuous there or jumps.
@@ -124,8 +124,8 @@ class NormalMixture(Distribution):
             # they were drawn from), the same quantity as the mixture's at scale 0.
             values = scoringrules.crps_ensemble(target, location, estimator="qd", backend="numpy")
         else:
-            # A scale of exactly 0 makes the closed form 0/0; 1e-150 is its limit to the last bit.
-            scale = np.maximum(scale, 1e-150)
+            # A scale of exactly 0 makes the closed form 0/0; 1e-100 is its limit to the last bit, and has a square.
+            scale = np.maximum(scale, 1e-100)
             points = max(1, 2**18 // location.shape[1] ** 2)  # S² numbers a point; small enough for a cache
             values = np.concatenate(
                 [

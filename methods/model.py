@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
@@ -205,10 +206,12 @@ class MLPGradients(PerSampleGradients):
 
 def linear(h: Tensor, weight: Tensor, bias: Tensor, scale: float) -> Tensor:
     """scale · h @ weight + bias for stacks. h (..., N, m), weight (..., m, n), bias (..., n) -> (..., N, n)."""
-    lead = torch.broadcast_shapes(h.shape[:-2], weight.shape[:-2])
+    lead = h.shape[:-2]
+    if lead != weight.shape[:-2]:
+        lead = torch.Size(np.broadcast_shapes(lead, weight.shape[:-2]))
+        h, weight = h.expand(*lead, *h.shape[-2:]), weight.expand(*lead, *weight.shape[-2:])
+        bias = bias.expand(*lead, bias.shape[-1])
     if not lead:
         return torch.addmm(bias, h, weight, alpha=scale)
-    h, weight = h.expand(*lead, *h.shape[-2:]), weight.expand(*lead, *weight.shape[-2:])
-    bias = bias.expand(*lead, bias.shape[-1]).unsqueeze(-2)
-    flat: Tensor = torch.baddbmm(bias.flatten(0, -3), h.flatten(0, -3), weight.flatten(0, -3), alpha=scale)
-    return flat.reshape(*lead, *flat.shape[-2:])
+    flat = (part.flatten(0, -3) for part in (bias.unsqueeze(-2), h, weight))
+    return torch.baddbmm(*flat, alpha=scale).reshape(*lead, h.shape[-2], weight.shape[-1])

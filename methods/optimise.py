@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 
-def minimise(loss: Callable[[Tensor], Tensor], theta: Tensor, steps: int, lr: float) -> Tensor:
-    """theta (R, ..., P) after `steps` of Adam on `loss`, which returns one number for each leading index, or their
-    sum.
+def adam(loss: Callable[[], Tensor], parameters: Iterable[Tensor], steps: int, lr: float) -> None:
+    """Move the leaf tensors `parameters` by `steps` of Adam on the sum of what `loss` returns.
 
     Summed losses leave the replicas' gradients independent and Adam is elementwise, so this equals one optimiser a
-    replica. The cosine schedule ends at 0: what is returned has no noise of the last minibatch in it.
+    replica. The cosine schedule ends at 0: what is left has little of the last minibatch's noise in it.
     """
-    theta = theta.detach().clone().requires_grad_()
-    optimizer = torch.optim.Adam([theta], lr=lr)
+    parameters = list(parameters)
+    optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     for _ in range(steps):
-        optimizer.zero_grad()
-        (theta.grad,) = torch.autograd.grad(loss(theta).sum(), theta)
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss().sum(), parameters), strict=True):
+            parameter.grad = gradient
         optimizer.step()
         schedule.step()
+
+
+def minimise(loss: Callable[[Tensor], Tensor], theta: Tensor, steps: int, lr: float) -> Tensor:
+    """theta (R, ..., P) after `steps` of Adam on `loss`, which returns one number for each leading index."""
+    theta = theta.detach().clone().requires_grad_()
+    adam(lambda: loss(theta), [theta], steps, lr)
     return theta.detach()
 
 

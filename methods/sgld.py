@@ -38,8 +38,8 @@ class SGLD(UncertaintyMethod):
     burn_in, thin: in steps. draws: kept from each chain. delta: the δ at which ε(δ) is reported.
     """
 
-    lr: float = 1e-4
-    batch: int = 16
+    lr: float = 2e-4
+    batch: int = 32
     noise_multiplier: float = 1e-3
     allow_clipping: bool = False
     burn_in: int = 10_000
