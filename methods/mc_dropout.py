@@ -28,9 +28,9 @@ class MCDropout(UncertaintyMethod):
     rate: probability that a unit is dropped. rate = 0 is the MAP estimate, with no uncertainty about f.
     """
 
-    rate: float = 0.1
+    rate: float = 0.05
     steps: int = 10_000
-    lr: float = 3e-3
+    lr: float = 1e-2
     batch: int = 100
     draws: int = 200
 

@@ -35,7 +35,7 @@ class SVI(UncertaintyMethod):
     """
 
     steps: int = 10_000
-    lr: float = 1e-2
+    lr: float = 3e-2
     batch: int = 100
     particles: int = 1
     init_scale: float = 0.01

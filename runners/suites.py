@@ -35,7 +35,16 @@ def suites() -> dict[str, Suite]:
 
 def _default() -> Suite:
     """Every method of methods/ with its default settings, and SGLD a second time as it is when it is private."""
-    private = replace(SGLD(), noise_multiplier=1.0, allow_clipping=True, sampling=Poisson())
+    private = SGLD(
+        lr=0.01,
+        batch=8,
+        noise_multiplier=1.0,
+        allow_clipping=True,
+        burn_in=800,
+        draws=50,
+        thin=16,
+        sampling=Poisson(),
+    )
     rows = {name: cls() for name, cls in methods().items()}
     return Suite(
         "1-50-50-1, θ ~ N(0, 2 I) with 1/√fan_in inside, noise 0.1 known: the same for every method",
