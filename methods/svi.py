@@ -82,7 +82,7 @@ def negative_elbo(program: Callable[..., None], guide: AutoNormal, x: Tensor, y:
         drawn = poutine.trace(guide).get_trace(x, y)
         seen = poutine.trace(poutine.replay(program, trace=drawn)).get_trace(x, y)
     seen.compute_log_prob(lambda name, site: site["is_observed"])
-    divergence = kl_divergence(drawn.nodes["theta"]["fn"], seen.nodes["theta"]["fn"])  # (particles, R, 1)
+    divergence = kl_divergence(drawn.nodes["theta_unconstrained"]["fn"], seen.nodes["theta"]["fn"])  # (particles, R, 1)
     loss: Tensor = (divergence.sum() - seen.nodes["y"]["log_prob_sum"]) / particles
     return loss
 
