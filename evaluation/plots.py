@@ -58,6 +58,8 @@ def plot(results: Sequence[Result], folder: Path) -> list[Path]:
 def bands(rows: Sequence[Result]) -> Figure | None:
     """A panel a method: one replica's data, the truth, the mean, and ±1 and ±2 std of f."""
     rows = [result for result in rows if result.kind != "ceiling"]
+    if not rows:
+        return None
     across = min(3, len(rows))
     down = -(-len(rows) // across)
     figure = Figure(figsize=(4.2 * across, 3.0 * down + 0.5), layout="constrained")
@@ -90,16 +92,19 @@ def bands(rows: Sequence[Result]) -> Figure | None:
 
 def stds(rows: Sequence[Result]) -> Figure | None:
     """The std of f against x, mean over replicas, of every row that has one."""
+    rows = [result for result in rows if result.kind != "ceiling"]
+    if not rows:
+        return None
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     ax = figure.subplots()
+    scale = "linear"
     for result in rows:
-        if result.kind == "ceiling":
-            continue
         colour, line = style(result.row)
         std = np.nanmean(result.points["std_f"], 0)
+        scale = "log" if (std > 0).any() else scale  # a logarithm needs one row that is not certain of everything
         ax.plot(result.grid["x_test"][0, :, 0], std, color=colour, ls=line, lw=1.8, label=_name(result))
     _shade_gap(ax, rows[0])
-    ax.set_yscale("log")
+    ax.set_yscale(scale)
     ax.set_xlabel("x")
     ax.set_ylabel("std of f")
     title = f"{rows[0].dataset}: epistemic std, mean over {len(rows[0].replicas)} replicas; grey the gap"

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table
 
 from gapbench.datasets.streams import stream
@@ -71,17 +72,21 @@ class Result:
         return replica_scores(self.points, self.regions)
 
     @cached_property
+    def sound(self) -> NDArray[np.bool_]:
+        """(R,): the replicas that did not fail."""
+        return ~np.isin(self.replicas, list(self.failures))
+
+    @cached_property
     def status(self) -> str:
         if self.kind != "method":
             return self.kind
-        if len(self.failures) == len(self.replicas):
+        if not self.sound.any():
             return "failed"
         rhat = self.scores.get("rhat", {}).get("all")
         if rhat is None:
             return "ranked"
-        sound = ~np.isin(self.replicas, list(self.failures))
         # A failed replica says nothing about the others; an R-hat that is nan or inf is not a converged one.
-        return "ranked" if (rhat[sound] <= CONVERGED).all() else "not converged"
+        return "ranked" if (rhat[self.sound] <= CONVERGED).all() else "not converged"
 
     def estimates(self, column: Column, replicas: NDArray[np.int64], counts: Floats) -> Floats:
         """The score if replica k counted counts[..., k] times, (...). replicas: the (K,) numbers to use."""
@@ -90,12 +95,26 @@ class Result:
         pooled = SCORES[name].pooled
         if pooled is None:
             values = self.scores[name][region][chosen]
-            with np.errstate(invalid="ignore", divide="ignore"):
-                return np.asarray(counts @ values / counts.sum(-1), dtype=np.float64)
+            with np.errstate(invalid="ignore"):  # 0 · inf: a replica that is not counted has no say, whatever its value
+                return np.asarray(np.where(counts > 0, counts * values, 0).sum(-1) / counts.sum(-1))
         mask = np.ones_like(self.regions["gap"]) if region == "all" else self.regions[region]
         pits, inside = self.points[pooled][chosen], mask[chosen]
         owner = np.nonzero(inside)[0]
         return POOLED[name.rpartition("_")[0]](pits[inside], counts[..., owner])
+
+    def resampled(self, column: Column, replicas: NDArray[np.int64]) -> Floats:
+        """(RESAMPLES,): the score on bootstrap resamples of these replicas, the same for every row of a dataset."""
+        key = (column, tuple(replicas.tolist()))
+        if key not in self._resampled:
+            number = len(replicas)
+            rng = stream("bootstrap", self.dataset, replicas.tolist())
+            counts = rng.multinomial(number, np.full(number, 1 / number), RESAMPLES).astype(np.float64)
+            self._resampled[key] = self.estimates(column, replicas, counts)
+        return self._resampled[key]
+
+    @cached_property
+    def _resampled(self) -> dict[tuple[Column, tuple[int, ...]], Floats]:
+        return {}
 
     def valid(self, column: Column) -> NDArray[np.int64]:
         """The replicas for which the column is defined."""
@@ -163,8 +182,8 @@ def _column(dataset: str, rows: Sequence[Result], column: Column) -> list[dict[s
         if len(replicas):
             value = float(result.estimates(column, replicas, np.ones(len(replicas))))
         if len(replicas) > 1:
-            resampled = result.estimates(column, replicas, _counts(dataset, replicas))
-            low, high = np.nanpercentile(resampled, [2.5, 97.5])
+            with np.errstate(invalid="ignore"):  # between two infinite resamples lies nan
+                low, high = np.nanpercentile(result.resampled(column, replicas), [2.5, 97.5])
         others = [other for other in ranked if other is not result]
         lines.append(
             {
@@ -178,28 +197,19 @@ def _column(dataset: str, rows: Sequence[Result], column: Column) -> list[dict[s
                 "value": value,
                 "low": low,
                 "high": high,
-                "best": bool(others)
-                and result in ranked
-                and all(_better(dataset, result, other, column) for other in others),
+                "best": bool(others) and result in ranked and all(_better(result, other, column) for other in others),
                 "beats_ceiling": result.kind == "method"
                 and "ceiling" in controls
-                and _better(dataset, result, controls["ceiling"], column),
+                and _better(result, controls["ceiling"], column),
                 "loses_to_floor": result.kind == "method"
                 and "floor" in controls
-                and _better(dataset, controls["floor"], result, column),
+                and _better(controls["floor"], result, column),
             }
         )
     return lines
 
 
-def _counts(dataset: str, replicas: NDArray[np.int64]) -> Floats:
-    """(RESAMPLES, K): how often each replica is in each resample. The same for every row of a dataset."""
-    number = len(replicas)
-    rng = stream("bootstrap", dataset, replicas.tolist())
-    return rng.multinomial(number, np.full(number, 1 / number), RESAMPLES).astype(np.float64)
-
-
-def _better(dataset: str, this: Result, other: Result, column: Column) -> bool:
+def _better(this: Result, other: Result, column: Column) -> bool:
     """Whether `this` is significantly better than `other` on the replicas that both have."""
     better = SCORES[column[0]].better
     replicas = np.intersect1d(this.valid(column), other.valid(column))
@@ -207,12 +217,13 @@ def _better(dataset: str, this: Result, other: Result, column: Column) -> bool:
         return False
 
     def loss(result: Result) -> Floats:
-        values = result.estimates(column, replicas, _counts(dataset, replicas))
+        values = result.resampled(column, replicas)
         if isinstance(better, float):
             return np.asarray(np.abs(values - better))
         return values if better == "lower" else -values
 
-    return bool(np.percentile(loss(this) - loss(other), 97.5) < 0)
+    with np.errstate(invalid="ignore"):  # inf − inf decides nothing
+        return bool(np.percentile(loss(this) - loss(other), 97.5) < 0)
 
 
 def header(column: Column) -> str:
@@ -233,7 +244,9 @@ def entry(line: pd.Series) -> tuple[str, str]:
 
 
 def number(value: float) -> str:
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    if np.isnan(value):
+        return "n/a"
+    return f"{value:.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _grid(frame: pd.DataFrame) -> tuple[list[Column], list[tuple[str, list[pd.Series]]]]:
@@ -249,7 +262,8 @@ def _grid(frame: pd.DataFrame) -> tuple[list[Column], list[tuple[str, list[pd.Se
         crps = [line["value"] for line in lines if line["score"] == "crps_y" and not np.isnan(line["value"])]
         return order.index(lines[0]["status"]), sum(crps)
 
-    columns = [column for column in columns if any(not np.isnan(cells[row, *column]["value"]) for row in rows)]
+    defined = [column for column in columns if any(not np.isnan(cells[row, *column]["value"]) for row in rows)]
+    columns = defined or columns
     return columns, [(row, [cells[row, *column] for column in columns]) for row in sorted(rows, key=rank)]
 
 
@@ -266,7 +280,7 @@ def text(frame: pd.DataFrame) -> list[Table]:
     tables = []
     for dataset, part in frame.groupby("dataset", sort=False):
         columns, rows = _grid(part)
-        table = Table(title=_title(str(dataset), part), title_justify="left", pad_edge=False)
+        table = Table(title=escape(_title(str(dataset), part)), title_justify="left", pad_edge=False)
         table.add_column("")
         for column in columns:
             table.add_column(header(column).replace(" · ", "\n"), justify="right")
@@ -277,7 +291,7 @@ def text(frame: pd.DataFrame) -> list[Table]:
             status = lines[0]["status"]
             shown = [entry(line) for line in lines]
             table.add_row(
-                label(lines[0]),
+                escape(label(lines[0])),
                 *(f"[bold]{value}[/]" if value.endswith("*") else value for value, _ in shown),
             )
             table.add_row("", *(f"[dim]\\{interval}[/]" if interval else "" for _, interval in shown))
@@ -313,7 +327,7 @@ def run_table(results: Sequence[Result], markdown: bool = False) -> Any:
     lines = []
     for result in methods:
         seconds = sum(float(str(run["seconds"])) for run in result.provenance)
-        means = [number(float(result.diagnostics[name].mean())) if name in result.diagnostics else "" for name in names]
+        means = [_mean(result, name) if name in result.diagnostics else "" for name in names]
         lines.append([result.dataset, result.row, f"{seconds:.0f}", *means])
     if markdown:
         return "\n".join(
@@ -323,8 +337,13 @@ def run_table(results: Sequence[Result], markdown: bool = False) -> Any:
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index < 2 else "right")
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(escape, line))
     return table
+
+
+def _mean(result: Result, diagnostic: str) -> str:
+    values = result.diagnostics[diagnostic][result.sound]
+    return number(float(values.mean())) if len(values) else "n/a"
 
 
 def provenance(results: Sequence[Result]) -> list[str]:

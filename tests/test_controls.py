@@ -1,0 +1,149 @@
+"""The floor and the ceiling are what they are said to be: the prior in closed form, and a truth that nothing beats."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from gapbench.datasets.base import Splits
+from gapbench.datasets.gapped_sine import GappedSine
+from gapbench.evaluation.controls import PriorPredictive, Truth
+from gapbench.evaluation.scores import point_values
+from gapbench.methods.base import Mixture
+from gapbench.methods.model import MLP
+
+Floats = NDArray[np.float64]
+
+NOISY = GappedSine(n=2, noise=0.3, test_points=121)
+MODEL = MLP(hidden=(3,))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def splits_at(x_test: Tensor) -> Splits:
+    """Test inputs (R, M, D), and nothing else that matters."""
+    replicas, points, features = x_test.shape
+    zeros, mask = torch.zeros(replicas, points), torch.ones(replicas, points, dtype=torch.bool)
+    return Splits(
+        torch.zeros(replicas, 2, features), zeros[:, :2], x_test, zeros, None, None, zeros[:, 0] + 1, {"data": mask}
+    )
+
+
+@pytest.mark.parametrize("features", [1, 3])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_the_prior_of_a_line(scaled: bool, features: int) -> None:
+    """f = w·x/√D + b with w, b ~ N(0, s²) has mean 0 and variance s²(‖x‖²/D + 1), y that and the noise's. Over 50
+    replicas of 1000 draws, within 5 standard errors of a normal's sample variance, and so close that 10 % in s would
+    show. Seen to catch: training's initialisation for the prior, prior_std² for prior_std, no prior on the intercept,
+    the network's own weights for θ (√D), replicas that share their draws."""
+    model = MLP(features=features, hidden=(), prior_std=1.7, noise_std=0.8, scale_by_fan_in=scaled)
+    if not scaled:
+        model = replace(model, default_init=True)  # training starts elsewhere, but the prior stays what it is
+    x = torch.randn(7, features, generator=generator(1)) * 2
+    found = PriorPredictive(draws=1000).predict(model, splits_at(x.expand(50, -1, -1)), generator())
+    assert found.mean.shape == (50, 1000, 7)
+    expected = 1.7**2 * (x.square().sum(1) / (features if scaled else 1) + 1)
+    assert torch.allclose(found.f.std.square().mean(0), expected.double(), rtol=5 * math.sqrt(2 / 50_000), atol=0)
+    error = found.f.mean.mean(0) / (expected / 50_000).sqrt()
+    assert (error.abs() < 5).all()
+    torch.testing.assert_close(found.y.std.square(), found.f.std.square() + 0.8**2, rtol=1e-6, atol=0)
+    # 50 means of 1000 draws scatter as independent ones do.
+    scatter = found.f.mean.std(0) / (expected / 1000).sqrt()
+    assert ((scatter > 0.5) & (scatter < 1.6)).all()
+    assert found.chains == 0
+
+
+def test_the_prior_draws_are_functions() -> None:
+    """Each draw is one line through all test points, not new weights at every point. Seen to catch: θ drawn per point,
+    draws and points exchanged."""
+    model = MLP(hidden=())
+    x = torch.tensor([-2.0, 0.0, 2.0]).reshape(1, 3, 1).expand(2, -1, -1)
+    draws = PriorPredictive(draws=9).predict(model, splits_at(x), generator()).mean
+    torch.testing.assert_close(draws[..., 1], (draws[..., 0] + draws[..., 2]) / 2)
+    again = PriorPredictive(draws=9).predict(model, splits_at(x), generator()).mean
+    assert torch.equal(draws, again)
+    assert not torch.equal(draws, PriorPredictive(draws=9).predict(model, splits_at(x), generator(1)).mean)
+
+
+def test_the_prior_never_skips() -> None:
+    """Also without a known truth, and on noise-free data. Seen to catch: the ceiling's conditions made everyone's."""
+    for splits in (GappedSine(n=2, test_points=3).splits(range(2)), splits_at(torch.zeros(1, 2, 1))):
+        assert PriorPredictive().skip(MODEL, splits) is None
+
+
+def scored(predictive: Mixture, splits: Splits) -> dict[str, Floats]:
+    return point_values(predictive, splits, generator())
+
+
+def test_the_truth_is_the_gaussian_of_the_data() -> None:
+    """NLL and CRPS at every point are those of N(f, noise²) in closed form, its PITs are uniform, and on average the
+    scores are the entropy ½ log 2πe·noise² and noise/√π, within 5 standard errors. Seen to catch: the noise as a
+    variance, the noise as an uncertainty of f, f at the training inputs, one test point's truth for all."""
+    splits = NOISY.splits(range(20))
+    truth = Truth().predict(MODEL, splits, generator())
+    values = scored(truth, splits)
+    assert splits.f_test is not None
+    sigma = float(torch.tensor(0.3))  # what float32 makes of it
+    z = (splits.y_test.double() - splits.f_test.double()).numpy() / sigma
+    np.testing.assert_allclose(values["nll_y"], 0.5 * z**2 + math.log(sigma * math.sqrt(2 * math.pi)), rtol=1e-9)
+    crps = sigma * (z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - 1 / math.sqrt(math.pi))
+    np.testing.assert_allclose(values["crps_y"], crps, rtol=1e-9)
+    for name, expected in (
+        ("nll_y", 0.5 * math.log(2 * math.pi * math.e * 0.09)),
+        ("crps_y", 0.3 / math.sqrt(math.pi)),
+        ("coverage_90_y", 0.9),
+    ):
+        assert abs(values[name].mean() - expected) < 5 * values[name].std() / math.sqrt(values[name].size), name
+    assert stats.kstest(values["pit_y"].ravel(), "uniform").pvalue > 0.001
+    assert not values["std_f"].any()
+    np.testing.assert_allclose(values["std_aleatoric"], 0.3, rtol=1e-6)
+    np.testing.assert_array_equal(values["rmse_f"], 0)
+
+
+def test_the_truth_knows_uneven_noise() -> None:
+    """Each point has its own noise. Seen to catch: the noise averaged over points, or over replicas."""
+    splits = NOISY.splits(range(2))
+    noise = torch.linspace(0.1, 2, 2 * 121).reshape(2, 121)
+    truth = Truth().predict(MODEL, replace(splits, noise_test=noise), generator())
+    np.testing.assert_allclose(truth.y.std, noise, rtol=1e-6)
+    np.testing.assert_allclose(truth.y.mean, splits.f_test, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shift", "stretch"), [(0.1, 1.0), (-0.1, 1.0), (0.0, 1.3), (0.0, 0.75), (0.05, 1.2)], ids=lambda v: f"{v:g}"
+)
+def test_the_truth_is_not_beaten(shift: float, stretch: float) -> None:
+    """In expectation: over 80 replicas of 121 points the shifted or stretched Gaussian loses in NLL and CRPS by 5
+    standard errors of the paired difference. Seen to catch: a ceiling 1.2 times too wide, or too narrow, or at the
+    noisy observations of another replica."""
+    splits = NOISY.splits(range(80))
+    truth = Truth().predict(MODEL, splits, generator())
+    other = Mixture(truth.mean + shift, truth.std, truth.noise * stretch)
+    best, worse = scored(truth, splits), scored(other, splits)
+    for name in ("nll_y", "crps_y"):
+        loss = worse[name] - best[name]
+        assert loss.mean() > 5 * loss.std() / math.sqrt(loss.size), name
+
+
+def test_the_truth_says_why_it_is_missing() -> None:
+    """Noise-free data (anywhere), an unknown function, unknown noise: a sentence; else None. Seen to catch: `any` for
+    `all`, a skip on noisy data, an assertion where a reason is due."""
+    truth, noisy = Truth(), NOISY.splits(range(2))
+    assert noisy.noise_test is not None
+    assert truth.skip(MODEL, noisy) is None
+    free = "noise-free"
+    assert free in str(truth.skip(MODEL, GappedSine(n=2, test_points=3).splits(range(2))))
+    partly = noisy.noise_test.clone()
+    partly[1, 5] = 0
+    assert free in str(truth.skip(MODEL, replace(noisy, noise_test=partly)))
+    for unknown in (replace(noisy, f_test=None), replace(noisy, noise_test=None)):
+        assert "not known" in str(truth.skip(MODEL, unknown))
