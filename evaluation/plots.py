@@ -95,7 +95,7 @@ def stds(rows: Sequence[Result]) -> Figure | None:
     rows = [result for result in rows if result.kind != "ceiling"]
     if not rows:
         return None
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
     ax = figure.subplots()
     scale = "linear"
     for result in rows:
@@ -109,7 +109,7 @@ def stds(rows: Sequence[Result]) -> Figure | None:
     ax.set_ylabel("std of f")
     title = f"{rows[0].dataset}: epistemic std, mean over {len(rows[0].replicas)} replicas; grey the gap"
     figure.suptitle(title, fontsize=11)
-    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure
 
 
@@ -121,7 +121,7 @@ def calibration(rows: Sequence[Result]) -> Figure | None:
     if np.isnan(rows[0].points[pits]).all():
         return None
     names = [name for name, mask in rows[0].regions.items() if mask.any()]
-    figure = Figure(figsize=(3.3 * len(names) + 1.8, 3.7), layout="constrained")
+    figure = Figure(figsize=(3.3 * len(names), 4.4), layout="constrained")
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for ax, region in zip(axes, names, strict=True):
         ax.plot([0, 1], [0, 1], color="#bbbbbb", lw=1)
@@ -144,7 +144,7 @@ def calibration(rows: Sequence[Result]) -> Figure | None:
         ax.set_xlabel("p")
     axes[0].set_ylabel(f"share of PITs of {pits[-1]} ≤ p")
     figure.suptitle(f"{rows[0].dataset}: calibration of {pits[-1]}, pooled over replicas", fontsize=11)
-    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure
 
 

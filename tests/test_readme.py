@@ -1,0 +1,81 @@
+"""The README is kept true: its tables are of the published records, and its new method works as it is printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gapbench.runners.readme import PART, records_hash, stale
+from gapbench.runners.store import results
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+
+
+def test_the_readme_shows_the_published_records() -> None:
+    """By the records' hash. Seen to catch: a record removed, a record added, the README's hash edited."""
+    suites = [match["suite"] for match in PART.finditer(README.read_text())]
+    assert suites == ["default", "notebook_sgld"]
+    assert stale(README) == [], "run `gapbench readme` and commit what it writes"
+
+
+def test_the_readmes_figures_exist() -> None:
+    """Every image that the README shows is in the repository. Seen to catch: a figure removed."""
+    images = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README.read_text())
+    assert images and all((ROOT / image).is_file() for image in images)
+
+
+@pytest.mark.parametrize(("suite", "replicas"), [("default", 10), ("notebook_sgld", 20)])
+def test_the_published_results_are_complete(suite: str, replicas: int) -> None:
+    """All rows of both suites, on all replicas. Seen to catch: a row missing, a block missing."""
+    from gapbench.runners.suites import suites
+
+    chosen = suites()[suite]
+    found = {(result.dataset, result.row): result for result in results(ROOT / "results" / "published" / suite)}
+    for dataset in chosen.datasets:
+        for row in (*chosen.methods, "prior"):
+            assert found[dataset, row].replicas.tolist() == list(range(replicas))
+    assert records_hash(ROOT / "results" / "published" / suite)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with the README's new method saved as it says; importable with PYTHONPATH."""
+    [code] = re.findall(r"```python\n(\"\"\"Deep ensemble.*?)```", README.read_text(), re.DOTALL)
+    root = tmp_path_factory.mktemp("checkout")
+    for folder in ("datasets", "methods", "evaluation", "runners"):
+        shutil.copytree(ROOT / folder, root / "gapbench" / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "gapbench" / "methods" / "deep_ensemble.py").write_text(code)
+    return root
+
+
+def in_checkout(checkout: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *command], cwd=checkout, env=environment, capture_output=True, text=True)
+
+
+def test_the_new_method_runs_from_its_one_file(checkout: Path) -> None:
+    """It is found, trained, scored and tabled, and its docstring is what `list` shows."""
+    cli = "from gapbench.runners.cli import main; main()"
+    listed = in_checkout(checkout, "-c", cli, "list")
+    assert "Deep ensemble (Lakshminarayanan, Pritzel & Blundell 2017" in listed.stdout, listed.stderr
+    assert "https://arxiv.org/abs/1612.01474" in listed.stdout
+    chosen = ("--methods", "deep_ensemble", "--datasets", "gapped_sine_noisy", "--out", "out", "--jobs", "1")
+    run = in_checkout(checkout, "-c", cli, "run", "--suite", "quick", *chosen)
+    assert run.returncode == 0 and "deep_ensemble" in run.stdout, run.stderr
+
+
+def test_the_contract_tests_pick_the_new_method_up(checkout: Path) -> None:
+    """And it passes them."""
+    for name in ("conftest.py", "test_contract.py"):
+        shutil.copy(ROOT / "tests" / name, checkout / name)
+    settings = ("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(checkout), "-p", "no:cacheprovider", "-q")
+    tests = in_checkout(checkout, "-m", "pytest", *settings, "test_contract.py", "-k", "deep_ensemble")
+    assert tests.returncode == 0, tests.stdout[-3000:]
+    assert re.search(r"[1-9]\d* passed", tests.stdout)
