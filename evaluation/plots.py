@@ -60,7 +60,7 @@ def bands(rows: Sequence[Result]) -> Figure | None:
     rows = [result for result in rows if result.kind != "ceiling"]
     if not rows:
         return None
-    across = min(3, len(rows))
+    across = 2 if len(rows) == 4 else min(3, len(rows))
     down = -(-len(rows) // across)
     figure = Figure(figsize=(4.2 * across, 3.0 * down + 0.5), layout="constrained")
     axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
@@ -78,8 +78,9 @@ def bands(rows: Sequence[Result]) -> Figure | None:
         ax.set_title(result.row + remark, fontsize=11)
         ax.set_ylim(-3, 3)
         _shade_gap(ax, result)
-    for ax in axes[len(rows) :]:
-        ax.set_visible(False)
+    for index in range(len(rows), len(axes)):
+        axes[index].set_visible(False)
+        axes[index - across].tick_params(labelbottom=True)  # the last of its column now
     figure.supxlabel("x")
     figure.supylabel("f(x)")
     replica = int(rows[0].replicas[_first_sound(rows[0])])
@@ -97,14 +98,17 @@ def stds(rows: Sequence[Result]) -> Figure | None:
         return None
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     ax = figure.subplots()
-    scale = "linear"
+    scale, top = "linear", 0.0
     for result in rows:
         colour, line = style(result.row)
         std = np.nanmean(result.points["std_f"], 0)
         scale = "log" if (std > 0).any() else scale  # a logarithm needs one row that is not certain of everything
+        top = max(top, std.max()) if result.kind == "method" else top
         ax.plot(result.grid["x_test"][0, :, 0], std, color=colour, ls=line, lw=1.8, label=_name(result))
     _shade_gap(ax, rows[0])
     ax.set_yscale(scale)
+    if top > 0:
+        ax.set_ylim(top=min(ax.get_ylim()[1], 20 * top))  # a vague prior must not squeeze the methods together
     ax.set_xlabel("x")
     ax.set_ylabel("std of f")
     title = f"{rows[0].dataset}: epistemic std, mean over {len(rows[0].replicas)} replicas; grey the gap"

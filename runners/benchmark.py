@@ -8,8 +8,9 @@ import resource
 import subprocess
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib import metadata
@@ -27,7 +28,7 @@ from gapbench.evaluation.scores import METRICS_VERSION, point_values, replica_sc
 from gapbench.methods import registry
 from gapbench.methods.base import Mixture, UncertaintyMethod
 from gapbench.methods.model import Model
-from gapbench.runners.store import FORMAT, Damaged, Record, Store, key_of
+from gapbench.runners.store import FORMAT, Damaged, Record, Store, StoreError, first_line, key_of
 
 BLOCK = 10  # replicas that are trained as one stack: --replicas 20 reuses the cells of --replicas 10
 
@@ -61,10 +62,11 @@ class Cell:
     def name(self) -> str:
         return f"{self.dataset_name} · {self.row} · replicas {self.first}–{self.stop - 1}"
 
-    def identity(self, splits: Splits) -> dict[str, Any]:
-        """Everything that decides the numbers; its hash is the record's key."""
+    def identity(self, splits: Splits | None) -> dict[str, Any]:
+        """Everything that decides the numbers; its hash is the record's key. No splits: they could not be made."""
+        content = None if splits is None else splits.sha256
         return {
-            "dataset": {"name": self.dataset_name, "repr": repr(self.dataset), "sha256": splits.sha256},
+            "dataset": {"name": self.dataset_name, "repr": repr(self.dataset), "sha256": content},
             "model": repr(self.model),
             "row": self.row,
             "method": {
@@ -86,13 +88,34 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell. finished: committed in this run; kept: it was there already."""
+    """What became of a cell. finished: committed in this run; kept: it was there already. message: why it was skipped
+    or failed. failures: replica -> reason, where the others stand."""
 
     cell: Cell
+    key: str
     status: Literal["finished", "rescored", "kept", "skipped", "failed"]
     seconds: float = 0.0
     message: str = ""
-    failed_replicas: int = 0
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Wholly or in part."""
+        return self.status == "failed" or bool(self.failures)
+
+    @property
+    def recorded(self) -> bool:
+        return self.status in ("finished", "rescored", "kept")
+
+    @property
+    def reason(self) -> str:
+        """In one line: why it was skipped or failed, or which replicas failed."""
+        replicas: dict[str, list[str]] = {}
+        for replica, reason in self.failures.items():
+            replicas.setdefault(first_line(reason), []).append(replica)
+        return "; ".join(
+            [*filter(None, [self.message]), *(f"replica {', '.join(r)}: {why}" for why, r in replicas.items())]
+        )
 
 
 def cells(
@@ -111,45 +134,64 @@ def cells(
     ]
 
 
-def complete(cell: Cell, store: Store, device: str) -> Outcome:
-    """Bring a cell to its record: keep it if it is there, score it anew if only the scores changed, else train."""
+def complete(cell: Cell, store: Store, device: str, begins: Callable[[], None] = lambda: None) -> Outcome:
+    """Bring a cell to its record: keep it if it is there, score it anew if only the scores changed, else train.
+
+    begins: called when it is not there. Raises StoreError if the store cannot be read or written; whatever else goes
+    wrong is a failed cell.
+    """
     # One thread: a cell's bits must not depend on how many cells run beside it.
     torch.set_num_threads(1)
     started = time.perf_counter()
+    try:
+        return _completed(cell, store, device, begins, started)
+    except StoreError:  # the next cell would meet it too
+        raise
+    except Exception as error:
+        return failed(cell, store, device, error, time.perf_counter() - started)
+
+
+def _completed(cell: Cell, store: Store, device: str, begins: Callable[[], None], started: float) -> Outcome:
     splits = cell.dataset.splits(cell.replicas, cell.seed)
     identity = cell.identity(splits)
     key = key_of(identity)
+    record = store.read(key)
+    if record is not None:
+        return Outcome(cell, key, "kept", failures=record["failures"])
+    reason = _skip(cell, splits)
+    if reason is not None:
+        return Outcome(cell, key, "skipped", message=reason)
+    begins()
+    earlier = _trained_before(store, identity)
+    if earlier is None:
+        record = _trained(cell, store, splits, identity, device)
+    else:
+        record = {**earlier, "identity": identity, **_scored(cell, store, splits, earlier)}
+    store.write(key, record)
+    seconds = time.perf_counter() - started
+    return Outcome(cell, key, "finished" if earlier is None else "rescored", seconds, failures=record["failures"])
+
+
+def failed(cell: Cell, store: Store, device: str, error: Exception, seconds: float = 0.0) -> Outcome:
+    """Note that a cell failed, and why. The next run tries again."""
     try:
-        record = store.read(key)
-        if record is not None:
-            return Outcome(cell, "kept", failed_replicas=len(record["failures"]))
-        reason = _skip(cell, splits)
-        if reason is not None:
-            return Outcome(cell, "skipped", message=reason)
-        earlier = _trained_before(store, identity)
-        if earlier is not None:
-            record = {**earlier, "identity": identity, **_scored(cell, store, splits, earlier)}
-        else:
-            record = _trained(cell, store, splits, identity, device)
-        store.write(key, record)
-    except Exception as error:
-        provenance = _provenance(device, started)
-        store.fail(
-            key,
-            {
-                "format": FORMAT,
-                "identity": identity,
-                "status": type(error).__name__,
-                "reason": str(error),
-                "traceback": traceback.format_exc(),
-                "provenance": provenance,
-            },
-        )
-        return Outcome(cell, "failed", time.perf_counter() - started, f"{type(error).__name__}: {error}")
-    failures = record["failures"]
-    message = "; ".join(f"replica {replica}: {reason}" for replica, reason in failures.items())
-    status: Literal["finished", "rescored"] = "finished" if earlier is None else "rescored"
-    return Outcome(cell, status, time.perf_counter() - started, message, len(failures))
+        identity = cell.identity(cell.dataset.splits(cell.replicas, cell.seed))
+    except Exception:  # then this is why it failed
+        identity = cell.identity(None)
+    key = key_of(identity)
+    note = store.fail(
+        key,
+        {
+            "format": FORMAT,
+            "cell": cell.name,
+            "identity": identity,
+            "status": type(error).__name__,
+            "reason": str(error),
+            "traceback": "".join(traceback.format_exception(error)),
+            "provenance": _provenance(device, seconds),
+        },
+    )
+    return Outcome(cell, key, "failed", seconds, f"{type(error).__name__}: {first_line(str(error))} (see {note})")
 
 
 def _skip(cell: Cell, splits: Splits) -> str | None:
@@ -159,15 +201,13 @@ def _skip(cell: Cell, splits: Splits) -> str | None:
 
 
 def _trained_before(store: Store, identity: Mapping[str, Any]) -> Record | None:
-    """A record of the same training under other scores, whose predictions are still there."""
-    wanted = {**identity, "metrics": None}
-    for record in store.records():
-        if {**record["identity"], "metrics": None} == wanted:
-            try:
+    """A record of the same training under earlier scores, whose predictions are still there."""
+    for version in range(METRICS_VERSION - 1, 0, -1):
+        record = store.read(key_of({**identity, "metrics": version}))
+        if record is not None:
+            with suppress(Damaged):
                 store.arrays(record["arrays"]["predictions"])
-            except Damaged:
-                continue
-            return record
+                return record
     return None
 
 
@@ -187,11 +227,11 @@ def _trained(cell: Cell, store: Store, splits: Splits, identity: Mapping[str, An
         if not isinstance(made, Mixture):
             raise TypeError(f"{type(made).__name__}: only a Mixture can be stored so far")
         predictive = made
-    mean = predictive.mean.detach().cpu()
-    for r in (~mean.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
+    everything = predictive.mean + predictive.std + predictive.noise
+    for r in (~everything.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
         failures.setdefault(r, "predictions are not finite: the training diverged; a smaller lr may help")
     predictions = {
-        "mean": mean.numpy(),
+        "mean": predictive.mean.detach().cpu().numpy(),
         "std": predictive.std.detach().cpu().numpy(),
         "noise": predictive.noise.detach().cpu().numpy(),
         "chains": np.array(predictive.chains),
@@ -204,7 +244,7 @@ def _trained(cell: Cell, store: Store, splits: Splits, identity: Mapping[str, An
         "arrays": {"predictions": store.save(predictions)},
         "diagnostics": {name: value.detach().cpu().double().tolist() for name, value in diagnostics.items()},
         "failures": {str(cell.first + r): reason for r, reason in sorted(failures.items())},
-        "provenance": _provenance(device, started),
+        "provenance": _provenance(device, time.perf_counter() - started),
     }
     return {**record, **_scored(cell, store, splits, record)}
 
@@ -217,7 +257,7 @@ def _scored(cell: Cell, store: Store, splits: Splits, record: Record) -> Record:
 
     def tensor(name: str) -> Tensor:
         value = torch.from_numpy(predictions[name])
-        return value[sound] if value.ndim and len(value) == len(failed) else value
+        return value[sound] if value.ndim == 3 and len(value) == len(failed) else value
 
     if failed.all():
         points = undefined((len(failed), splits.y_test.shape[1]))
@@ -246,26 +286,22 @@ def _rows(splits: Splits, keep: Tensor) -> Splits:
 
 def source_hash(cls: type) -> str:
     """Of the class's file and of the code that methods share, so that an edited method is trained again."""
-    shared = [path for path in Path(registry.__file__).parent.glob("*.py") if path.stem not in _method_files()]
-    own = Path(inspect.getfile(cls))
+    methods = {Path(inspect.getfile(method)) for method in registry.methods().values()}
+    shared = set(Path(registry.__file__).parent.glob("*.py")) - methods - {Path(registry.__file__)}
     digest = sha256()
-    for path in sorted({*shared, own}):
+    for path in sorted({*shared, Path(inspect.getfile(cls))}):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def _method_files() -> set[str]:
-    return {cls.__module__.rpartition(".")[2] for cls in registry.methods().values()}
-
-
-def _provenance(device: str, started: float) -> dict[str, Any]:
+def _provenance(device: str, seconds: float) -> dict[str, Any]:
     """Where and with what a cell was computed: in the record, not in its key."""
     cuda = device.startswith("cuda")
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     packages = ("gapbench", "torch", "opacus", "pyro-ppl", "numpy", "scipy", "scoringrules", "arviz-stats")
     return {
         "finished": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "seconds": round(time.perf_counter() - started, 3),
+        "seconds": round(seconds, 3),
         "peak memory (bytes)": int(peak),
         "device": torch.cuda.get_device_name() if cuda else platform.machine(),
         "cpu capability": torch.backends.cpu.get_cpu_capability(),

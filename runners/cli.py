@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
+import traceback
+from collections import Counter
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Column, Table
+
     from gapbench.evaluation.controls import Control
     from gapbench.evaluation.tables import Result
     from gapbench.methods.base import UncertaintyMethod
+    from gapbench.runners.store import Survey
 
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    done, but a cell or a replica failed (the table says which)
+  1    done, but a cell or a replica failed, or a damaged file is left out (the output says which)
   2    the command line asks for something that is not there or makes no sense
-  3    the results folder cannot be read or written
+  3    a folder or file cannot be read or written, or has no results
+  4    something unexpected, a bug: --debug shows where
   130  interrupted: run the same command again to go on
 """
 
@@ -30,11 +39,63 @@ class UserError(click.ClickException):
     exit_code = 2
 
 
-class FolderError(click.ClickException):
+class FileError(click.ClickException):
     exit_code = 3
 
 
-@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+class Unexpected(click.ClickException):
+    exit_code = 4
+
+
+class Interrupted(click.ClickException):
+    exit_code = 130
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"Interrupted. {self.message}".rstrip(), err=True)
+
+
+class Command(click.Command):
+    """Ends in one line, whatever happens; --debug shows the traceback before it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        debug = ctx.params.pop("debug")
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):  # click's own business
+            raise
+        except (KeyboardInterrupt, Exception) as error:
+            if debug:
+                traceback.print_exc()
+            raise _told(error) from error
+
+
+def _told(error: BaseException) -> click.ClickException:
+    if isinstance(error, click.ClickException):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("")
+    if isinstance(error, OSError):
+        return FileError(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    what = str(error).strip().partition("\n")[0]
+    return Unexpected(f"{type(error).__name__}: {what}; this should not happen: --debug shows where it did")
+
+
+class Group(click.Group):
+    command_class = Command
+
+
+def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    """A path that may or may not be there. An empty one is a shell variable that was not set, not this folder."""
+    if value is not None and (not value or "\0" in value):
+        raise click.BadParameter(f"{value!r}: expected the path of a folder")
+    return None if value is None else Path(value)
+
+
+@click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="gapbench")
 def main() -> None:
     """Are a regression method's error bars right, above all where there are no data?
@@ -47,13 +108,16 @@ def main() -> None:
 @click.option("--suite", default="default", show_default=True, help="Which suite; see `gapbench list`.")
 @click.option("--methods", help="Only these rows of the suite, separated by commas.")
 @click.option("--datasets", help="Only these datasets of the suite, separated by commas.")
-@click.option("--replicas", type=click.IntRange(min=1), help="How many (data, seed) pairs. Default: the suite's.")
+@click.option(
+    "--replicas", type=click.IntRange(1, 100_000), help="How many (data, seed) pairs. Default: the suite's number."
+)
 @click.option("--device", default="auto", show_default=True, help="auto (CUDA if there, else CPU), cpu, cuda, cuda:1.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
-    help="Results folder; finished cells found there are kept. Default: results/local in a checkout, else "
-    "gapbench-results.",
+    callback=_folder,
+    metavar="FOLDER",
+    help="Results folder; finished cells found there are kept. Default: results/local/SUITE in a checkout, else "
+    "gapbench-results/SUITE.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of data and training.")
 @click.option(
@@ -61,7 +125,8 @@ def main() -> None:
     type=click.IntRange(min=1),
     help="Cells side by side, one thread each; the numbers do not depend on it. Default: one for each core.",
 )
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("-q", "--quiet", is_flag=True, help="Only the table, and what went wrong.")
+@click.option("-v", "--verbose", is_flag=True, help="Also each cell's diagnostics, cost and record.")
 def run(
     suite: str,
     methods: str | None,
@@ -71,14 +136,22 @@ def run(
     out: Path | None,
     seed: int,
     jobs: int | None,
-    debug: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Train, score and print the table. Run it again to resume: finished cells are not trained twice."""
+    if quiet and verbose:
+        raise UserError("--quiet and --verbose: expected one of them")
     console = _console(stderr=True)
-    with console.status("loading torch, opacus and pyro"):
+
+    def tell(line: str, problem: bool = False) -> None:
+        if problem or not quiet:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    with console.status("loading torch, opacus and pyro") if not quiet else nullcontext():
         from gapbench.runners.benchmark import cells
         from gapbench.runners.execute import run_cells
-        from gapbench.runners.store import Store, StoreError, results
+        from gapbench.runners.store import Store, survey
         from gapbench.runners.suites import CONTROLS, suites
 
         chosen = suites()[_known("suite", suite, suites())]
@@ -88,39 +161,41 @@ def run(
         names += [name for name in CONTROLS if name not in names]
     picked = _chosen("dataset", datasets, chosen.datasets)
     device = _device(device)
-    folder = out or default_folder()
-    store = Store(folder)
+    store = Store(out or default_folder(suite))
+    store.prepare()
+    for path in store.set_aside_damaged():
+        tell(f"{path} was damaged: moved to {store.root / 'damaged'}, and made again if asked for", problem=True)
+    todo = cells(
+        {name: chosen.datasets[name] for name in picked},
+        chosen.model,
+        {name: rows[name] for name in names},
+        replicas or chosen.replicas,
+        seed,
+    )
     try:
-        store.prepare()
-        for path in store.set_aside_damaged():
-            console.print(f"{path} was damaged: set aside, and made again if asked for", markup=False)
-        todo = cells(
-            {name: chosen.datasets[name] for name in picked},
-            chosen.model,
-            {name: rows[name] for name in names},
-            replicas or chosen.replicas,
-            seed,
-        )
-        outcomes = run_cells(todo, folder, device, jobs or len(os.sched_getaffinity(0)), console)
-        _print_table([result for result in results(folder) if result.dataset in picked and result.row in names])
-    except StoreError as error:
-        if debug:
-            raise
-        raise FolderError(str(error)) from error
-    except KeyboardInterrupt:
-        console.print(f"\nInterrupted. Finished cells are in {folder}; run the same command again to go on.")
-        sys.exit(130)
-    console.print(f"Results: {folder}. Figures: gapbench plot {folder}", markup=False, soft_wrap=True)
-    skipped = [outcome for outcome in outcomes if outcome.status == "skipped"]
-    for outcome in skipped:
-        console.print(f"Skipped {outcome.cell.name}: {outcome.message}", markup=False, soft_wrap=True)
-    failed = [outcome for outcome in outcomes if outcome.status == "failed" or outcome.failed_replicas]
-    for outcome in failed:
-        console.print(f"Failed {outcome.cell.name}: {outcome.message}", markup=False, soft_wrap=True)
-    sys.exit(1 if failed else 0)
+        outcomes = run_cells(todo, store, device, jobs or _cores(), console, verbose - quiet)
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(f"Finished cells are in {store.root}; run the same command again to go on.") from interrupt
+
+    found = survey(store.root, {outcome.key for outcome in outcomes if outcome.recorded})
+    if found.results:
+        _print_table(found.results)
+    counts = Counter[str](outcome.status for outcome in outcomes)
+    order = ("finished", "rescored", "kept", "skipped", "failed")
+    tell(f"{len(outcomes)} cells: {', '.join(f'{counts[word]} {word}' for word in order if counts[word])}")
+    tell(f"Results: {store.root}. Figures: gapbench plot {store.root}")
+    for outcome in outcomes:
+        if outcome.status == "skipped":
+            tell(f"Skipped {outcome.cell.name}: {outcome.reason}")
+    for outcome in outcomes:
+        if outcome.failed:
+            tell(f"Failed {outcome.cell.name}: {outcome.reason}", problem=True)
+    for line in found.damaged:
+        tell(line, problem=True)
+    sys.exit(1 if found.damaged or any(outcome.failed for outcome in outcomes) else 0)
 
 
-@main.command("list")
+@main.command("list", epilog=EXIT_CODES)
 def list_() -> None:
     """Methods, datasets, scores and suites, a line each."""
     from rich.table import Table
@@ -129,35 +204,33 @@ def list_() -> None:
     from gapbench.methods.registry import methods
     from gapbench.runners.suites import suites
 
-    console = _console()
+    console, found = _console(), suites()
 
     def section(title: str, rows: Iterable[tuple[str, ...]]) -> None:
         table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
         for row in rows:
             table.add_row(*row)
-        console.print(table, highlight=False)
-        console.print()
+        for column in table.columns:
+            column.overflow = "fold"
+        _show(console, table)
 
-    section("Methods", ((name, *_about(cls)) for name, cls in methods().items()))
-    found = suites()
-    section(
-        "Suites",
-        ((name, suite.about, f"rows: {', '.join(suite.methods)}") for name, suite in found.items()),
-    )
+    section("Methods", ((name, _about(cls)) for name, cls in methods().items()))
+    section("Suites", ((name, f"{suite.about}; rows: {', '.join(suite.methods)}") for name, suite in found.items()))
     datasets = {name: dataset for suite in found.values() for name, dataset in suite.datasets.items()}
     section("Datasets", ((name, repr(dataset)) for name, dataset in datasets.items()))
     section("Scores", ((name, score.direction, score.unit, score.about) for name, score in SCORES.items()))
 
 
-@main.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@main.command(epilog=EXIT_CODES)
+@click.argument("folder", callback=_folder)
 @click.option("--format", "form", type=click.Choice(["text", "markdown", "csv"]), default="text", show_default=True)
 @click.option("--by", type=click.Choice(["region"]), help="Every score in every region, not the summary alone.")
 def table(folder: Path, form: str, by: str | None) -> None:
     """The table of a results folder."""
     from gapbench.evaluation.tables import EVERYTHING, SUMMARY, markdown, summarise
 
-    rows = _results(folder)
+    found = _survey(folder)
+    rows = found.results
     columns = SUMMARY if by is None else EVERYTHING
     if form == "text" and by is None:
         _print_table(rows)
@@ -168,20 +241,23 @@ def table(folder: Path, form: str, by: str | None) -> None:
         click.echo(markdown(summarise(rows, columns)))
     else:
         click.echo(summarise(rows, columns).to_csv(index=False), nl=False)
+    sys.exit(1 if found.damaged else 0)
 
 
-@main.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Where the PNG files go. Default: FOLDER/figures.")
+@main.command(epilog=EXIT_CODES)
+@click.argument("folder", callback=_folder)
+@click.option("--out", callback=_folder, metavar="FOLDER", help="Where the PNG files go. Default: FOLDER/figures.")
 def plot(folder: Path, out: Path | None) -> None:
     """The figures of a results folder, as PNG files."""
     from gapbench.evaluation.plots import plot as draw
 
-    for path in draw(_results(folder), out or folder / "figures"):
+    found = _survey(folder)
+    for path in draw(found.results, out or folder / "figures"):
         click.echo(path)
+    sys.exit(1 if found.damaged else 0)
 
 
-@main.command()
+@main.command(epilog=EXIT_CODES)
 @click.argument("readme", type=click.Path(exists=True, dir_okay=False, path_type=Path), default="README.md")
 def readme(readme: Path) -> None:
     """Write the generated parts of the README (tables, figures) from results/published."""
@@ -191,25 +267,32 @@ def readme(readme: Path) -> None:
         click.echo(path)
 
 
-def default_folder() -> Path:
-    return Path("results/local") if Path("results/published").is_dir() else Path("gapbench-results")
+def default_folder(suite: str) -> Path:
+    return (Path("results/local") if Path("results/published").is_dir() else Path("gapbench-results")) / suite
 
 
-def _console(stderr: bool = False) -> Any:
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _survey(folder: Path) -> Survey:
+    """What a results folder has to show; what it has not is told."""
+    from gapbench.runners.store import survey
+
+    found = survey(folder)
+    for line in found.damaged:
+        click.echo(f"Left out: {line}; `gapbench run --out {folder}` makes it again", err=True)
+    for line in found.notes:
+        click.echo(line, err=True)
+    return found
+
+
+def _console(stderr: bool = False) -> Console:
     from rich.console import Console
 
     console = Console(stderr=stderr)
     # Where there is no terminal to fit, a table is as wide as it needs to be.
-    return console if console.is_terminal else Console(stderr=stderr, width=240)
-
-
-def _results(folder: Path) -> list[Result]:
-    from gapbench.runners.store import StoreError, results
-
-    try:
-        return results(folder)
-    except StoreError as error:
-        raise FolderError(str(error)) from error
+    return console if console.is_terminal else Console(stderr=stderr, width=10_000)
 
 
 def _print_table(rows: list[Result], columns: Any = None) -> None:
@@ -217,8 +300,8 @@ def _print_table(rows: list[Result], columns: Any = None) -> None:
 
     console = _console()
     frame = summarise(rows, columns or SUMMARY)
-    for part in text(frame):
-        console.print(part)
+    for table in text(frame):
+        _print_whole(console, table)
     console.print(
         "* significantly best of the ranked rows: paired 95 % interval over replicas. "
         "Rows marked not converged, failed or a control are not ranked.",
@@ -226,9 +309,44 @@ def _print_table(rows: list[Result], columns: Any = None) -> None:
         highlight=False,
     )
     if columns is None:
-        console.print(run_table(rows))
+        _print_whole(console, run_table(rows))
         for sentence in (*remarks(frame), *provenance(rows)):
             console.print(sentence, markup=False, highlight=False)
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """In as many pieces as the width asks for, each with the first column: no digit is cut."""
+    first, *rest = table.columns
+    title = table.title
+    while rest:
+        for number in range(len(rest), 0, -1):
+            piece = _piece(table, [first, *rest[:number]], title)
+            wanted = console.measure(piece, options=console.options.update_width(10_000)).maximum
+            if wanted <= console.width:
+                break
+        _show(console, piece)
+        rest, title = rest[number:], None
+
+
+def _show(console: Console, table: Table) -> None:
+    """With a line after it, and without the spaces that rich leaves at the ends."""
+    with console.capture() as drawn:
+        console.print(table, highlight=False)
+    for line in drawn.get().splitlines():
+        print(line.rstrip(), file=console.file)
+    print(file=console.file)
+
+
+def _piece(table: Table, columns: list[Column], title: Any) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    piece = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        piece.add_column(column.header, justify=column.justify, overflow="fold")
+    for row, *cells in zip(table.rows, *(column.cells for column in columns), strict=True):
+        piece.add_row(*cells, end_section=row.end_section)
+    return piece
 
 
 def _known(kind: str, name: str, known: Iterable[str]) -> str:
@@ -255,13 +373,9 @@ def _device(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name}: expected auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
+        raise UserError(f"--device {name!r}: expected auto, cpu, cuda or cuda:N")
+    if name != "cpu" and int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
         raise UserError(
             f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
             "use --device cpu, or install a CUDA build of torch"
@@ -269,9 +383,7 @@ def _device(name: str) -> str:
     return name
 
 
-def _about(cls: type) -> tuple[str, str]:
-    """A method's one line and its paper, from its file's docstring."""
-    doc = sys.modules[cls.__module__].__doc__ or cls.__doc__ or ""
-    first = doc.strip().splitlines()[0] if doc.strip() else ""
-    links = [word.strip("(),.") for word in doc.split() if word.strip("(").startswith("http")]
-    return first.split(", http")[0].rstrip("."), links[0] if links else ""
+def _about(cls: type) -> str:
+    """A method's one line, its paper included, from its file's docstring."""
+    doc = (sys.modules[cls.__module__].__doc__ or cls.__doc__ or "").strip()
+    return doc.partition("\n")[0].rstrip(".")

@@ -93,7 +93,7 @@ def linear_regression() -> Callable[..., LinearRegression]:
     weighing alike: nothing is lost in either's noise."""
 
     def build(
-        *, n: int = 20, noise_std: float = 3.0, prior_std: float = 1.0, correlation: float = 0.5, seed: int = 0
+        *, n: int = 20, noise_std: float = 2.5, prior_std: float = 0.8, correlation: float = 0.5, seed: int = 0
     ) -> LinearRegression:
         rng = np.random.default_rng(seed)
         x = rng.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], n)

@@ -94,7 +94,7 @@ def test_per_sample_gradients_are_autograds(
 ) -> None:
     """Norms and weighted sums against vmap(grad) of −log_likelihood, one sample at a time. Seen to catch: the scale
     left out of the norm or of the sum, the bias left out of the norm, noise in place of noise², the mean over the
-    batch in place of the sum."""
+    batch in place of the sum, `out` overwritten."""
     model = MLP(features=2, hidden=hidden, activation=activation, scale_by_fan_in=scaled, noise_std=0.3)
     theta, x, y = problem(model, seeded(0), lead, n=7)
     weights = torch.rand(*lead, 7, generator=seeded(1), dtype=torch.float64)
@@ -108,9 +108,9 @@ def test_per_sample_gradients_are_autograds(
     expected = each(theta, x, y)  # (*lead, B, P)
     gradients = model.per_sample_gradients(theta, x, y)
     torch.testing.assert_close(gradients.norms, expected.norm(dim=-1), rtol=1e-5, atol=1e-8)
-    torch.testing.assert_close(
-        gradients.weighted_sum(weights), (weights.unsqueeze(-1) * expected).sum(-2), rtol=1e-5, atol=1e-8
-    )
+    out = torch.ones(*lead, model.size, dtype=torch.float64)
+    gradients.add_weighted_sum(weights, out)
+    torch.testing.assert_close(out, 1 + (weights.unsqueeze(-1) * expected).sum(-2), rtol=1e-5, atol=1e-8)
 
 
 def test_densities_are_torch_distributions(seeded: Callable[[int], Generator]) -> None:
@@ -118,9 +118,7 @@ def test_densities_are_torch_distributions(seeded: Callable[[int], Generator]) -
     prior's constant counted once and not P times."""
     model = MLP(features=2, hidden=(3,), prior_std=0.7, noise_std=0.4)
     theta, x, y = problem(model, seeded(0), (3,))
-    torch.testing.assert_close(
-        model.log_likelihood(theta, x, y), Normal(model.mean(theta, x), 0.4).log_prob(y), check_dtype=True
-    )
+    torch.testing.assert_close(model.log_likelihood(theta, x, y), Normal(model.mean(theta, x), 0.4).log_prob(y))
     torch.testing.assert_close(model.log_prior(theta), Normal(0.0, 0.7).log_prob(theta).sum(-1))
     assert model.noise(theta, x).broadcast_to(y.shape).unique().item() == 0.4
 

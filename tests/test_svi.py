@@ -1,0 +1,172 @@
+"""Mean-field variational inference: on linear regression its optimum is known, N(m, diag(1/Λⱼⱼ)) with m the posterior's
+mean and Λ its precision, and so is the ELBO there: log Z − KL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from pyro import distributions as dist
+from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import AutoNormal
+from scipy import stats
+from torch import Generator
+
+from gapbench.methods.model import MLP
+from gapbench.methods.svi import SVI, negative_elbo
+
+Seeded = Callable[[int], Generator]
+REPLICAS = 16
+FIT = SVI(steps=1000, lr=0.1, batch=20, particles=32, init_scale=0.3, draws=20_000)
+
+
+@pytest.fixture
+def regression(linear_regression: Callable[..., object]) -> object:
+    """Correlated, so that the mean-field variances 1/Λⱼⱼ are 0.73, 0.70 and 0.93 of the posterior's."""
+    return linear_regression(correlation=0.8, noise_std=2.0, prior_std=0.9)
+
+
+def evidence(regression: object) -> float:
+    """log Z = log N(y; 0, s² I + prior_std² XXᵀ)."""
+    design, model = regression.design, regression.model
+    covariance = model.noise_std**2 * np.eye(len(design)) + model.prior_std**2 * design @ design.T
+    return float(stats.multivariate_normal(cov=covariance).logpdf(regression.y.double().numpy()))
+
+
+def deviations(theta: np.ndarray, regression: object) -> tuple[np.ndarray, np.ndarray]:
+    """From the mean-field optimum, (R, P) each: of the means in posterior stds, of the variances as a fraction."""
+    means = (theta.mean(1) - regression.mean) / np.sqrt(np.diag(regression.covariance))
+    return means, theta.var(1) * np.diag(regression.precision) - 1
+
+
+def assert_within(values: np.ndarray, tolerance: float) -> None:
+    """(R, P): their means over replicas are 0 to this tolerance and 4 of their own standard errors, which are
+    themselves below it."""
+    errors = values.std(0) / np.sqrt(len(values))
+    assert (errors < tolerance).all() and (np.abs(values.mean(0)) < tolerance + 4 * errors).all()
+
+
+def test_the_optimum_is_the_known_one(regression: object, seeded: Seeded) -> None:
+    """On all data: means to 2 % of a posterior std and variances to 2 % of 1/Λⱼⱼ, far from the posterior's own
+    variances; draws normal and uncorrelated; and the ELBO of what was found, by the model's own densities, is log Z −
+    ½(Σ log Λⱼⱼ − log |Λ|), the best there is.
+
+    Seen to catch: the entropy left out of the KL (variances 1 % of what they should be), the KL counted twice, half
+    of the likelihood, prior_std² for prior_std, scale² drawn for scale, the KL of one replica only.
+    """
+    model, (x, y) = regression.model, regression.stack(REPLICAS)
+    predictor = FIT.fit(model, x, y, seeded(0))
+    theta = predictor.theta.double()
+    means, variances = deviations(theta.numpy(), regression)
+    assert_within(means, 0.02)
+    assert_within(variances, 0.02)
+    marginal = np.diag(regression.covariance) * np.diag(regression.precision) - 1
+    assert (marginal > 0.07).all() and marginal.max() > 0.4  # 2 % would not be taken for it
+
+    for r in range(2):
+        correlations = np.corrcoef(theta[r].T.numpy())[np.triu_indices(3, 1)]
+        assert np.abs(correlations).max() < 5 / np.sqrt(20_000)
+        standard = (theta[r] - theta[r].mean(0)) / theta[r].std(0)
+        assert stats.kstest(standard.flatten().numpy(), "norm").pvalue > 1e-4
+
+    log_q = torch.distributions.Normal(theta.mean(1, keepdim=True), theta.std(1, keepdim=True)).log_prob(theta)
+    likelihood = model.log_likelihood(theta, x.double().unsqueeze(1), y.double().unsqueeze(1)).sum(-1)
+    elbo = (likelihood + model.log_prior(theta) - log_q.sum(-1)).mean(1).numpy()  # (R,)
+    precision = regression.precision
+    divergence = 0.5 * (np.log(np.diag(precision)).sum() - np.linalg.slogdet(precision)[1])
+    assert divergence > 0.1
+    optimum = evidence(regression) - divergence
+    error = elbo.std() / np.sqrt(REPLICAS)
+    assert error < 0.005 and abs(elbo.mean() - optimum) < 0.01 + 4 * error
+
+
+def test_minibatches_find_the_same_optimum(regression: object, seeded: Seeded) -> None:
+    """b = 5 of n = 20: means to 5 % of a posterior std, variances to 5 %, each plus 4 standard errors. Seen to catch:
+    the likelihood of a batch not scaled by n/b, scaled twice, or by (n/b)²; one batch for all steps."""
+    x, y = regression.stack(REPLICAS)
+    method = SVI(steps=1500, lr=0.05, batch=5, particles=8, init_scale=0.3, draws=20_000)
+    means, variances = deviations(method.fit(regression.model, x, y, seeded(0)).theta.double().numpy(), regression)
+    assert_within(means, 0.05)
+    assert_within(variances, 0.05)
+
+
+def test_each_replica_of_a_stack_finds_its_own_optimum(
+    linear_regression: Callable[..., object], seeded: Seeded
+) -> None:
+    """Three data sets in one stack, and the first of them alone: the optimum of each to 10 % (variances 15 %), one
+    fit's own scatter. Seen to catch: the first replica's data or guide for all."""
+    regressions = [linear_regression(noise_std=2.0, prior_std=1.0, seed=seed) for seed in range(3)]
+    x, y = (torch.stack([getattr(regression, name) for regression in regressions]) for name in ("x", "y"))
+    stack = FIT.fit(regressions[0].model, x, y, seeded(0)).theta.double().numpy()
+    alone = FIT.fit(regressions[0].model, x[:1], y[:1], seeded(1)).theta.double().numpy()
+    for regression, theta in zip([*regressions, regressions[0]], [*stack, alone[0]], strict=True):
+        means, variances = deviations(theta[None], regression)
+        assert np.abs(means).max() < 0.1 and np.abs(variances).max() < 0.15
+    apart = np.abs(regressions[1].mean - regressions[0].mean) / np.sqrt(np.diag(regressions[0].covariance))
+    assert apart.max() > 0.5
+
+
+def test_its_elbo_is_pyros(regression: object, own_randomness: None) -> None:
+    """And the closed form's, at a guide twice too narrow, on a minibatch of 5 of 20: within 5 standard errors of 1000
+    estimates. Seen to catch: the entropy left out of the KL, the KL of one replica only, the sum over particles in
+    place of the mean, the likelihood not scaled by n/b."""
+    model, (x, y) = regression.model, regression.stack(2)
+    x, y = x[:, :5], y[:, :5]
+
+    def program(x: torch.Tensor, y: torch.Tensor) -> None:
+        with pyro.plate("replicas", 2, dim=-2):
+            prior = dist.Normal(torch.zeros(2, 1, model.size), model.prior_std).to_event(1)
+            theta = pyro.sample("theta", prior).squeeze(-2)
+            with pyro.plate("data", 20, subsample=torch.arange(5), dim=-1):
+                pyro.sample("y", dist.Normal(model.mean(theta, x), model.noise_std), obs=y)
+
+    start = torch.tensor(regression.mean).float().expand(2, -1)
+    with pyro.get_param_store().scope(), pyro.validation_enabled(False), torch.no_grad():
+        guide = AutoNormal(program, init_loc_fn=lambda site: start.unsqueeze(1), init_scale=0.2)
+        guide(x, y)
+        ours = np.array([float(negative_elbo(program, guide, x, y, 4)) for _ in range(1000)])
+        stock = Trace_ELBO(num_particles=4, vectorize_particles=True, max_plate_nesting=2)
+        pyros = np.array([stock.loss(program, guide, x, y) for _ in range(1000)])
+
+    design, noise = regression.design[:5], model.noise_std
+    residuals = start.double().numpy() @ design.T - y.double().numpy()  # (R, b)
+    squares = residuals**2 + 0.2**2 * (design**2).sum(1)
+    likelihood = (-0.5 * squares / noise**2 - np.log(noise) - 0.5 * np.log(2 * np.pi)).sum() * 20 / 5
+    q = torch.distributions.Normal(start, 0.2)
+    divergence = float(torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, model.prior_std)).sum())
+    for estimates in (ours, pyros):
+        error = estimates.std() / np.sqrt(1000)
+        assert abs(estimates.mean() - (divergence - likelihood)) < 5 * error < 0.1 * divergence
+
+
+def test_replicas_do_not_see_each_other(seeded: Seeded) -> None:
+    """To the bit, minibatches and particles included. Seen to catch: a clip of the whole stack's gradient norm."""
+    model = MLP(hidden=(5,))
+    x = 8 * torch.rand(3, 12, 1, generator=seeded(0)) - 4
+    other = x.clone()
+    other[1:] = 2 - x[1:]
+    method = SVI(steps=20, batch=4, particles=2, draws=5)
+    one, two = (method.fit(model, at, at[..., 0].sin(), seeded(1)).theta for at in (x, other))
+    assert torch.equal(one[0], two[0]) and not torch.equal(one[1:], two[1:])
+
+
+def test_global_state_is_left_alone(seeded: Seeded) -> None:
+    """torch's stream, Pyro's parameters and its validation switch; and what they hold does not matter. Seen to catch:
+    no fork of the stream, no seed in the fork, the store cleared."""
+    model = MLP(hidden=(5,))
+    x = 8 * torch.rand(2, 12, 1, generator=seeded(0)) - 4
+    method = SVI(steps=3, batch=4, particles=2, draws=5)
+    with pyro.get_param_store().scope(), torch.random.fork_rng([]), pyro.validation_enabled(True):
+        pyro.get_param_store().setdefault("AutoNormal.locs.theta", torch.ones(7))
+        torch.manual_seed(1)
+        before = torch.get_rng_state()
+        first = method.fit(model, x, x[..., 0].sin(), seeded(1)).theta
+        assert torch.equal(before, torch.get_rng_state())
+        assert dict(pyro.get_param_store()).keys() == {"AutoNormal.locs.theta"}
+        assert torch.equal(pyro.get_param_store()["AutoNormal.locs.theta"], torch.ones(7))
+        assert pyro.settings.get("validate_poutine") and pyro.settings.get("validate_infer")
+        torch.manual_seed(2)
+        assert torch.equal(first, method.fit(model, x, x[..., 0].sin(), seeded(1)).theta)
