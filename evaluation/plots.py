@@ -39,8 +39,9 @@ def style(row: str) -> tuple[str, str]:
     return SPARE[number % len(SPARE)], LINES[number // len(SPARE) % len(LINES)]
 
 
-def plot(results: Sequence[Result], folder: Path) -> list[Path]:
-    """Every figure of every dataset, as PNG files in `folder`. Returns their paths."""
+def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Every figure of every dataset, as files in `folder`: "png", "svg". The same results give the same bytes. Returns
+    their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for dataset in dict.fromkeys(result.dataset for result in results):
@@ -50,8 +51,11 @@ def plot(results: Sequence[Result], folder: Path) -> list[Path]:
         figures = {"bands": bands(rows), "std": stds(rows), "calibration": calibration(rows)}
         for name, figure in figures.items():
             if figure is not None:
-                paths.append(folder / f"{dataset}_{name}.png")
-                figure.savefig(paths[-1], dpi=130, metadata={"Software": None})
+                for form in formats:
+                    paths.append(folder / f"{dataset}_{name}.{form}")
+                    unstamped = {"Software": None} if form == "png" else {"Date": None}
+                    with matplotlib.rc_context({"svg.hashsalt": paths[-1].stem}):
+                        figure.savefig(paths[-1], dpi=130, metadata=unstamped)
     return paths
 
 

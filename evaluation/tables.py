@@ -155,6 +155,32 @@ def merge(parts: Sequence[Result]) -> Result:
     )
 
 
+def tidy(results: Sequence[Result]) -> pd.DataFrame:
+    """A line for each replica, region and score: dataset, row, status, replica, region, score, value.
+
+    Scores pooled over replicas are not here, having no value for one replica. Diagnostics of the methods (epsilon,
+    clipped fraction, …) are, with region "run".
+    """
+    lines: list[dict[str, object]] = []
+    for result in results:
+        named = {**result.scores, **{name: {"run": values} for name, values in result.diagnostics.items()}}
+        for score, regions in named.items():
+            for region, values in regions.items():
+                for replica, value in zip(result.replicas.tolist(), values.tolist(), strict=True):
+                    lines.append(
+                        {
+                            "dataset": result.dataset,
+                            "row": result.row,
+                            "status": "failed" if replica in result.failures else result.status,
+                            "replica": replica,
+                            "region": region,
+                            "score": score,
+                            "value": value,
+                        }
+                    )
+    return pd.DataFrame(lines)
+
+
 def summarise(results: Sequence[Result], columns: Sequence[Column] = SUMMARY) -> pd.DataFrame:
     """One line for each dataset, row and column: value, its 95 % interval (low, high), `best`, and remarks.
 

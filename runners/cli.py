@@ -107,6 +107,13 @@ def main() -> None:
 @main.command(epilog=EXIT_CODES)
 @click.option("--suite", default="default", show_default=True, help="Which suite; see `gapbench list`.")
 @click.option("--methods", help="Only these rows of the suite, separated by commas.")
+@click.option(
+    "--method",
+    "sources",
+    multiple=True,
+    metavar="PATH.PY:CLASS",
+    help="Also a method from a file of yours, with its default settings. Its code is run: name files you trust.",
+)
 @click.option("--datasets", help="Only these datasets of the suite, separated by commas.")
 @click.option(
     "--replicas", type=click.IntRange(1, 100_000), help="How many (data, seed) pairs. Default: the suite's number."
@@ -130,6 +137,7 @@ def main() -> None:
 def run(
     suite: str,
     methods: str | None,
+    sources: tuple[str, ...],
     datasets: str | None,
     replicas: int | None,
     device: str,
@@ -156,7 +164,10 @@ def run(
 
         chosen = suites()[_known("suite", suite, suites())]
     rows: dict[str, UncertaintyMethod | Control] = {**chosen.methods, **CONTROLS}
+    own = dict(_from_file(source) for source in sources)
+    rows |= own
     names = _chosen("method", methods, rows)
+    names += [name for name in own if name not in names]
     if methods is not None:
         names += [name for name in CONTROLS if name not in names]
     picked = _chosen("dataset", datasets, chosen.datasets)
@@ -173,7 +184,7 @@ def run(
         seed,
     )
     try:
-        outcomes = run_cells(todo, store, device, jobs or _cores(), console, verbose - quiet)
+        outcomes = run_cells(todo, store, device, jobs or _cores(), console, verbose - quiet, sources)
     except KeyboardInterrupt as interrupt:
         raise Interrupted(f"Finished cells are in {store.root}; run the same command again to go on.") from interrupt
 
@@ -246,15 +257,43 @@ def table(folder: Path, form: str, by: str | None) -> None:
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("folder", callback=_folder)
-@click.option("--out", callback=_folder, metavar="FOLDER", help="Where the PNG files go. Default: FOLDER/figures.")
+@click.option("--out", callback=_folder, metavar="FOLDER", help="Where the files go. Default: FOLDER/figures.")
 def plot(folder: Path, out: Path | None) -> None:
-    """The figures of a results folder, as PNG files."""
+    """The figures of a results folder, as PNG and SVG files."""
     from gapbench.evaluation.plots import plot as draw
 
     found = _survey(folder)
-    for path in draw(found.results, out or folder / "figures"):
+    for path in draw(found.results, out or folder / "figures", ("png", "svg")):
         click.echo(path)
     sys.exit(1 if found.damaged else 0)
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("folder", callback=_folder)
+@click.option("--format", "form", type=click.Choice(["csv", "parquet", "latex"]), default="parquet", show_default=True)
+@click.option("--out", callback=_folder, metavar="FILE", help="Default: FOLDER/results.csv, .parquet or .tex.")
+def export(folder: Path, form: str, out: Path | None) -> None:
+    """The results for other tools: every replica's scores (csv, parquet), or the summary as LaTeX."""
+    from gapbench.runners.export import SUFFIX
+    from gapbench.runners.export import export as write
+
+    found = _survey(folder)
+    path = out or folder / f"results.{SUFFIX[form]}"
+    write(found.results, form, path)
+    click.echo(path)
+    sys.exit(1 if found.damaged else 0)
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("folder", callback=_folder, required=False)
+def doctor(folder: Path | None) -> None:
+    """What is installed, which device is there, whether FOLDER can be written, and what to do about what is missing."""
+    from gapbench.runners.doctor import examine
+
+    found = examine(folder or default_folder("default"))
+    width = max(len(finding.name) for finding in found)
+    for finding in found:
+        click.echo(f"{finding.name:{width}}  {finding.found}" + (f" — {finding.advice}" if finding.advice else ""))
 
 
 @main.command(epilog=EXIT_CODES)
@@ -366,6 +405,17 @@ def _chosen(kind: str, names: str | None, known: Iterable[str]) -> list[str]:
     if not wanted:
         raise UserError(f"--{kind}s is empty: expected names separated by commas, of {', '.join(known)}")
     return list(dict.fromkeys(wanted))
+
+
+def _from_file(source: str) -> tuple[str, UncertaintyMethod]:
+    """The row of a method in the user's own file."""
+    from gapbench.methods.registry import from_file, row_name
+
+    try:
+        cls = from_file(source)
+        return row_name(cls), cls()
+    except Exception as error:
+        raise UserError(f"--method {source}: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
 
 
 def _device(name: str) -> str:

@@ -11,40 +11,50 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from gapbench.methods.registry import from_file
 from gapbench.runners.benchmark import Cell, Outcome, complete, failed
 from gapbench.runners.store import Store, StoreError, floats
 
 
 def run_cells(
-    cells: Sequence[Cell], store: Store, device: str, jobs: int, console: Console, verbosity: int = 0
+    cells: Sequence[Cell],
+    store: Store,
+    device: str,
+    jobs: int,
+    console: Console,
+    verbosity: int = 0,
+    sources: Sequence[str] = (),
 ) -> list[Outcome]:
     """Every cell's outcome. What a cell computes does not depend on `jobs`. On CUDA the cells share the one device.
 
-    verbosity: -1 tells of failures only, 1 of each record's diagnostics too. Raises StoreError, and passes an interrupt
-    on, with no process left behind; what is committed stays.
+    sources: files of methods ("path.py:Class") that the cells use. verbosity: -1 tells of failures only, 1 of each
+    record's diagnostics too. Raises StoreError, and passes an interrupt on, with no process left behind; what is
+    committed stays.
     """
     with _Announcer(len(cells), store, console, verbosity) as announce:
         if jobs == 1 or device.startswith("cuda") or len(cells) == 1:
             for cell in cells:
                 announce.end(complete(cell, store, device, lambda cell=cell: announce.start(cell)))  # type: ignore[misc]
         else:
-            _side_by_side(cells, store, device, jobs, announce)
+            _side_by_side(cells, store, device, jobs, sources, announce)
     return announce.outcomes
 
 
-def _side_by_side(cells: Sequence[Cell], store: Store, device: str, jobs: int, announce: _Announcer) -> None:
+def _side_by_side(
+    cells: Sequence[Cell], store: Store, device: str, jobs: int, sources: Sequence[str], announce: _Announcer
+) -> None:
     waiting = list(reversed(cells))
     idle: list[_Worker] = []
     busy: dict[Connection, tuple[_Worker, Cell]] = {}
     try:
         while waiting or busy:
             while waiting and len(busy) < jobs:
-                worker = idle.pop() if idle else _Worker.start(store, device)
+                worker = idle.pop() if idle else _Worker.start(store, device, sources)
                 cell = waiting.pop()
                 busy[worker.pipe] = worker, cell
                 with suppress(OSError):  # it was killed while idle: its pipe has ended, which is seen below
@@ -80,14 +90,16 @@ class ProcessKilled(Exception):
 
 @dataclass(frozen=True)
 class _Worker:
-    process: SpawnProcess
+    process: ForkServerProcess
     pipe: Connection
 
     @staticmethod
-    def start(store: Store, device: str) -> _Worker:
-        context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch may hang
+    def start(store: Store, device: str, sources: Sequence[str]) -> _Worker:
+        # Forks of a process that has imported torch once, and never used it: this one may have, and a fork could hang.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["gapbench.runners.execute"])
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, store, device))
+        process = context.Process(target=_work, args=(theirs, store, device, sources))
         resource_tracker.ensure_running()  # its start would let interrupts through again
         with _no_interrupts():  # inherited, and for good: Ctrl-C is the parent's to handle
             process.start()
@@ -95,9 +107,11 @@ class _Worker:
         return _Worker(process, ours)
 
 
-def _work(pipe: Connection, store: Store, device: str) -> None:
+def _work(pipe: Connection, store: Store, device: str, sources: Sequence[str]) -> None:
     """What a worker process does: a cell, its outcome, and so on; None says that a cell is not there yet."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    for source in sources:  # a cell cannot be received before its class is known
+        from_file(source)
     while True:
         cell: Cell = pipe.recv()
         try:

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gapbench.evaluation.tables import Result, merge
+from gapbench.evaluation.tables import Result, merge, tidy
 
 FORMAT = 1
 STALE = 3600.0  # seconds after which an unfinished file is nobody's: a commit takes far less
@@ -467,26 +467,5 @@ def _result(store: Store, record: Record) -> Result:
 
 
 def load(folder: Path | str) -> pd.DataFrame:
-    """A results folder as one tidy frame: dataset, row, status, replica, region, score, value.
-
-    Scores pooled over replicas are not here, having no value for one replica: see `gapbench table`. Diagnostics of the
-    methods (epsilon, clipped fraction, …) are, with region "run".
-    """
-    lines: list[dict[str, object]] = []
-    for result in results(folder):
-        named = {**result.scores, **{name: {"run": values} for name, values in result.diagnostics.items()}}
-        for score, regions in named.items():
-            for region, values in regions.items():
-                for replica, value in zip(result.replicas.tolist(), values.tolist(), strict=True):
-                    lines.append(
-                        {
-                            "dataset": result.dataset,
-                            "row": result.row,
-                            "status": "failed" if replica in result.failures else result.status,
-                            "replica": replica,
-                            "region": region,
-                            "score": score,
-                            "value": value,
-                        }
-                    )
-    return pd.DataFrame(lines)
+    """A results folder as one tidy frame: dataset, row, status, replica, region, score, value (see `tidy`)."""
+    return tidy(results(folder))

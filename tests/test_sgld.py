@@ -286,7 +286,7 @@ def stationary_law(regression: object, step: float, batch: int, sampling: Miniba
 def test_the_stationary_law_is_exact(
     linear_regression: Callable[..., object], seeded: Seeded, sampling: Minibatches, batch: int
 ) -> None:
-    """Mean and covariance at a step so large (ε λ_max / 2 = 0.26) that they are far from the posterior's.
+    """Mean and covariance at a step so large (ε λ_max / 2 = 0.38) that they are far from the posterior's.
 
     128 replicas repeat the experiment; allowed: 5·std across replicas/√R + 5 % of the posterior's own scale. A
     right sampler uses about 0.15 of that. Plain posterior and the other sampling's law are asserted to lie outside.

@@ -1,0 +1,83 @@
+"""What this installation is, and what it lacks."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from gapbench.runners.store import Store, StoreError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """name, what was found, and what to do about it (empty: nothing)."""
+
+    name: str
+    found: str
+    advice: str = ""
+
+
+def examine(folder: Path) -> list[Finding]:
+    """folder: where results are to go. Looks only; leaves no file."""
+    return [
+        Finding("python", platform.python_version()),
+        *_packages(),
+        _torch(),
+        Finding("cores", f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"),
+        _folder(folder),
+    ]
+
+
+def _packages() -> list[Finding]:
+    """Every package that gapbench needs or can use, by its own metadata."""
+    found = []
+    for requirement in metadata.requires("gapbench") or []:
+        specification, _, marker = requirement.partition(";")
+        name = specification
+        for end in " <>=!~[":
+            name = name.partition(end)[0]
+        wanted = "" if not marker else f" (for {marker.split('==')[-1].strip(chr(34) + chr(39) + ' ')})"
+        try:
+            found.append(Finding(name + wanted, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            found.append(
+                Finding(
+                    name + wanted,
+                    "missing",
+                    f"pip install '{specification.strip()}'"
+                    if wanted
+                    else f"gapbench does not work without it: pip install '{specification.strip()}'",
+                )
+            )
+    return found
+
+
+def _torch() -> Finding:
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("device", f"torch does not load: {error}", "install torch again; see pytorch.org")
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+        return Finding("device", f"CUDA {torch.version.cuda}: {names}")
+    if torch.version.cuda:
+        return Finding("device", "CPU only", f"this torch is built for CUDA {torch.version.cuda}, but sees no driver")
+    return Finding("device", f"CPU ({torch.backends.cpu.get_cpu_capability()}); this torch is built without CUDA")
+
+
+def _folder(folder: Path) -> Finding:
+    there = folder.exists()
+    nearest = folder if there else next(parent for parent in folder.resolve().parents if parent.exists())
+    free = f"{shutil.disk_usage(nearest).free / 2**30:.1f} GiB free"
+    if not there:
+        writable = os.access(nearest, os.W_OK | os.X_OK) and nearest.is_dir()
+        return Finding(f"folder {folder}", f"not there yet; {free}", "" if writable else f"{nearest} is not writable")
+    try:
+        Store(folder).prepare()
+    except StoreError as error:
+        return Finding(f"folder {folder}", free, str(error))
+    return Finding(f"folder {folder}", f"writable; {free}")
