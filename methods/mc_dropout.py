@@ -50,7 +50,7 @@ class MCDropout(UncertaintyMethod):
             return negative_log_posterior(likelihood, model.log_prior(theta), n)
 
         theta = minimise(loss, model.init(generator, (replicas,)), self.steps, self.lr)
-        evaluations = torch.full((replicas,), float(self.steps * batch))
+        evaluations = torch.full((replicas,), float(self.steps * batch), device=x.device)
         # A mask for every draw, the same at every x, so that a draw is a function.
         masks = [Masks(self.rate, (replicas, 1), generator) for _ in range(self.draws)]
         for mask in masks:
