@@ -289,7 +289,7 @@ def source_hash(cls: type) -> str:
     methods = {Path(inspect.getfile(method)) for method in registry.methods().values()}
     shared = set(Path(registry.__file__).parent.glob("*.py")) - methods - {Path(registry.__file__)}
     digest = sha256()
-    for path in sorted({*shared, Path(inspect.getfile(cls))}):
+    for path in sorted({*shared, Path(inspect.getfile(cls))}, key=lambda path: path.name):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -303,7 +303,7 @@ def _provenance(device: str, seconds: float) -> dict[str, Any]:
         "finished": datetime.now(UTC).isoformat(timespec="microseconds"),
         "seconds": round(seconds, 3),
         "peak memory (bytes)": int(peak),
-        "device": torch.cuda.get_device_name() if cuda else platform.machine(),
+        "device": torch.cuda.get_device_name() if cuda else f"CPU ({platform.machine()})",
         "cpu capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,

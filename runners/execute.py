@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import SpawnProcess
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -65,9 +65,8 @@ def _side_by_side(
                 try:
                     word = pipe.recv()
                 except (EOFError, OSError):  # killed from outside: it alone is lost, and a new one takes its place
-                    word = failed(
-                        cell, store, device, ProcessKilled("perhaps for want of memory; --jobs 1 needs least")
-                    )
+                    why = ProcessKilled("perhaps for want of memory, of which --jobs 1 takes the least")
+                    word = failed(cell, store, device, why)
                 else:
                     if word is None:
                         announce.start(cell)
@@ -90,14 +89,12 @@ class ProcessKilled(Exception):
 
 @dataclass(frozen=True)
 class _Worker:
-    process: ForkServerProcess
+    process: SpawnProcess
     pipe: Connection
 
     @staticmethod
     def start(store: Store, device: str, sources: Sequence[str]) -> _Worker:
-        # Forks of a process that has imported torch once, and never used it: this one may have, and a fork could hang.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["gapbench.runners.execute"])
+        context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch may hang
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, store, device, sources))
         resource_tracker.ensure_running()  # its start would let interrupts through again
