@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 import numpy as np
@@ -216,8 +216,19 @@ class UncertaintyMethod(ABC):
     `repr` is what the results are filed under.
 
     Fields that mean the same are called the same: steps, lr, batch, burn_in, draws, thin, chains, members,
-    rate.
+    rate. Raises ValueError if one of them makes no sense.
     """
+
+    def __post_init__(self) -> None:
+        least = {"steps": 0, "burn_in": 0, "batch": 1, "draws": 1, "thin": 1, "chains": 1, "members": 1}
+        for one in fields(self):
+            value, name = getattr(self, one.name), f"{type(self).__name__}: {one.name}"
+            if one.name in least and value < least[one.name]:
+                raise ValueError(f"{name} = {value}: expected at least {least[one.name]}")
+            if one.name == "lr" and not value > 0:
+                raise ValueError(f"{name} = {value}: expected a positive step size")
+            if one.name == "rate" and not 0 <= value < 1:
+                raise ValueError(f"{name} = {value}: expected a probability in [0, 1)")
 
     @abstractmethod
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:

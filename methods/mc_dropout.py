@@ -34,10 +34,6 @@ class MCDropout(UncertaintyMethod):
     batch: int = 100
     draws: int = 200
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.rate < 1:
-            raise ValueError(f"MCDropout: rate = {self.rate}: expected a probability in [0, 1)")
-
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Dropout:
         replicas, n = y.shape
         batch = min(self.batch, n)

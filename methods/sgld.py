@@ -49,6 +49,14 @@ class SGLD(UncertaintyMethod):
     delta: float = 1e-5
     sampling: Minibatches = field(default_factory=FixedSize)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.noise_multiplier > 0 and 0 < self.delta < 1):
+            raise ValueError(
+                f"SGLD: noise_multiplier = {self.noise_multiplier}, delta = {self.delta}: "
+                "expected noise_multiplier > 0 and delta between 0 and 1"
+            )
+
     @property
     def steps(self) -> int:
         return self.burn_in + self.draws * self.thin
@@ -72,7 +80,7 @@ class SGLD(UncertaintyMethod):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that a wider range of orders would tighten the bound
             loose = bound.get_epsilon(self.delta, alphas=list(range(2, 64)))
-        return accountant.get_epsilon(self.delta) if loose < NO_GUARANTEE else math.inf
+            return accountant.get_epsilon(self.delta) if loose < NO_GUARANTEE else math.inf
 
     def skip(self, model: Model, x: Tensor) -> str | None:
         n = x.shape[1]
@@ -112,7 +120,7 @@ class SGLD(UncertaintyMethod):
                 "prior temperature": torch.full_like(clipped, prior),
                 "epsilon": torch.full_like(clipped, self.epsilon(n)),
                 "steps": torch.full_like(clipped, self.steps),
-                "gradient evaluations": torch.full_like(clipped, self.steps * self.chains * self.batch),
+                "gradient evaluations": optimizer.seen.sum(1),
             },
             failures={r: reason.format(self.max_grad_norm(n), float(clipped[r])) for r in forbidden},
         )
@@ -124,14 +132,14 @@ class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
 
     def __init__(self, optimizer: torch.optim.Optimizer, **settings: Any) -> None:
         super().__init__(optimizer, **settings)
-        lead = self.params[0].shape[:-1]
-        self._seen = torch.zeros(lead, device=self.params[0].device)
-        self._clipped = torch.zeros_like(self._seen)
+        lead, device = self.params[0].shape[:-1], self.params[0].device
+        self.seen = torch.zeros(lead, device=device, dtype=torch.float64)  # per-sample gradients so far, (R, chains)
+        self._clipped = torch.zeros_like(self.seen)
 
     @property
     def clipped_fraction(self) -> Tensor:
         """(R, chains): of all per-sample gradients so far, those longer than C."""
-        return self._clipped / self._seen
+        return self._clipped / self.seen.clamp(min=1)
 
     def descend(self, gradients: PerSampleGradients, present: Tensor | None) -> None:
         """One step. present: (R, chains, B), 0 for padding; None if there is none."""
@@ -150,7 +158,7 @@ class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
         norms = self._gradients.norms  # (R, chains, B)
         present = torch.ones_like(norms) if self._present is None else self._present
         factors = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0) * present
-        self._seen += present.sum(-1)
+        self.seen += present.sum(-1)
         self._clipped += ((norms > self.max_grad_norm) * present).sum(-1)
         self._factors = factors
 

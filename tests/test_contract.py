@@ -260,3 +260,13 @@ def test_a_method_for_one_model_gets_its_replicas_by_vmap(
     still = replace(method, draws=2).fit(regression.model, x, y, seeded(0)).theta
     torch.testing.assert_close(moved[0], still[0])
     assert (moved[1:] - still[1:]).abs().amax((1, 2)).min() > 1
+
+
+@EVERY
+def test_settings_that_make_no_sense_are_refused(cls: type[UncertaintyMethod]) -> None:
+    """By the field's name and value, whichever method has it. Seen to catch: SGLD's `__post_init__` without super's,
+    ≤ for <."""
+    nonsense = {"steps": -1, "burn_in": -1, "batch": 0, "draws": 0, "thin": 0, "chains": 0, "lr": 0.0, "rate": 1.0}
+    for name in (field.name for field in fields(cls) if field.init and field.name in nonsense):
+        with pytest.raises(ValueError, match=rf"{cls.__name__}: {name} = {nonsense[name]}"):
+            replace(cls(), **{name: nonsense[name]})

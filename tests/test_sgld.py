@@ -181,7 +181,7 @@ def test_every_step_is_stock_opacus_step(
     assert (stock.theta[-1] - stock.theta[0]).abs().max() > 0.1
     clipped = (stock.norms > method.max_grad_norm(n)).float().mean()
     assert 0.1 < clipped < 0.9
-    torch.testing.assert_close(ours.diagnostics["clipped fraction"][0], clipped)
+    torch.testing.assert_close(ours.diagnostics["clipped fraction"][0], clipped.double())
     assert stock.noise_std == method.noise_multiplier * method.max_grad_norm(n)
 
 
@@ -486,3 +486,19 @@ def test_skip_says_why() -> None:
     assert SGLD(batch=12).skip(MLP(), x) is None
     reason = SGLD(batch=13).skip(MLP(), x)
     assert reason is not None and "13" in reason and "12" in reason
+
+
+def test_a_run_of_empty_batches_clips_nothing(seeded: Seeded) -> None:
+    """0 of 0 is not a clip, and says how many gradients there were. Seen to catch: 0/0, which counted as one; the
+    nominal number of gradients in place of the true one."""
+    method = SGLD(batch=1, burn_in=0, draws=1, thin=1, chains=1, sampling=Poisson())
+    x, y = sine(seeded(0), 40, 50)
+    predictor = method.fit(MLP(hidden=(5,)), x, y, seeded(1))
+    assert not predictor.failures and (predictor.diagnostics["gradient evaluations"] == 0).any()
+
+
+@pytest.mark.parametrize("field", [{"noise_multiplier": 0.0}, {"delta": 1.0}, {"delta": 0.0}])
+def test_settings_of_its_own_are_checked(field: dict[str, float]) -> None:
+    """Seen to catch: ≥ for >, no upper end of delta."""
+    with pytest.raises(ValueError, match="{} = {}".format(*next(iter(field.items())))):
+        SGLD(**field)
