@@ -478,7 +478,7 @@ def test_diagnostics(seeded: Seeded) -> None:
     }
     assert set(diagnostics) == {"clipped fraction", *expected}
     for name, value in expected.items():
-        torch.testing.assert_close(diagnostics[name], torch.full((2,), float(value)))
+        torch.testing.assert_close(diagnostics[name], torch.full((2,), float(value), dtype=torch.float64))
 
 
 def test_skip_says_why() -> None:
