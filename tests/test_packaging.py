@@ -67,3 +67,5 @@ def test_the_wheel_runs_away_from_the_repository(wheel: Path, tmp_path: Path) ->
     where = "import sys, gapbench.runners.cli as cli; print(cli.__file__, *sys.path)"
     found = run(python, "-c", where, cwd=tmp_path, env=clean)
     assert found.startswith(str(packages)) and str(ROOT) not in found.replace(str(tmp_path), "")
+    chosen = ("--suite", "quick", "--replicas", "1", "--methods", "svi", "--datasets", "gapped_sine_noisy")
+    assert "\nsvi " in run(command, "run", *chosen, "--out", tmp_path / "out", cwd=tmp_path, env=clean)
