@@ -32,8 +32,8 @@ def run_cells(
 ) -> list[Outcome]:
     """Every cell's outcome. What a cell computes does not depend on `jobs`. On CUDA the cells share the one device.
 
-    sources: files of methods ("path.py:Class") that the cells use. verbosity: -1 tells of failures only, 1 of each
-    record's diagnostics too. Raises StoreError, and passes an interrupt on, with no process left behind; what is
+    sources: files of methods ("path.py:Class") that the cells use. verbosity: -1 tells nothing, 1 of each record's
+    diagnostics too. Raises StoreError, and passes an interrupt on, with no process left behind; what is
     committed stays.
     """
     with _Announcer(len(cells), store, console, verbosity) as announce:
@@ -172,7 +172,7 @@ class _Announcer:
         if outcome.cell.name in self._tasks:
             self._progress.remove_task(self._tasks.pop(outcome.cell.name))
         self._progress.update(self._all, advance=1, count=f"{len(self.outcomes)}/{self._total}")
-        if outcome.failed or self._verbosity > 0 or (self._verbosity == 0 and outcome.status != "kept"):
+        if self._verbosity > 0 or (self._verbosity == 0 and outcome.status not in ("kept", "skipped")):
             seconds = f" in {outcome.seconds:.1f} s" if outcome.seconds else ""
             reason = f": {outcome.reason}" if outcome.reason else ""
             self._tell(f"{outcome.cell.name}: {outcome.status}{seconds}{reason}")
