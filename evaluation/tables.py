@@ -39,6 +39,7 @@ SUMMARY = (
     ("gap_wider", "all"),
     ("rhat", "all"),
 )
+COMPARED = tuple((name, region) for name in ("nll_y", "crps_y") for region in REGIONS)  # with floor and ceiling
 EVERYTHING = tuple(
     (name, region) for region in REGIONS for name in SCORES if name not in ("gap_ratio", "gap_wider") or region == "all"
 )
@@ -200,7 +201,7 @@ def summarise(results: Sequence[Result], columns: Sequence[Column] = SUMMARY) ->
 def _column(dataset: str, rows: Sequence[Result], column: Column) -> list[dict[str, object]]:
     ranked = [result for result in rows if result.status == "ranked" and len(result.valid(column))]
     name, region = column
-    controls = {result.kind: result for result in rows} if name in ("nll_y", "crps_y") else {}
+    controls = {result.kind: result for result in rows} if column in COMPARED else {}
     lines = []
     for result in rows:
         replicas = result.valid(column)
@@ -392,7 +393,7 @@ def _title(dataset: str, part: pd.DataFrame) -> str:
 
 
 def remarks(frame: pd.DataFrame) -> list[str]:
-    """What the table says in words: bugs (a ceiling beaten) and findings (a floor not reached)."""
+    """What the columns COMPARED say in words: bugs (a ceiling beaten) and findings (a floor not reached)."""
     found = []
     for kind, sentence in (
         ("beats_ceiling", "{row} beats the true p(y | x) on {where}: a bug, in the method or in the score"),

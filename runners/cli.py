@@ -335,7 +335,7 @@ def _console(stderr: bool = False) -> Console:
 
 
 def _print_table(rows: list[Result], columns: Any = None) -> None:
-    from gapbench.evaluation.tables import SUMMARY, provenance, remarks, run_table, summarise, text
+    from gapbench.evaluation.tables import COMPARED, SUMMARY, provenance, remarks, run_table, summarise, text
 
     console = _console()
     frame = summarise(rows, columns or SUMMARY)
@@ -349,7 +349,7 @@ def _print_table(rows: list[Result], columns: Any = None) -> None:
     )
     if columns is None:
         _print_whole(console, run_table(rows))
-        for sentence in (*remarks(frame), *provenance(rows)):
+        for sentence in (*remarks(summarise(rows, COMPARED)), *provenance(rows)):
             console.print(sentence, markup=False, highlight=False)
 
 
