@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import re
 import sys
@@ -63,6 +64,8 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         debug = ctx.params.pop("debug")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # where there is no ↓ to be had, a ? has to do
         try:
             return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):  # click's own business
@@ -299,7 +302,7 @@ def doctor(folder: Path | None) -> None:
 @main.command(epilog=EXIT_CODES)
 @click.argument("readme", type=click.Path(exists=True, dir_okay=False, path_type=Path), default="README.md")
 def readme(readme: Path) -> None:
-    """Write the generated parts of the README (tables, figures) from results/published."""
+    """Write the README's tables and figures from results/published."""
     from gapbench.runners.readme import refresh
 
     for path in refresh(readme):
@@ -354,12 +357,13 @@ def _print_table(rows: list[Result], columns: Any = None) -> None:
 
 
 def _print_whole(console: Console, table: Table) -> None:
-    """In as many pieces as the width asks for, each with the first column: no digit is cut."""
-    first, *rest = table.columns
+    """In as many pieces as the width asks for, each with the columns that name the rows: no digit is cut."""
+    names = [column for column in table.columns if column.justify == "left"]
+    rest = [column for column in table.columns if column.justify != "left"]
     title = table.title
     while rest:
         for number in range(len(rest), 0, -1):
-            piece = _piece(table, [first, *rest[:number]], title)
+            piece = _piece(table, [*names, *rest[:number]], title)
             wanted = console.measure(piece, options=console.options.update_width(10_000)).maximum
             if wanted <= console.width:
                 break

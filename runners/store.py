@@ -440,7 +440,7 @@ def _nothing(folder: Path, problems: Iterable[str]) -> str:
     reasons = [
         *problems,
         *(f"there are in {path}" for path in elsewhere),
-        *([] if folder.is_dir() else ["there is no such folder"]),
+        *([] if folder.is_dir() else [f"there is no such folder: `gapbench run --out {folder}` makes it"]),
         f"`gapbench run --out {folder}` makes some",
     ]
     return f"{folder}: no results there; {reasons[0]}"

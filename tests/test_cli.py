@@ -187,7 +187,7 @@ def test_plot_writes_images_and_prints_their_names(gapbench: Gapbench) -> None:
 
 
 def test_list_names_everything_that_run_takes(gapbench: Gapbench) -> None:
-    """Seen to catch: a method without its paper, a name cut in a pipe."""
+    """Seen to catch: a method without its paper, what is long cut with an ellipsis."""
     result = gapbench("list")
     assert result.exit_code == 0
     names = "mc_dropout", "sgld", "svi", "default", "broken", "sine", "quiet", "dropout, ensemble", "crps_y", "rhat"
@@ -230,14 +230,22 @@ def test_colours_only_where_they_are_wanted(gapbench: Gapbench, monkeypatch: pyt
     assert not re.search(r"[\x1b━\r]", piped.stderr) and "\x1b" not in piped.stdout
 
 
-@pytest.mark.parametrize("columns", [50, 80, 133])
+def test_a_terminal_without_the_letters_gets_others(gapbench: Gapbench) -> None:
+    """Seen to catch: UnicodeEncodeError at the first ↓."""
+    assert gapbench(*RUN).exit_code == 0
+    for command in (["list"], ["table", "out"], ["table", "out", "--format", "csv"]):
+        result = CliRunner(charset="ascii").invoke(cli.main, command)
+        assert result.exit_code == 0 and result.stdout.isascii() and "crps_y" in result.stdout
+
+
+@pytest.mark.parametrize("columns", [40, 80, 133])
 def test_no_digit_is_lost_on_a_narrow_terminal(
     gapbench: Gapbench, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
     """The table comes in pieces, with all the numbers of the wide one, and no line is wider than the terminal.
 
     Seen to catch: rich left to squeeze the columns (digits become …), the last column forgotten, the first row of a
-    piece forgotten.
+    piece forgotten, rows that lose the second half of their names.
     """
     wide = gapbench(*RUN)
     assert wide.exit_code == 0
@@ -250,6 +258,8 @@ def test_no_digit_is_lost_on_a_narrow_terminal(
         return sorted(re.findall(r"-?\d[\d.]*(?:e[-+]\d+)?", of.partition("* significantly")[0]))
 
     assert numbers(tables) == numbers(wide.stdout) and len(numbers(tables)) > 100
+    runs = text.partition("Runs:")[2]
+    assert len(re.findall(r"^sine +ensemble ", runs, re.MULTILINE)) == len(re.findall("^dataset", runs, re.M)) > 0
     frame = pd.read_csv(io.StringIO(gapbench("table", "out", "--format", "csv").stdout))
     for dataset, part in zip(("quiet", "sine"), re.split(r"^sine: mean", tables, flags=re.MULTILINE), strict=True):
         for row in frame.query("dataset == @dataset")["row"].unique():
@@ -280,6 +290,7 @@ def test_no_digit_is_lost_on_a_narrow_terminal(
         (("--device", "cuda:-1"), "--device 'cuda:-1': expected auto, cpu, cuda or cuda:N"),
         (("--device", "cpu:1"), "--device 'cpu:1': expected auto, cpu, cuda or cuda:N"),
         (("--out", ""), "'--out': '': expected the path of a folder"),
+        (("--out", "a\0b"), "expected the path of a folder"),
         (("--replica", "3"), "No such option '--replica'"),
         (("now",), "unexpected extra argument"),
     ],
@@ -296,7 +307,7 @@ def test_a_mistake_is_one_line_that_says_what_was_expected(
 
 @pytest.mark.parametrize("command", ["table", "plot", "run"])
 def test_a_folder_that_is_no_use_is_one_line(gapbench: Gapbench, command: str) -> None:
-    """Exit code 3. Seen to catch: an empty table, a traceback of OSError, exit code 2."""
+    """Exit code 3. Seen to catch: exit code 4 for an OSError, exit code 2."""
     Path("file").write_text("")
     for folder, words in (("file", "file"), ("file/below", "file/below"), ("nowhere", "there is no such folder")):
         if command != "run":

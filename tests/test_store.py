@@ -231,8 +231,8 @@ def test_every_damaged_file_is_found_and_set_aside_and_what_is_sound_stays(store
 def test_what_was_damaged_is_shown_as_missing_and_made_again(store: Store, which: str) -> None:
     """The other row stays to be seen; `results`, which a README is made of, refuses instead.
 
-    Seen to catch: the damaged row shown, the sound row dropped, nothing said of it, `results` without the row, a
-    record kept whose arrays are gone, an array of that name taken for the one just computed.
+    Seen to catch: the damaged row shown, what comes after it not read, nothing said of it, `results` without the row, a
+    record or an array left where its other half was set aside.
     """
     cells = [cell(), cell(PriorPredictive(3), "prior"), cell(Truth(), "truth")]
     made_of = {outcome.key: outcome.cell for outcome in made(store, *cells)}
@@ -324,7 +324,7 @@ def test_a_failed_replica_is_marked_and_the_others_stand(
     taken for a place.
 
     Seen to catch: only the mean looked at, the whole stack failed for one replica, the place in the stack noted for
-    the replica's number, the next replica marked, the failed replica scored, the table silent.
+    the replica's number, the next replica marked, the failed replica scored, a table that does not say so.
     """
     sound = Store(tmp_path / "sound")
     spoilt = cell(Spoilt(), "spoilt", 10, 13)
@@ -397,8 +397,8 @@ def test_a_store_that_cannot_be_written_to_ends_the_run(store: Store, monkeypatc
 def test_cells_of_few_replicas_are_used_for_more(store: Store) -> None:
     """--replicas 20 after --replicas 10, and the rows of both blocks are one row in the replicas' order.
 
-    Seen to catch: a key that holds the number of replicas asked for, blocks not merged (the content hash of the data
-    differs between blocks), only the newest block shown, the second block's replicas counted from 0.
+    Seen to catch: blocks cut by what is asked for, blocks not merged (the content hash of the data differs between
+    them), only the newest block shown, the second block's replicas counted or its data taken from 0.
     """
 
     def asked(replicas: int) -> list[Cell]:
