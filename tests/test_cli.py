@@ -36,7 +36,11 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {"dropout": MCDropout(steps=3, draws=4), "ensemble": MCDropout(rate=0.5, steps=3, draws=4)}
     made = {
         name: suites.Suite(f"about {name}", MLP(hidden=(4,)), data, methods, replicas=2)
-        for name, methods in {"default": rows, "broken": {**rows, "broken": Broken()}}.items()
+        for name, methods in {
+            "default": rows,
+            "broken": {**rows, "broken": Broken()},
+            "diverging": {**rows, "diverged": MCDropout(lr=1e30, steps=3, draws=4)},
+        }.items()
     }
     monkeypatch.setattr(suites, "suites", lambda: made)
     monkeypatch.setattr(suites, "CONTROLS", {"prior": PriorPredictive(4), "truth": Truth()})
@@ -141,6 +145,18 @@ def test_a_failed_cell_is_told_and_is_exit_code_1(gapbench: Gapbench) -> None:
     assert "sine · broken · replicas 0–1 failed (ValueError: no such luck); the next run tries it again" in table.stderr
     only = gapbench(*RUN[:-1], "nothing", "--suite", "broken", "--methods", "broken", "--datasets", "quiet")
     assert only.exit_code == 1 and "1 failed" in only.stderr
+
+
+def test_replicas_that_diverged_are_in_the_table_and_are_exit_code_1(gapbench: Gapbench) -> None:
+    """In the run that trains them and in one that finds them there; the reason is told once for all of them. Seen to
+    catch: exit code 0 for what is kept, a line a replica."""
+    for word in ("finished", "kept"):
+        result = gapbench(*RUN, "--suite", "diverging", "--datasets", "sine")
+        assert result.exit_code == 1 and f"5 {word}" in result.stderr
+        assert "diverged (failed, 2 of 2 replicas failed)" in result.stdout
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith("Failed ")]
+        reason = "replica 0, 1: predictions are not finite: the training diverged; a smaller lr may help"
+        assert line == f"Failed sine · diverged · replicas 0–1: {reason}"
 
 
 def test_a_damaged_record_is_one_line_and_the_rest_is_shown(gapbench: Gapbench) -> None:
