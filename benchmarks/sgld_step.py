@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.datasets.streams import torch_stream
-from gapbench.methods.minibatches import Poisson
+from gapbench.methods.minibatches import FixedSize, Poisson
 from gapbench.methods.model import MLP
 from gapbench.methods.sgld import SGLD
 
@@ -33,7 +33,7 @@ MODEL = MLP(
 CLIPPING = SGLD(
     lr=0.01, batch=16, noise_multiplier=1.0, allow_clipping=True, burn_in=0, draws=1, chains=1, sampling=Poisson()
 )
-NO_CLIP = replace(CLIPPING, noise_multiplier=1e-3, allow_clipping=False)
+NO_CLIP = replace(CLIPPING, noise_multiplier=1e-3, allow_clipping=False, sampling=FixedSize())
 
 
 def stock(steps: int, device: str) -> Callable[[], float]:

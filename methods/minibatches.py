@@ -121,5 +121,7 @@ def everything(shape: Sequence[int], n: int, generator: Generator) -> Iterator[B
 
 def take(values: Tensor, index: Tensor) -> Tensor:
     """The chosen points of each replica. values: (R, N) or (R, N, D); index: (R, ..., B). Returns (R, ..., B[, D])."""
-    replica = torch.arange(len(index), device=index.device).view(-1, *[1] * (index.ndim - 1))
-    return values[replica, index]
+    chosen = index.flatten(1)
+    if values.ndim == 3:
+        chosen = chosen.unsqueeze(-1).expand(-1, -1, values.shape[-1])
+    return values.gather(1, chosen).view(*index.shape, *values.shape[2:])

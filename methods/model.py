@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.linalg import vector_norm
 from torch.nn import functional
 
 Perturb = Callable[[Tensor, int], Tensor]  # (hidden activations (..., N, width), layer index) -> the same shape
@@ -30,8 +31,8 @@ class PerSampleGradients(ABC):
         """(..., B): ‖gᵢ‖ over the whole of θ."""
 
     @abstractmethod
-    def add_weighted_sum(self, weights: Tensor, out: Tensor) -> None:
-        """out ← out + Σᵢ weightsᵢ gᵢ, in place. weights: (..., B), out: (..., P), contiguous."""
+    def add_weighted_sum(self, weights: Tensor | None, out: Tensor) -> None:
+        """out ← out + Σᵢ weightsᵢ gᵢ, in place. weights: (..., B), None for 1; out: (..., P), contiguous."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class Model(ABC):
 
     @abstractmethod
     def per_sample_gradients(self, theta: Tensor, x: Tensor, y: Tensor) -> PerSampleGradients:
-        """theta (..., P), x (..., B, D), y (..., B) with the same leading dimensions."""
+        """theta (..., P), contiguous; x (..., B, D), y (..., B) with the same leading dimensions."""
 
     def init(self, generator: Generator, shape: Sequence[int]) -> Tensor:
         """Where training starts, (*shape, P): a draw from the prior."""
@@ -92,7 +93,33 @@ class Model(ABC):
         return (-0.5 * z.square() - math.log(self.prior_std) - 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
-ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "silu": functional.silu}
+@dataclass(frozen=True)
+class Activation:
+    """φ: z -> φ(z). into: (z, out), writes φ(z). backward: (∂/∂φ(z), z), makes the first ∂/∂z, in place."""
+
+    value: Callable[[Tensor], Tensor]
+    into: Callable[[Tensor, Tensor], object]
+    backward: Callable[[Tensor, Tensor], object]
+
+
+aten = torch.ops.aten  # the kernels that autograd calls
+ACTIVATIONS = {
+    "relu": Activation(
+        torch.relu,
+        lambda z, out: torch.clamp_min(z, 0, out=out),
+        lambda delta, z: aten.threshold_backward.grad_input(delta, z, 0, grad_input=delta),
+    ),
+    "tanh": Activation(
+        torch.tanh,
+        lambda z, out: torch.tanh(z, out=out),
+        lambda delta, z: aten.tanh_backward.grad_input(delta, z.tanh(), grad_input=delta),
+    ),
+    "silu": Activation(
+        functional.silu,
+        lambda z, out: aten.silu.out(z, out=out),
+        lambda delta, z: aten.silu_backward.grad_input(delta, z, grad_input=delta),
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +175,7 @@ class MLP(Model):
         ]
 
     def mean(self, theta: Tensor, x: Tensor, perturb: Perturb | None = None) -> Tensor:
-        activation, last = ACTIVATIONS[self.activation], len(self.hidden)
+        activation, last = ACTIVATIONS[self.activation].value, len(self.hidden)
         h = x
         for index, ((_, _, scale), (weight, bias)) in enumerate(zip(self._layers, self.weights(theta), strict=True)):
             h = linear(h, weight, bias, scale)
@@ -157,51 +184,80 @@ class MLP(Model):
                 h = h if perturb is None else perturb(h, index)
         return h.squeeze(-1)
 
+    def stacked_layers(self, theta: Tensor) -> list[Tensor]:
+        """Of each layer the weight with the bias as its last row, (L, fan_in + 1, fan_out), unscaled: views of θ, which
+        is contiguous, its leading dimensions flattened to L."""
+        shapes = [(m + 1, n) for m, n, _ in self._layers]
+        parts = theta.view(-1, theta.shape[-1]).split([m * n for m, n in shapes], dim=1)
+        return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+
     def per_sample_gradients(self, theta: Tensor, x: Tensor, y: Tensor) -> MLPGradients:
-        activation, last = ACTIVATIONS[self.activation], len(self.hidden)
-        inputs, scales = [x], [scale for _, _, scale in self._layers]
+        # By hand: autograd keeps, clears and passes over more than the arithmetic needs.
+        activation, scales = ACTIVATIONS[self.activation], [scale for _, _, scale in self._layers]
+        layers, x = self.stacked_layers(theta.detach()), x.reshape(-1, *x.shape[-2:])
+        inputs: list[Tensor] = []
         outputs: list[Tensor] = []
-        with torch.enable_grad():
-            for index, (weight, bias) in enumerate(self.weights(theta)):
-                z = linear(inputs[-1], weight, bias, scales[index])
-                outputs.append(z if outputs else z.requires_grad_())  # differentiate from the first layer on
-                if index < last:
-                    inputs.append(activation(z))
-            z = (y - outputs[-1].squeeze(-1)) / self.noise(theta, x)
-            loss = 0.5 * z.square().sum()
-        deltas = torch.autograd.grad(loss, outputs)
-        return MLPGradients([h.detach() for h in inputs], list(deltas), scales)
+        for layer, scale in zip(layers, scales, strict=True):
+            m = layer.shape[1] - 1
+            h = x.new_empty(*x.shape[:2], m + 1)
+            h.select(2, m).fill_(1 / scale)  # what the bias is multiplied by
+            if outputs:
+                activation.into(outputs[-1], h.narrow(2, 0, m))
+            else:
+                h.narrow(2, 0, m).copy_(x)
+            inputs.append(h)
+            outputs.append(product(h, layer, scale))
+        error = outputs[-1].view(y.shape) - y
+        deltas = [(error / self.noise(theta, x).square()).view(*x.shape[:2], 1)]
+        for layer, scale, z in zip(layers[:0:-1], scales[:0:-1], outputs[-2::-1], strict=True):
+            deltas.append(product(deltas[-1], layer.narrow(1, 0, z.shape[2]).mT, scale))
+            activation.backward(deltas[-1], z)
+        return MLPGradients(self, y.shape, inputs, deltas[::-1], scales)
 
 
 @dataclass(frozen=True)
 class MLPGradients(PerSampleGradients):
-    """Per-sample gradients of a stack of MLPs by book-keeping (arXiv 2210.00038): layer l's is scale·aᵢ δᵢᵀ
-    for its weight and δᵢ for its bias, so norms and weighted sums never need the (..., B, P) tensor.
+    """Per-sample gradients of a stack of MLPs by book-keeping (arXiv 2210.00038): layer l's is scale · aᵢ δᵢᵀ, so norms
+    and weighted sums never need the (..., B, P) tensor.
 
-    inputs: a, (..., B, fan_in) per layer. deltas: δ = ∂(−log p)/∂(pre-activation), (..., B, fan_out).
+    shape: (..., B); L is the product of the leading dimensions.
+    inputs: a, (L, B, fan_in + 1) per layer: the activations and a 1/scale for the bias.
+    deltas: δ = ∂(−log p)/∂(pre-activation), (L, B, fan_out).
     """
 
+    model: MLP
+    shape: torch.Size
     inputs: list[Tensor]
     deltas: list[Tensor]
     scales: list[float]
 
     @property
     def norms(self) -> Tensor:
-        squares = [
-            delta.square().sum(-1) * (scale**2 * a.square().sum(-1) + 1)
+        layers = [
+            vector_norm(delta, dim=-1) * vector_norm(a, dim=-1) * scale
             for a, delta, scale in zip(self.inputs, self.deltas, self.scales, strict=True)
         ]
-        return torch.stack(squares).sum(0).sqrt()
+        whole: Tensor = vector_norm(torch.stack(layers), dim=0)
+        return whole.view(self.shape)
 
-    def add_weighted_sum(self, weights: Tensor, out: Tensor) -> None:
-        rows, start = out.view(-1, out.shape[-1]), 0
-        for a, delta, scale in zip(self.inputs, self.deltas, self.scales, strict=True):
-            a, weighted = a.reshape(-1, *a.shape[-2:]), (delta * weights.unsqueeze(-1)).reshape(-1, *delta.shape[-2:])
-            m, n = a.shape[-1], weighted.shape[-1]
-            weight, bias = rows[:, start : start + m * n].view(-1, m, n), rows[:, start + m * n :][:, :n]
-            torch.baddbmm(weight, a.mT, weighted, alpha=scale, out=weight)
-            bias += weighted.sum(-2)
-            start += (m + 1) * n
+    def add_weighted_sum(self, weights: Tensor | None, out: Tensor) -> None:
+        layers = self.model.stacked_layers(out)
+        for layer, a, delta, scale in zip(layers, self.inputs, self.deltas, self.scales, strict=True):
+            weighted = delta if weights is None else delta * weights.reshape(*delta.shape[:-1], 1)
+            # A view is no target for a batched product; the sum costs less than a loop of single ones.
+            layer.add_(product(a.mT, weighted), alpha=scale)
+
+
+def product(a: Tensor, b: Tensor, scale: float = 1) -> Tensor:
+    """scale · a @ b for stacks of matrices (L, m, k), (L, k, n). The thin ones, at a network's two ends, in the ways
+    that matrix libraries are not slow at."""
+    out = a.new_empty(len(a), a.shape[1], b.shape[2])
+    if a.shape[2] == 1:
+        return torch.mul(a * scale, b, out=out)
+    if b.shape[2] == 1:
+        torch.baddbmm(out.mT, b.mT, a.mT, beta=0, alpha=scale, out=out.mT)
+        return out
+    return torch.baddbmm(out, a, b, beta=0, alpha=scale, out=out)
 
 
 def linear(h: Tensor, weight: Tensor, bias: Tensor, scale: float) -> Tensor:

@@ -90,7 +90,7 @@ class SGLD(UncertaintyMethod):
         replicas, n = y.shape
         theta = model.init(generator, (replicas, self.chains)).requires_grad_()  # (R, chains, P)
         optimizer = StackedDPOptimizer(
-            torch.optim.SGD([theta], lr=self.lr, weight_decay=1 / (n * model.prior_std**2)),
+            torch.optim.SGD([theta], lr=self.lr, weight_decay=1 / (n * model.prior_std**2), fused=True),
             noise_multiplier=self.noise_multiplier,
             max_grad_norm=self.max_grad_norm(n),
             expected_batch_size=self.sampling.divisor(self.batch, n),
@@ -156,11 +156,13 @@ class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
 
     def clip_and_accumulate(self) -> None:
         norms = self._gradients.norms  # (R, chains, B)
-        present = torch.ones_like(norms) if self._present is None else self._present
-        factors = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0) * present
-        self.seen += present.sum(-1)
-        self._clipped += ((norms > self.max_grad_norm) * present).sum(-1)
-        self._factors = factors
+        clipped, self._factors = norms > self.max_grad_norm, (self.max_grad_norm / (norms + 1e-6)).clamp_(max=1.0)
+        if self._present is None:
+            self.seen += norms.shape[-1]
+        else:
+            self.seen += self._present.sum(-1)
+            clipped, self._factors = clipped * self._present, self._factors * self._present
+        self._clipped += clipped.sum(-1)
 
     def add_noise(self) -> None:
         """The numbers of Opacus's own `add_noise`, drawn and summed in place: on a stack, fresh memory for θ-sized

@@ -31,7 +31,7 @@ def grid(replicas: int, points: int = 41) -> Tensor:  # (R, M, 1)
 def mask_variance(model: MLP, theta: Tensor, x: Tensor, rate: float) -> Tensor:
     """Var f(x) over the masks of one hidden layer: Σⱼ (wⱼ hⱼ)² rate/(1 − rate), (R, M)."""
     (inner, bias), (outer, _) = model.weights(theta.double())
-    h = ACTIVATIONS[model.activation](x.double() @ inner + bias.unsqueeze(-2))
+    h = ACTIVATIONS[model.activation].value(x.double() @ inner + bias.unsqueeze(-2))
     terms = h * outer.squeeze(-1).unsqueeze(-2) / np.sqrt(model.hidden[0])  # (R, M, width)
     return terms.square().sum(-1) * rate / (1 - rate)
 
