@@ -67,6 +67,10 @@ class NormalMixture(Distribution):
     def _scale(self) -> Tensor:
         return self.scale.expand(self.location.shape)
 
+    @cached_property
+    def _sorted(self) -> Tensor:
+        return self.location.sort(1).values
+
     @property
     def mean(self) -> Tensor:
         return self.location.mean(1)
@@ -92,12 +96,12 @@ class NormalMixture(Distribution):
     def quantile(self, p: float) -> Tensor:
         if not 0 < p < 1:
             raise ValueError(f"quantile level p = {p}: expected 0 < p < 1")
-        z = torch.special.ndtri(torch.tensor(p, dtype=self.location.dtype))
-        each: Tensor = self.location + z * self._scale
         if not self.scale.any():
             # The S draws jump by 1/S each; rounding must not push p·S = 10 up to the eleventh draw.
-            rank = max(1, math.ceil(p * each.shape[1] - 1e-9))
-            return each.sort(1).values[:, rank - 1]
+            rank = max(1, math.ceil(p * self.location.shape[1] - 1e-9))
+            return self._sorted[:, rank - 1]
+        z = torch.special.ndtri(torch.tensor(p, dtype=self.location.dtype))
+        each: Tensor = self.location + z * self._scale
         # The components' quantiles bracket the mixture's. Halving keeps F(low) < p ≤ F(high), so `high`
         # comes down on the left-continuous inverse whether F is continuous there or jumps.
         low, high = each.amin(1), each.amax(1)
