@@ -26,6 +26,7 @@ from gapbench.datasets.streams import torch_stream
 from gapbench.methods.minibatches import FixedSize, Poisson
 from gapbench.methods.model import MLP
 from gapbench.methods.sgld import SGLD
+from gapbench.runners.memory import keep_freed_memory
 
 MODEL = MLP(
     hidden=(100, 100), prior_std=math.sqrt(10), noise_std=math.sqrt(0.5), scale_by_fan_in=False, default_init=True
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--replicas", default="1,10,32")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     warnings.simplefilter("ignore")
     stacks = [int(number) for number in options.replicas.split(",")]
 

@@ -15,6 +15,7 @@ from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.datasets.streams import torch_stream
 from gapbench.methods.base import UncertaintyMethod
 from gapbench.methods.model import MLP
+from gapbench.runners.memory import keep_freed_memory
 
 
 def fit(method: UncertaintyMethod, replicas: int, device: str) -> Callable[[], float]:
@@ -42,6 +43,7 @@ def compare(method: Any, doc: str) -> None:
     parser.add_argument("--batch", default="16,64,200")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     where = torch.cuda.get_device_name() if options.device.startswith("cuda") else "one CPU thread"
     print(f"torch {torch.__version__}, {where}, network 1-50-50-1; medians of {options.rounds} rounds")
     print(f"{'batch':>6} {'replicas':>9} {'ms a step':>10} {'× faster than a loop':>21}")

@@ -6,7 +6,7 @@ no NLL of f: draws have no density.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,9 +20,10 @@ from gapbench.datasets.base import Splits
 from gapbench.evaluation.calibration import pit
 from gapbench.evaluation.diagnostics import convergence
 from gapbench.evaluation.gap import gap_ratio
+from gapbench.evaluation.reference import Reference, agreement
 from gapbench.methods.base import Distribution, Predictive
 
-METRICS_VERSION = 1  # raise it whenever a score's definition changes: old runs are then scored again, not trained
+METRICS_VERSION = 2  # raise it whenever a score's definition changes: old runs are then scored again, not trained
 
 Floats = NDArray[np.float64]
 LEVELS = (50, 90, 95)
@@ -101,6 +102,17 @@ SCORES: dict[str, Score] = {
     "std_y": Score("sharpness: std of y", None, "y"),
     "gap_ratio": Score("mean std of f in the gap over mean std of f in the data", None),
     "gap_wider": Score("share of replicas in which that ratio is above 1", None),
+    "reference_w1": Score("Wasserstein distance of p(f | x) to the reference posterior's, in its stds", "lower"),
+    "reference_log_std": Score(
+        "log of std of f over the reference posterior's: above 0 is under-, below 0 over-confident", 0.0
+    ),
+    "reference_error": Score("distance of the mean of f to the reference posterior's, in its stds", "lower"),
+    **{
+        f"reference_{name}_floor": Score(
+            f"{what} of as many draws of the reference itself: its Monte-Carlo error", None
+        )
+        for name, what in (("w1", "reference_w1"), ("log_std", "|reference_log_std|"), ("error", "reference_error"))
+    },
     "rhat": Score(
         "rank-normalised split R-hat of f, the largest over points (Vehtari et al. 2021); methods with chains",
         1.0,
@@ -111,10 +123,17 @@ SCORES: dict[str, Score] = {
 }
 
 
-def point_values(predictive: Predictive, splits: Splits, generator: Generator) -> dict[str, Floats]:
+def point_values(
+    predictive: Predictive,
+    splits: Splits,
+    generator: Generator,
+    references: Sequence[Reference | None] = (),
+    draws: int | None = None,
+) -> dict[str, Floats]:
     """Every score's value at each replica's test points, (R, M) each, and `pit_y`, `pit_f`, `mean_f` beside them.
 
-    All on the CPU. `generator` spreads the PIT at atoms. nan where a score is not defined: f without a known truth,
+    All on the CPU. `generator` spreads the PIT at atoms. references: one for each replica, or none at all.
+    draws: what f is made of, None if it is a closed form. nan where a score is not defined: f without a known truth,
     calibration of y where the data have no noise (a probability of something certain).
     """
     scale = splits.y_scale.double().unsqueeze(1)
@@ -144,6 +163,7 @@ def point_values(predictive: Predictive, splits: Splits, generator: Generator) -
         elif name == "mean_f" or (name in SCORES and SCORES[name].unit == "y"):
             values[name] = value * scale
     result = {name: value.numpy() for name, value in values.items()}
+    result |= agreement(f, references or [None] * len(target), draws)
     if predictive.chained_f is not None:
         result |= convergence(predictive.chained_f)
     return result

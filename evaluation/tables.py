@@ -37,6 +37,11 @@ SUMMARY = (
     ("std_f", "gap"),
     ("gap_ratio", "all"),
     ("gap_wider", "all"),
+    ("reference_w1", "data"),
+    ("reference_w1", "gap"),
+    ("reference_w1_floor", "gap"),
+    ("reference_log_std", "data"),
+    ("reference_log_std", "gap"),
     ("rhat", "all"),
 )
 COMPARED = tuple((name, region) for name in ("nll_y", "crps_y") for region in REGIONS)  # with floor and ceiling
@@ -59,7 +64,7 @@ class Result:
 
     dataset: str
     row: str
-    kind: Literal["method", "floor", "ceiling"]
+    kind: Literal["method", "reference", "floor", "ceiling"]
     replicas: NDArray[np.int64]
     points: Mapping[str, Floats]
     regions: Mapping[str, NDArray[np.bool_]]
@@ -123,6 +128,8 @@ class Result:
         pooled = SCORES[name].pooled
         if self.kind == "ceiling" and not name.endswith("_y"):
             return self.replicas[:0]  # it knows f: there is nothing to score
+        if self.kind == "reference" and name.startswith("reference_"):
+            return self.replicas[:0]  # how far it is from itself is no score
         if pooled is not None:
             mask = np.ones_like(self.regions["gap"]) if region == "all" else self.regions[region]
             defined = mask.any(1) & ~(np.isnan(self.points[pooled]) & mask).any(1)
@@ -282,7 +289,7 @@ def _grid(frame: pd.DataFrame) -> tuple[list[Column], list[tuple[str, list[pd.Se
     columns = list(dict.fromkeys(zip(frame["score"], frame["region"], strict=True)))
     cells = {(line["row"], line["score"], line["region"]): line for _, line in frame.iterrows()}
     rows = list(dict.fromkeys(frame["row"]))
-    order = ("ranked", "not converged", "failed", "floor", "ceiling")
+    order = ("ranked", "not converged", "failed", "reference", "floor", "ceiling")
 
     def rank(row: str) -> tuple[int, float]:
         lines = [cells[row, *column] for column in columns]

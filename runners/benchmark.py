@@ -8,7 +8,7 @@ import resource
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,16 +23,19 @@ from torch import Tensor
 
 from gapbench.datasets.base import Dataset, Splits
 from gapbench.datasets.streams import torch_stream
-from gapbench.evaluation.controls import Control, PriorPredictive
+from gapbench.evaluation.controls import Control, PriorPredictive, Truth
+from gapbench.evaluation.reference import Reference, ReferencePosterior, digests, find
 from gapbench.evaluation.scores import METRICS_VERSION, point_values, replica_scores, undefined
 from gapbench.methods import registry
 from gapbench.methods.base import Mixture, UncertaintyMethod
 from gapbench.methods.model import Model
+from gapbench.runners.memory import keep_freed_memory
 from gapbench.runners.store import FORMAT, Damaged, Record, Store, StoreError, first_line, key_of
 
 BLOCK = 10  # replicas that are trained as one stack: --replicas 20 reuses the cells of --replicas 10
 
-Kind = Literal["method", "floor", "ceiling"]
+Kind = Literal["method", "reference", "floor", "ceiling"]
+KINDS: dict[type, Kind] = {ReferencePosterior: "reference", PriorPredictive: "floor", Truth: "ceiling"}
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,7 @@ class Cell:
 
     @property
     def kind(self) -> Kind:
-        if isinstance(self.method, UncertaintyMethod):
-            return "method"
-        return "floor" if isinstance(self.method, PriorPredictive) else "ceiling"
+        return "method" if isinstance(self.method, UncertaintyMethod) else KINDS[type(self.method)]
 
     @property
     def name(self) -> str:
@@ -65,6 +66,7 @@ class Cell:
     def identity(self, splits: Splits | None) -> dict[str, Any]:
         """Everything that decides the numbers; its hash is the record's key. No splits: they could not be made."""
         content = None if splits is None else splits.sha256
+        references = [] if splits is None else digests(splits, self.model)
         return {
             "dataset": {"name": self.dataset_name, "repr": repr(self.dataset), "sha256": content},
             "model": repr(self.model),
@@ -78,6 +80,7 @@ class Cell:
             "block": [self.first, self.stop],
             "seed": self.seed,
             "metrics": METRICS_VERSION,
+            "references": references if any(references) else None,
         }
 
     def stream(self, purpose: str, device: torch.device | str) -> torch.Generator:
@@ -142,6 +145,7 @@ def complete(cell: Cell, store: Store, device: str, begins: Callable[[], None] =
     """
     # One thread: a cell's bits must not depend on how many cells run beside it.
     torch.set_num_threads(1)
+    keep_freed_memory()
     started = time.perf_counter()
     try:
         return _completed(cell, store, device, begins, started)
@@ -162,11 +166,10 @@ def _completed(cell: Cell, store: Store, device: str, begins: Callable[[], None]
     if reason is not None:
         return Outcome(cell, key, "skipped", message=reason)
     begins()
+    references = [find(splits, r, cell.model) for r in range(len(cell.replicas))]  # a damaged one fails before training
     earlier = _trained_before(store, identity)
-    if earlier is None:
-        record = _trained(cell, store, splits, identity, device)
-    else:
-        record = {**earlier, "identity": identity, **_scored(cell, store, splits, earlier)}
+    record = _trained(cell, store, splits, identity, device) if earlier is None else {**earlier, "identity": identity}
+    record |= _scored(cell, store, splits, references, record)
     store.write(key, record)
     seconds = time.perf_counter() - started
     return Outcome(cell, key, "finished" if earlier is None else "rescored", seconds, failures=record["failures"])
@@ -201,9 +204,11 @@ def _skip(cell: Cell, splits: Splits) -> str | None:
 
 
 def _trained_before(store: Store, identity: Mapping[str, Any]) -> Record | None:
-    """A record of the same training under earlier scores, whose predictions are still there."""
-    for version in range(METRICS_VERSION - 1, 0, -1):
-        record = store.read(key_of({**identity, "metrics": version}))
+    """A record of the same training under earlier scores or without references, whose predictions are still there."""
+    training = {name: value for name, value in identity.items() if name not in ("metrics", "references")}
+    for version in range(METRICS_VERSION, 0, -1):
+        scores = {"metrics": version} if version == 1 else {"metrics": version, "references": None}
+        record = store.read(key_of({**training, **scores}))
         if record is not None:
             with suppress(Damaged):
                 store.arrays(record["arrays"]["predictions"])
@@ -236,7 +241,7 @@ def _trained(cell: Cell, store: Store, splits: Splits, identity: Mapping[str, An
         "noise": predictive.noise.detach().cpu().numpy(),
         "chains": np.array(predictive.chains),
     }
-    record = {
+    return {
         "format": FORMAT,
         "identity": identity,
         "kind": cell.kind,
@@ -246,10 +251,9 @@ def _trained(cell: Cell, store: Store, splits: Splits, identity: Mapping[str, An
         "failures": {str(cell.first + r): reason for r, reason in sorted(failures.items())},
         "provenance": _provenance(device, time.perf_counter() - started),
     }
-    return {**record, **_scored(cell, store, splits, record)}
 
 
-def _scored(cell: Cell, store: Store, splits: Splits, record: Record) -> Record:
+def _scored(cell: Cell, store: Store, splits: Splits, references: Sequence[Reference | None], record: Record) -> Record:
     """The parts of a record that depend on the scores."""
     predictions = store.arrays(record["arrays"]["predictions"])
     failed = np.isin(np.array(record["replicas"]), [int(replica) for replica in record["failures"]])
@@ -263,7 +267,13 @@ def _scored(cell: Cell, store: Store, splits: Splits, record: Record) -> Record:
         points = undefined((len(failed), splits.y_test.shape[1]))
     else:
         predictive = Mixture(tensor("mean"), tensor("std"), tensor("noise"), int(predictions["chains"]))
-        scored = point_values(predictive, _rows(splits, sound), cell.stream("pit", "cpu"))
+        scored = point_values(
+            predictive,
+            _rows(splits, sound),
+            cell.stream("pit", "cpu"),
+            [reference for reference, keep in zip(references, sound.tolist(), strict=True) if keep],
+            None if predictive.std.any() else predictive.mean.shape[1],
+        )
         points = {name: np.full(splits.y_test.shape, np.nan) for name in scored}
         for name, values in scored.items():
             points[name][~failed] = values

@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -166,10 +166,12 @@ def run(
         from gapbench.runners.suites import CONTROLS, suites
 
         chosen = suites()[_known("suite", suite, suites())]
-    rows: dict[str, UncertaintyMethod | Control] = {**chosen.methods, **CONTROLS}
+    rows: dict[str, UncertaintyMethod | Control] = {**chosen.methods, **chosen.on_request, **CONTROLS}
     own = dict(_from_file(source) for source in sources)
     rows |= own
     names = _chosen("method", methods, rows)
+    if methods is None:
+        names = [name for name in names if name not in chosen.on_request]
     names += [name for name in own if name not in names]
     if methods is not None:
         names += [name for name in CONTROLS if name not in names]
@@ -297,6 +299,126 @@ def doctor(folder: Path | None) -> None:
     width = max(len(finding.name) for finding in found)
     for finding in found:
         click.echo(f"{finding.name:{width}}  {finding.found}" + (f" — {finding.advice}" if finding.advice else ""))
+
+
+@main.group(cls=Group)
+def reference() -> None:
+    """Reference posteriors: make, check and show them."""
+
+
+def _of_dataset(command: Any) -> Any:
+    """DATASET, --suite and --replicas, which every command on references takes."""
+    for add in (
+        click.option("--replicas", default="0-9", show_default=True, callback=_numbers, help="Which: 3, 0-9 or 0,2,4."),
+        click.option("--suite", default="default", show_default=True, help="Whose dataset and network are meant."),
+        click.argument("dataset"),
+    ):
+        command = add(command)
+    return command
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[int]:
+    found: list[int] = []
+    for part in value.split(","):
+        ends = re.fullmatch(r"([0-9]{1,3})(?:-([0-9]{1,3}))?", part.strip())
+        if ends is None:
+            raise click.BadParameter(f"{value!r}: expected numbers below 1000 and ranges, such as 3, 0-9 or 0,2,4")
+        found += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+    if not found:
+        raise click.BadParameter(f"{value!r}: a range that ends before it begins")
+    return list(dict.fromkeys(found))
+
+
+@reference.command(epilog=EXIT_CODES)
+@_of_dataset
+@click.option("--device", default="auto", show_default=True, help="auto (CUDA if there, else CPU), cpu, cuda, cuda:1.")
+@click.option("--out", callback=_folder, metavar="FOLDER", help="Default: the package's own evaluation/references.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Replicas side by side. Default: one for each core.")
+def make(dataset: str, suite: str, replicas: list[int], device: str, out: Path | None, jobs: int | None) -> None:
+    """Make the references of DATASET: a quarter of an hour or more for each replica. Run it again to resume."""
+    from gapbench.evaluation.reference import FOLDER
+    from gapbench.runners.references import NotCertified, Task, make_all
+    from gapbench.runners.suites import suites
+
+    chosen = suites()[_known("suite", suite, suites())]
+    data, folder = chosen.datasets[_known("dataset", dataset, chosen.datasets)], out or FOLDER
+    device = _device(device)
+    tasks = [Task(dataset, data, chosen.model, r, folder, device) for r in replicas]
+    sound = True
+    try:
+        for made in make_all(
+            tasks, 1 if device != "cpu" else jobs or _cores(), lambda line: click.echo(line, err=True)
+        ):
+            sound = sound and not isinstance(made, NotCertified)
+            click.echo(made, err=isinstance(made, NotCertified))
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(f"Checkpoints are in {folder}; run the same command again to go on.") from interrupt
+    sys.exit(0 if sound else 1)
+
+
+@reference.command(epilog=EXIT_CODES)
+@_of_dataset
+@click.option("--folder", callback=_folder, help="Default: the package's own evaluation/references.")
+def check(dataset: str, suite: str, replicas: list[int], folder: Path | None) -> None:
+    """Certify the references of DATASET again, from the files alone: a verdict for each replica."""
+    sound = True
+    for number, problems, _ in _references(dataset, suite, replicas, folder):
+        sound = sound and not problems
+        click.echo(f"{dataset} replica {number}: {'certified' if not problems else '; '.join(problems)}")
+    sys.exit(0 if sound else 1)
+
+
+@reference.command(epilog=EXIT_CODES)
+@_of_dataset
+@click.option("--folder", callback=_folder, help="Default: the package's own evaluation/references.")
+def show(dataset: str, suite: str, replicas: list[int], folder: Path | None) -> None:
+    """What is recorded of the references of DATASET: certificate by region, cost and settings."""
+    from rich.table import Table
+
+    from gapbench.evaluation.reference import RHAT
+
+    columns = ("rhat", "ess_bulk", "ess_tail", "halves apart")
+    table = Table(title=f"References of {dataset}", title_justify="left", pad_edge=False)
+    for name in ("replica", "region", *columns, "draws", "gradients", "seconds"):
+        table.add_column(name, justify="left" if name in ("replica", "region") else "right")
+    settings: dict[str, None] = {}
+    for number, problems, about in _references(dataset, suite, replicas, folder):
+        if about is None:
+            click.echo(f"{dataset} replica {number}: {'; '.join(problems)}", err=True)
+            continue
+        settings[f"{about['method']}, {about['device']}, torch {about['torch']}"] = None
+        found = about["certificate"]
+        for region in (name for name in RHAT if name in found):
+            numbers = (f"{found[region][column]:.4g}" for column in columns)
+            rest = (f"{found['draws']}", f"{about['gradient evaluations']:.3g}", f"{about['seconds']}")
+            table.add_row(str(number), region, *numbers, *rest)
+    if table.rows:
+        _print_whole(_console(), table)
+    for setting in settings:
+        click.echo(setting)
+    sys.exit(0 if settings else 1)
+
+
+def _references(
+    dataset: str, suite: str, replicas: list[int], folder: Path | None
+) -> Iterator[tuple[int, list[str], dict[str, Any] | None]]:
+    """(replica, what is wrong with its reference, what is recorded of it) of each."""
+    from gapbench.evaluation.reference import FOLDER, Refused, find, verdict
+    from gapbench.runners.suites import suites
+
+    chosen = suites()[_known("suite", suite, suites())]
+    data = chosen.datasets[_known("dataset", dataset, chosen.datasets)]
+    for number in replicas:
+        splits = data.splits([number])
+        try:
+            found = find(splits, 0, chosen.model, folder or FOLDER)
+        except Refused as error:
+            yield number, [str(error)], None
+            continue
+        if found is None:
+            yield number, [f"no reference; `gapbench reference make {dataset} --replicas {number}` makes it"], None
+        else:
+            yield number, verdict(found, {name: mask[0] for name, mask in splits.regions.items()}), dict(found.about)
 
 
 @main.command(epilog=EXIT_CODES)

@@ -352,7 +352,7 @@ def survey(folder: Path | str, keys: Collection[str] | None = None) -> Survey:
         notes += _failed(store, found)
         if not found:
             raise StoreError(_nothing(store.root, [*damaged, *notes]))
-    kinds = ("method", "floor", "ceiling")
+    kinds = ("method", "reference", "floor", "ceiling")
     return Survey(
         sorted(found, key=lambda result: (result.dataset, kinds.index(result.kind), result.row)), damaged, notes
     )
@@ -371,9 +371,10 @@ def results(folder: Path | str) -> list[Result]:
     return found.results
 
 
-def _age(record: Record) -> tuple[int, str]:
-    """Scores of a later version count as newer, whenever the training was."""
-    return record["identity"]["metrics"], record["provenance"]["finished"]
+def _age(record: Record) -> tuple[int, str, int]:
+    """Scores of a later version count as newer, whenever the training was, and those with more references."""
+    references = record["identity"].get("references") or []
+    return record["identity"]["metrics"], record["provenance"]["finished"], sum(map(bool, references))
 
 
 def _setting(record: Record) -> tuple[object, ...]:
@@ -407,12 +408,13 @@ def _blocks(records: Iterable[Record]) -> list[Record]:
     """The newest version of a row, each replica once."""
 
     def version(record: Record) -> str:
-        return canonical({**record["identity"], "block": None, "dataset": None})
+        return canonical({**record["identity"], "block": None, "dataset": None, "references": None})
 
     newest = version(max(records, key=_age))
     chosen: list[Record] = []
     taken: set[int] = set()
-    for record in sorted(records, key=lambda record: -len(record["replicas"])):
+    newest_first = sorted(records, key=_age, reverse=True)
+    for record in sorted(newest_first, key=lambda record: -len(record["replicas"])):
         if version(record) == newest and not taken & set(record["replicas"]):
             chosen.append(record)
             taken |= set(record["replicas"])

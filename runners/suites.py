@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from gapbench.datasets.base import Dataset
 from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.evaluation.controls import Control, PriorPredictive, Truth
+from gapbench.evaluation.reference import ReferencePosterior
 from gapbench.methods.base import UncertaintyMethod
 from gapbench.methods.minibatches import OpacusLoader, Poisson
 from gapbench.methods.model import MLP, Model
 from gapbench.methods.registry import methods
 from gapbench.methods.sgld import SGLD
 
-CONTROLS: Mapping[str, Control] = {"prior": PriorPredictive(), "truth": Truth()}
+CONTROLS: Mapping[str, Control] = {"reference": ReferencePosterior(), "prior": PriorPredictive(), "truth": Truth()}
+ON_REQUEST = ("hmc",)  # takes an hour; the reference row has its result from longer chains
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Rows to compare on the same data, network, prior and noise. replicas: unless --replicas says otherwise."""
+    """Rows to compare on the same data, network, prior and noise. on_request: run only if they are named.
+    replicas: unless --replicas says otherwise."""
 
     about: str
     model: Model
     datasets: Mapping[str, Dataset]
     methods: Mapping[str, UncertaintyMethod]
     replicas: int = 10
+    on_request: Mapping[str, UncertaintyMethod] = field(default_factory=dict)
 
 
 def suites() -> dict[str, Suite]:
@@ -46,11 +50,13 @@ def _default() -> Suite:
         sampling=Poisson(),
     )
     rows = {name: cls() for name, cls in methods().items()}
+    on_request = {name: rows.pop(name) for name in ON_REQUEST}
     return Suite(
         "1-50-50-1, θ ~ N(0, 2 I) with 1/√fan_in inside, noise 0.1 known: the same for every method",
         MLP(),
         {"gapped_sine": GappedSine(), "gapped_sine_noisy": GappedSine(n=200, noise=0.1)},
         dict(sorted({**rows, "sgld_private": private}.items())),
+        on_request=on_request,
     )
 
 
@@ -61,6 +67,7 @@ def _quick() -> Suite:
         default,
         about="the default suite with budgets cut to seconds: shows that everything runs, compares nothing",
         methods={name: shrunk(method) for name, method in default.methods.items()},
+        on_request={name: shrunk(method) for name, method in default.on_request.items()},
         replicas=2,
     )
 
@@ -68,7 +75,7 @@ def _quick() -> Suite:
 def shrunk(method: UncertaintyMethod) -> UncertaintyMethod:
     """The same method with small budgets, by the fields' shared names."""
     small = {"steps": 200, "burn_in": 100, "draws": 20, "thin": 5, "members": 2}
-    found = {field.name: small[field.name] for field in fields(method) if field.init and field.name in small}
+    found = {one.name: small[one.name] for one in fields(method) if one.init and one.name in small}
     return replace(method, **found)
 
 

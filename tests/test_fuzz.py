@@ -24,7 +24,7 @@ OPTIONS = {
     "--methods": ["sgld", "sgld,svi", "mc_dropout,prior", "sgld,,", "slgd", "corrected", "truth", " sgld "],
     "--method": ["file", "file:Class", "file.py:Class", ":", ".:x", "sgld"],
     "--datasets": ["gapped_sine", "gapped_sine,gapped_sine", "sine", "gapped_sine_noisy,x"],
-    "--replicas": ["1", "3", "100000", "100001", "99999999999999999999", "+2", "0x10", "1_0"],
+    "--replicas": ["1", "3", "0-2", "2-0", "0,2", "100000", "100001", "99999999999999999999", "+2", "0x10", "1_0"],
     "--device": ["auto", "cpu", "cuda:0", "cuda:" + "9" * 30, "cuda:-1", "mps", "meta", "cpu:0", "CPU", "cuda:٣"],
     "--out": ["empty", "[/]", "file", "file/below", "nowhere", ".", "/dev/null/x"],
     "--seed": ["0", "7", "99999999999999999999999"],
@@ -44,7 +44,9 @@ def option(name: str) -> st.SearchStrategy[list[str]]:
 
 SOME = st.one_of(*map(option, OPTIONS), FLAGS.map(lambda flag: [flag]), TEXT.map(lambda text: [f"--{text}"]))
 COMMANDS = st.sampled_from(
-    [["run"]] * 4 + [["table"], ["table", "empty"], ["plot"], ["export"], ["doctor"], ["list"], ["readme"]]
+    [["run"]] * 4
+    + [["table"], ["table", "empty"], ["plot"], ["export"], ["doctor"], ["list"], ["readme"]]
+    + [["reference", *rest] for rest in (["make"], ["make", "gapped_sine"], ["check", "gapped_sine"], ["show", "sine"])]
 )
 LINES = st.one_of(
     st.tuples(COMMANDS, st.lists(SOME, max_size=4)).map(lambda parts: [*parts[0], *chain.from_iterable(parts[1])]),
@@ -61,6 +63,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(store.Store, "prepare", lambda self: None)
     monkeypatch.setattr(benchmark, "cells", lambda *_: [])
     monkeypatch.setattr(execute, "run_cells", lambda *_: [])
+    monkeypatch.setattr("gapbench.runners.references.make_all", lambda *_: [])
     monkeypatch.setattr("gapbench.runners.readme.refresh", lambda readme: [readme])
     return tmp_path
 
@@ -87,4 +90,13 @@ def test_any_command_line_ends_in_a_documented_way(folder: Path) -> None:
     check()
     assert sorted(folder.rglob("*")) == before
     # The lines were not all turned away at the door.
-    assert seen >= {("run", 0), ("run", 2), ("table", 2), ("table", 3), ("plot", 3), ("doctor", 0), ("list", 0)}
+    assert seen >= {
+        ("run", 0),
+        ("run", 2),
+        ("table", 2),
+        ("table", 3),
+        ("plot", 3),
+        ("doctor", 0),
+        ("list", 0),
+        ("reference", 2),
+    }

@@ -708,6 +708,12 @@ def test_every_score_is_made_and_says_what_is_good() -> None:
             assert score.better == "higher" and score.direction == "↑", name
         elif name == "rhat":
             assert score.better == 1.0 and score.direction == "→ 1"
+        elif name in ("reference_w1", "reference_error"):
+            assert score.better == "lower" and score.direction == "↓"
+        elif name == "reference_log_std":
+            assert score.better == 0.0 and score.direction == "→ 0"
+        elif stem.startswith("reference") and quantity == "floor":
+            assert score.better is None and name.removesuffix("_floor") in SCORES
         else:
             assert name in ("std_f", "std_y", "std_aleatoric", "gap_ratio", "gap_wider"), name
             assert score.better is None and score.direction == ""

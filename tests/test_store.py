@@ -22,6 +22,7 @@ from torch import Generator, Tensor
 
 from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.evaluation.controls import Control, PriorPredictive, Truth
+from gapbench.evaluation.scores import METRICS_VERSION
 from gapbench.evaluation.tables import label, summarise
 from gapbench.methods.base import Mixture, Predictor, UncertaintyMethod
 from gapbench.methods.mc_dropout import MCDropout
@@ -484,12 +485,12 @@ def test_new_scores_need_no_training(store: Store, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(MCDropout, "fit", refuse)
     monkeypatch.setattr(PriorPredictive, "predict", refuse)
-    monkeypatch.setattr(benchmark, "METRICS_VERSION", 2)
+    monkeypatch.setattr(benchmark, "METRICS_VERSION", METRICS_VERSION + 1)
     outcomes = made(store, *asked[:3])
     assert [outcome.status for outcome in outcomes] == ["rescored"] * 3
     for outcome, before in zip(outcomes, old[:3], strict=True):
         now = store.record(outcome.key)
-        assert now["identity"] == {**before["identity"], "metrics": 2}
+        assert now["identity"] == {**before["identity"], "metrics": METRICS_VERSION + 1}
         for part in ("scores", "arrays", "failures", "diagnostics", "provenance", "replicas"):
             assert now[part] == before[part]
     found = survey(store.root)

@@ -557,7 +557,7 @@ def test_markdown_is_a_table() -> None:
 
 
 def rendered(tables: Sequence[Table]) -> str:
-    console = Console(file=io.StringIO(), width=250, color_system=None)
+    console = Console(file=io.StringIO(), width=320, color_system=None)
     for table in tables:
         console.print(table)
     return console.file.getvalue()

@@ -1,0 +1,241 @@
+"""Hamiltonian Monte Carlo (Duane et al. 1987; Neal 2011), with the step sizes of Hoffman & Gelman (2014).
+
+    H(θ, p) = U(θ) + ½‖p‖²,    U(θ) = −log p(θ) − Σₙ log p(yₙ | xₙ, θ)
+    leapfrog   p ← p − ½ε ∇U(θ),   θ ← θ + ε p,   p ← p − ½ε ∇U(θ)
+    accept     with probability min(1, exp(H(θ, p) − H(θ′, p′)))
+
+https://arxiv.org/abs/1206.1901, https://jmlr.org/papers/v15/hoffman14a.html (§3.2)
+Caveat: exact for whatever its chains have reached. Gradients of all data, a thousand a draw: what the others are
+measured against, not what they compete with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Generator, Tensor
+
+from gapbench.methods.base import PosteriorDraws, UncertaintyMethod
+from gapbench.methods.model import Model
+
+DIVERGED = 1000.0  # an energy error beyond which a trajectory has left the Hamiltonian's level (as Stan counts)
+CACHED = 2**23  # bytes of activations, about, that a block of chains may have on a CPU: measured
+
+
+@dataclass(frozen=True)
+class HMC(UncertaintyMethod):
+    """Chains from draws of the prior, with identity mass, and one step size a replica.
+
+    trajectory: its mean length, in units of prior_std (π/2 turns a Gaussian of that width by a quarter).
+    jitter: lengths are uniform between 1 − jitter and 1 + jitter of it, so that no period is met.
+    lr: the first step size, in units of prior_std; in burn_in it is tuned to this `acceptance`, anew from its middle.
+    max_steps: of one trajectory, which is cut there.
+    burn_in, thin: in trajectories. draws: kept from each chain.
+    """
+
+    trajectory: float = 1.5
+    jitter: float = 0.2
+    lr: float = 1e-3
+    acceptance: float = 0.75
+    max_steps: int = 2000
+    burn_in: int = 100
+    draws: int = 25
+    thin: int = 12
+    chains: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.trajectory > 0 and 0 <= self.jitter < 1 and 0 < self.acceptance < 1 and self.max_steps >= 1):
+            raise ValueError(
+                f"HMC: trajectory = {self.trajectory}, jitter = {self.jitter}, acceptance = {self.acceptance}, "
+                f"max_steps = {self.max_steps}: expected trajectory > 0, jitter in [0, 1), acceptance between 0 and 1 "
+                "and max_steps ≥ 1"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Of the chains: trajectories."""
+        return self.burn_in + self.draws * self.thin
+
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
+        theta = model.init(generator, (len(y), self.chains))  # (R, chains, P)
+        kept = theta.new_empty(len(y), self.chains, self.draws, theta.shape[-1])
+        trace = Trace.empty(theta.shape[:2], self.draws * self.thin, theta.device)
+        for state in self.walk(model, x, y, start(self, theta), generator):
+            past, rest = divmod(state.steps - self.burn_in, self.thin)
+            if state.steps > self.burn_in:
+                trace.write(state, state.steps - self.burn_in - 1)
+            if past > 0 and rest == 0:
+                kept[:, :, past - 1] = state.theta
+        diagnostics = {
+            **trace.diagnostics,
+            "step size": state.tuning.log_mean.exp(),
+            "gradient evaluations": state.gradients,
+        }
+        return PosteriorDraws(model, kept.flatten(1, 2), self.chains, diagnostics=diagnostics, failures=trace.failures)
+
+    def walk(self, model: Model, x: Tensor, y: Tensor, state: State, generator: Generator) -> Iterator[State]:
+        """The states after each trajectory, from `state` to the end of the run. The same state and generator go on as
+        the same run: that is how one is resumed."""
+        while state.steps < self.steps:
+            warm = state.steps < self.burn_in
+            if 2 * state.steps == self.burn_in - self.burn_in % 2:  # the way there needed smaller steps than the place
+                state = replace(state, tuning=Tuning.start(state.tuning.log_step))
+            step = (state.tuning.log_step if warm else state.tuning.log_mean).exp() * model.prior_std  # (R,)
+            length = 1 + self.jitter * (2 * torch.rand(len(y), generator=generator, device=y.device) - 1)
+            steps = (length * self.trajectory * model.prior_std / step).ceil().clamp(1, self.max_steps).long()
+            momentum = torch.empty_like(state.theta).normal_(generator=generator)
+            uniform = torch.rand(momentum.shape[:-1], generator=generator, device=y.device)
+
+            theta, end = leapfrog(model, state.theta, momentum, x, y, step, steps)
+            before = hamiltonian(model, state.theta, momentum, x, y)
+            after = hamiltonian(model, theta, end, x, y).nan_to_num(nan=math.inf)  # (R, chains)
+            acceptance = (before - after).clamp(max=0).exp()
+            accepted = uniform < acceptance
+            state = State(
+                steps=state.steps + 1,
+                theta=torch.where(accepted.unsqueeze(-1), theta, state.theta),
+                tuning=state.tuning.tuned(acceptance.mean(1), self.acceptance) if warm else state.tuning,
+                acceptance=acceptance,
+                diverged=after - before > DIVERGED,
+                accepted=accepted,
+                energy=before,
+                gradients=state.gradients + (steps + 1) * momentum.shape[1] * y.shape[1],
+            )
+            yield state
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Dual averaging of each replica's log step (Hoffman & Gelman 2014, eq. 6, with their constants). (R,) each."""
+
+    target: Tensor  # what log steps are pulled to
+    error: Tensor  # running mean of (wanted − found) acceptance
+    log_step: Tensor
+    log_mean: Tensor  # the average that the run goes on with
+    count: int = 0
+
+    @staticmethod
+    def start(log_step: Tensor) -> Tuning:
+        return Tuning(log_step, torch.zeros_like(log_step), log_step, log_step)
+
+    def tuned(self, found: Tensor, wanted: float) -> Tuning:
+        """After one more trajectory. found: (R,), its acceptance."""
+        count = self.count + 1
+        error = self.error + (wanted - found - self.error) / (count + 10)
+        log_step = self.target - math.sqrt(count) / 0.05 * error
+        log_mean = self.log_mean + count**-0.75 * (log_step - self.log_mean)
+        return Tuning(self.target, error, log_step, log_mean, count)
+
+
+@dataclass(frozen=True)
+class State:
+    """Of the chains of all replicas after `steps` trajectories, with what the last one did. (R, chains) each."""
+
+    steps: int
+    theta: Tensor  # (R, chains, P)
+    tuning: Tuning
+    acceptance: Tensor  # the probability with which its end was accepted
+    diverged: Tensor
+    accepted: Tensor
+    energy: Tensor  # H at its start
+    gradients: Tensor  # (R,): of single points' log likelihood, so far
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the trajectories after burn-in did, (R, chains, trajectories) each."""
+
+    acceptance: Tensor
+    diverged: Tensor
+    accepted: Tensor
+    energy: Tensor
+
+    @staticmethod
+    def empty(lead: Sequence[int], trajectories: int, device: torch.device | str) -> Trace:
+        return Trace(
+            *(
+                torch.zeros(*lead, trajectories, dtype=kind, device=device)
+                for kind in (torch.float64, torch.bool, torch.bool, torch.float64)
+            )
+        )
+
+    def write(self, state: State, at: int) -> None:
+        for one in fields(self):
+            getattr(self, one.name)[..., at] = getattr(state, one.name)
+
+    def joined(self, states: Sequence[State]) -> Trace:
+        """With the trajectories that came after."""
+        return Trace(
+            *(
+                torch.cat([getattr(self, one.name), *(getattr(state, one.name).unsqueeze(-1) for state in states)], -1)
+                for one in fields(self)
+            )
+        )
+
+    @property
+    def diagnostics(self) -> dict[str, Tensor]:
+        """(R,) each. E-BFMI (Betancourt 2016, https://arxiv.org/abs/1604.00695): the smallest over chains; below 0.3
+        the momenta explore the energies too slowly."""
+        change = self.energy.diff(dim=-1).square().sum(-1)
+        spread = (self.energy - self.energy.mean(-1, keepdim=True)).square().sum(-1)
+        return {
+            "acceptance": self.acceptance.mean((1, 2)),
+            "divergences": self.diverged.double().sum((1, 2)),
+            "E-BFMI": (change / spread).amin(1),
+        }
+
+    @property
+    def failures(self) -> dict[int, str]:
+        """replica -> why its draws are not the posterior's: a chain that diverged, or never moved."""
+        found: dict[int, str] = {}
+        trajectories = self.accepted.shape[-1]
+        for r, chain in (self.accepted.sum(-1) == 0).nonzero().tolist():
+            found[r] = f"chain {chain} accepted none of its {trajectories} trajectories; a longer burn_in may help"
+        for r, chain in self.diverged.any(-1).nonzero().tolist():
+            count = int(self.diverged[r, chain].sum())
+            found[r] = f"chain {chain} diverged in {count} of {trajectories} trajectories; a higher acceptance may help"
+        return found
+
+
+def start(method: HMC, theta: Tensor) -> State:
+    """Before the first trajectory. theta: (R, chains, P)."""
+    log_step = torch.full(theta.shape[:1], math.log(method.lr), dtype=torch.float64, device=theta.device)
+    nothing = torch.zeros(theta.shape[:2], dtype=torch.float64, device=theta.device)
+    return State(0, theta, Tuning.start(log_step), nothing, nothing > 0, nothing > 0, nothing, nothing[:, 0].long())
+
+
+def leapfrog(
+    model: Model, theta: Tensor, momentum: Tensor, x: Tensor, y: Tensor, step: Tensor, steps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(θ, p) at the trajectory's end. theta, momentum: (R, chains, P); x: (R, N, D); y: (R, N); step, steps: (R,), the
+    size and the number of its steps, which may differ between replicas."""
+    theta, momentum = theta.clone(), momentum.clone()
+    replicas, chains, size = theta.shape
+    together = replicas if theta.is_cuda else max(1, CACHED // int(32 * y.shape[1] * math.sqrt(size) * chains))
+    for first in range(0, replicas, together):
+        block = slice(first, first + together)
+        # A replica that has done its steps stands still, with kicks and drifts of 0, until the longest is done.
+        number = torch.arange(int(steps[block].max()) + 1, device=step.device).unsqueeze(1)
+        kicks = step[block] * ((number < steps[block]).double() - 0.5 * (number == 0) + 0.5 * (number == steps[block]))
+        drifts = step[block] * (number < steps[block])
+        t, p = theta[block], momentum[block]
+        inputs = x[block].unsqueeze(1).expand(-1, chains, -1, -1), y[block].unsqueeze(1).expand(-1, chains, -1)
+        gradient = torch.empty_like(t)
+        shape = (-1, t.shape[0], 1, 1)
+        for kick, drift in zip(kicks.to(t).view(shape), drifts.to(t).view(shape), strict=True):
+            torch.mul(t, 1 / model.prior_std**2, out=gradient)
+            model.per_sample_gradients(t, *inputs).add_weighted_sum(None, gradient)
+            p.addcmul_(gradient, kick, value=-1)
+            t.addcmul_(p, drift)
+    return theta, momentum
+
+
+def hamiltonian(model: Model, theta: Tensor, momentum: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """(R, chains), float64: differences of sums over all data decide what is accepted."""
+    theta, x, y = theta.double(), x.double().unsqueeze(1), y.double().unsqueeze(1)
+    potential = -model.log_prior(theta) - model.log_likelihood(theta, x, y).sum(-1)
+    return potential + 0.5 * momentum.double().square().sum(-1)

@@ -1,0 +1,306 @@
+"""HMC: its integrator, its exact laws, its tuning, and Pyro's NUTS on a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from arviz_stats.base import array_stats
+from pyro.infer import MCMC, NUTS
+from scipy import integrate
+from torch import Generator, Tensor
+
+from gapbench.methods.hmc import HMC, State, Trace, Tuning, hamiltonian, leapfrog, start
+from gapbench.methods.model import MLP, Model, PerSampleGradients, Perturb
+
+Seeded = Callable[[int], Generator]
+
+
+# 1. The integrator
+
+
+def problem(seeded: Seeded, replicas: int = 2, chains: int = 3) -> tuple[MLP, Tensor, Tensor, Tensor, Tensor]:
+    """A smooth network, θ and p (R, chains, P), and data, all float64."""
+    model, generator = MLP(hidden=(5,), activation="tanh", prior_std=1.3, noise_std=0.5), seeded(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    stack = (replicas, chains, model.size)
+    return model, normal(*stack), normal(*stack), normal(replicas, 9, 1), normal(replicas, 9)
+
+
+def test_the_integrator_is_reversible(seeded: Seeded) -> None:
+    """Back to the start with the momentum turned round. Seen to catch: a whole first kick, the last kick forgotten."""
+    model, theta, momentum, x, y = problem(seeded)
+    step, steps = torch.tensor([0.01, 0.02], dtype=torch.float64), torch.tensor([50, 20])
+    there = leapfrog(model, theta, momentum, x, y, step, steps)
+    assert (there[0] - theta).abs().max() > 0.1
+    back = leapfrog(model, there[0], -there[1], x, y, step, steps)
+    torch.testing.assert_close(back[0], theta, rtol=0, atol=1e-10)
+    torch.testing.assert_close(back[1], -momentum, rtol=0, atol=1e-10)
+
+
+def test_the_energy_error_is_of_second_order(seeded: Seeded) -> None:
+    """A quarter at half the step over the same time. Seen to catch: the prior's gradient forgotten or halved, a drift
+    with twice the step (the error then does not vanish at all)."""
+    model, theta, momentum, x, y = problem(seeded)
+    start = hamiltonian(model, theta, momentum, x, y)
+    errors = []
+    for halvings in range(3):
+        size = torch.full((2,), 0.01 / 2**halvings, dtype=torch.float64)
+        end = leapfrog(model, theta, momentum, x, y, size, torch.full((2,), 50 * 2**halvings))
+        errors.append((hamiltonian(model, *end, x, y) - start).abs().mean())
+    assert errors[0] < 0.05
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.1) and errors[1] / errors[2] == pytest.approx(4, rel=0.05)
+
+
+def test_the_energy_is_the_log_posteriors(seeded: Seeded) -> None:
+    """Seen to catch: the mean over the data in place of the sum, the prior left out, the momentum not squared."""
+    model, theta, momentum, x, y = problem(seeded)
+    for r in range(2):
+        for c in range(3):
+            prior = torch.distributions.Normal(0, 1.3).log_prob(theta[r, c]).sum()
+            f = model.mean(theta[r, c], x[r])
+            likelihood = torch.distributions.Normal(f, 0.5).log_prob(y[r]).sum()
+            expected = -prior - likelihood + momentum[r, c].square().sum() / 2
+            torch.testing.assert_close(hamiltonian(model, theta, momentum, x, y)[r, c], expected)
+
+
+def test_a_shorter_trajectory_waits_for_the_longer(seeded: Seeded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each replica's end is what it is alone, in one block and in many. Seen to catch: every replica integrated for the
+    longest, a kick more at the end, the first replica's data or step for all."""
+    model, theta, momentum, x, y = problem(seeded)
+    step, steps = torch.tensor([0.01, 0.03], dtype=torch.float64), torch.tensor([4, 9])
+    alone = [leapfrog(model, *(part[r : r + 1] for part in (theta, momentum, x, y, step, steps))) for r in range(2)]
+    for cached in (2**23, 1):
+        monkeypatch.setattr("gapbench.methods.hmc.CACHED", cached)
+        together = leapfrog(model, theta, momentum, x, y, step, steps)
+        for part, whole in enumerate(together):
+            torch.testing.assert_close(whole, torch.cat([one[part] for one in alone]), rtol=0, atol=1e-12)
+
+
+# 2. Exact laws
+
+
+def test_it_samples_the_posterior_of_a_badly_scaled_linear_model(seeded: Seeded) -> None:
+    """Inputs of scale 1 and 20: mean and covariance in closed form, 128 replicas, within 5 standard errors and 5 %.
+
+    Seen to catch: every proposal accepted, momenta kept from one trajectory to the next, the prior forgotten, noise for
+    noise², the step taken for its logarithm's mean during burn_in only (draws of the tuning).
+    """
+    replicas, n, generator = 128, 6, seeded(0)
+    model = MLP(features=2, hidden=(), scale_by_fan_in=False, noise_std=1.0)
+    x = torch.randn(replicas, n, 2, generator=generator) * torch.tensor([1.0, 20.0])
+    y = torch.randn(replicas, n, generator=generator)
+    method = HMC(burn_in=60, draws=60, thin=1, chains=4)
+    draws = method.fit(model, x, y, seeded(1)).theta.double()  # (R, S, 3)
+
+    design = torch.cat([x, torch.ones(replicas, n, 1)], -1).double()
+    covariance = torch.linalg.inv(torch.eye(3, dtype=torch.float64) / model.prior_std**2 + design.mT @ design)
+    mean = (covariance @ design.mT @ y.double().unsqueeze(-1)).squeeze(-1)
+    scale = covariance.diagonal(dim1=1, dim2=2).sqrt()
+    centred = (draws - mean.unsqueeze(1)) / scale.unsqueeze(1)
+    found = centred.mT @ centred / draws.shape[1]
+    wanted = covariance / (scale.unsqueeze(1) * scale.unsqueeze(2))
+    for error in (centred.mean(1), found - wanted):
+        allowed = 5 * error.std(0) / math.sqrt(replicas) + 0.05
+        assert (error.mean(0).abs() < allowed).all(), error.mean(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Poisson(Model):
+    """y ~ Poisson(exp θ) with θ ~ N(0, prior_std²): an asymmetric posterior of one number, known by quadrature."""
+
+    @property
+    def size(self) -> int:
+        return 1
+
+    def mean(self, theta: Tensor, x: Tensor, perturb: Perturb | None = None) -> Tensor:
+        return theta.expand(*theta.shape[:-1], x.shape[-2])
+
+    def log_likelihood(self, theta: Tensor, x: Tensor, y: Tensor, perturb: Perturb | None = None) -> Tensor:
+        return y * theta - theta.exp()
+
+    def per_sample_gradients(self, theta: Tensor, x: Tensor, y: Tensor) -> PerSampleGradients:
+        return Counts(theta, y)
+
+
+@dataclass(frozen=True)
+class Counts(PerSampleGradients):
+    theta: Tensor
+    y: Tensor
+
+    @property
+    def norms(self) -> Tensor:
+        return (self.theta.exp() - self.y).abs()
+
+    def add_weighted_sum(self, weights: Tensor | None, out: Tensor) -> None:
+        out += (self.theta.exp() - self.y).sum(-1, keepdim=True)
+
+
+def test_it_samples_an_asymmetric_posterior(seeded: Seeded) -> None:
+    """One count of 0: mean, std and third moment by quadrature. Seen to catch: p not negated in the energy but doubled,
+    acceptance min(1, exp(+ΔH))."""
+    model, replicas = Poisson(prior_std=2.0), 128
+
+    def density(t: float) -> float:
+        return math.exp(-(t**2) / 8 - math.exp(t))
+
+    total = integrate.quad(density, -12, 6)[0]
+    mean = integrate.quad(lambda t: t * density(t), -12, 6)[0] / total
+    moments = [integrate.quad(lambda t, k=k: (t - mean) ** k * density(t), -12, 6)[0] / total for k in (2, 3)]
+    scale = math.sqrt(moments[0])
+    assert moments[1] / scale**3 < -0.4  # asymmetric indeed
+    x, y = torch.zeros(replicas, 1, 1), torch.zeros(replicas, 1)
+    draws = HMC(burn_in=60, draws=100, thin=1, chains=4).fit(model, x, y, seeded(0)).theta.squeeze(-1).double()
+    centred = (draws - mean) / scale
+    for power, wanted in ((1, 0.0), (2, 1.0), (3, moments[1] / scale**3)):
+        each = (centred**power).mean(1)
+        assert abs(each.mean() - wanted) < 5 * each.std() / math.sqrt(replicas) + 0.05 * (power == 3), power
+
+
+def test_a_network_agrees_with_pyros_nuts(seeded: Seeded, own_randomness: None) -> None:
+    """Mean and std of f on a grid, within 5 of both runs' Monte-Carlo standard errors."""
+    model = MLP(hidden=(2,), activation="tanh", noise_std=0.4)
+    generator = seeded(0)
+    x = torch.rand(1, 12, 1, generator=generator) * 4 - 2
+    y = x[..., 0].sin() + 0.4 * torch.randn(1, 12, generator=generator)
+    grid = torch.linspace(-3, 3, 7).unsqueeze(-1)
+
+    def program() -> None:
+        with pyro.plate("parameters", model.size):
+            theta = pyro.sample("theta", dist.Normal(0.0, model.prior_std))
+        with pyro.plate("data", 12):
+            pyro.sample("y", dist.Normal(model.mean(theta, x[0]), model.noise_std), obs=y[0])
+
+    nuts = MCMC(NUTS(program, jit_compile=False), num_samples=200, warmup_steps=100, disable_progbar=True)
+    nuts.run()
+    theirs = model.mean(nuts.get_samples()["theta"], grid).double().numpy()[None]  # (1, draws, M)
+    fitted = HMC(burn_in=60, draws=200, thin=1, chains=8).fit(model, x, y, seeded(1))
+    assert not fitted.failures
+    ours = fitted(grid.unsqueeze(0)).mean[0].unflatten(0, (8, 200)).double().numpy()
+    axes = {"chain_axis": 0, "draw_axis": 1}
+    for method, estimate in (("mean", np.mean), ("sd", np.std)):
+        error = np.hypot(*(array_stats.mcse(part, method=method, **axes) for part in (ours, theirs)))
+        apart = np.abs(estimate(ours, axis=(0, 1)) - estimate(theirs, axis=(0, 1))) / error
+        assert (apart < 5).all(), (method, apart)
+
+
+# 3. The run
+
+
+def linear(seeded: Seeded, replicas: int = 2) -> tuple[MLP, Tensor, Tensor]:
+    model, generator = MLP(hidden=(), noise_std=0.5), seeded(0)
+    return model, torch.randn(replicas, 8, 1, generator=generator), torch.randn(replicas, 8, generator=generator)
+
+
+def states(method: HMC, model: Model, x: Tensor, y: Tensor, generator: Generator) -> list[State]:
+    theta = model.init(generator, (len(y), method.chains))
+    return list(method.walk(model, x, y, start(method, theta), generator))
+
+
+@pytest.mark.parametrize("wanted", [0.6, 0.9])
+def test_dual_averaging_finds_the_step_of_the_acceptance(wanted: float) -> None:
+    """Where acceptance falls with the step as exp(−step / s), it is −s log(wanted), for each replica's own s. Seen to
+    catch: found − wanted, the last step in place of the mean, the mean's weight 1/t."""
+    scales = torch.tensor([0.01, 1.0, 30.0], dtype=torch.float64)
+    tuning = Tuning.start(torch.zeros(3, dtype=torch.float64))
+    for _ in range(400):
+        tuning = tuning.tuned((-tuning.log_step.exp() / scales).exp(), wanted)
+    torch.testing.assert_close(tuning.log_mean.exp(), -scales * math.log(wanted), rtol=0.1, atol=0)
+
+
+def test_each_replica_has_its_step(seeded: Seeded) -> None:
+    """One has inputs ten times as large, and so about a tenth of the step. Seen to catch: one step for all, the
+    acceptance of another replica."""
+    model, x, y = linear(seeded)
+    x[1] *= 10
+    method = HMC(burn_in=60, draws=20, thin=1, chains=4)
+    steps = method.fit(model, x, y, seeded(1)).diagnostics["step size"]
+    careful = replace(method, acceptance=0.97).fit(model, x, y, seeded(1)).diagnostics["step size"]
+    assert steps[0] > 3 * steps[1] and (careful < steps).all()
+
+
+def test_a_run_goes_on_from_any_state(seeded: Seeded) -> None:
+    """The same bits as without the stop. Seen to catch: the tuning's count starting anew, no momenta of its own."""
+    model, x, y = linear(seeded)
+    method = HMC(burn_in=6, draws=6, thin=1, chains=2)
+    whole = states(method, model, x, y, seeded(1))
+    for stop in (2, 3, 4, 9):
+        generator = seeded(1)
+        first = states(replace(method, draws=stop - 6) if stop > 6 else method, model, x, y, generator)
+        if stop <= 6:  # start over, and stop there
+            generator = seeded(1)
+            theta = model.init(generator, (2, 2))
+            walk = method.walk(model, x, y, start(method, theta), generator)
+            first = [next(walk) for _ in range(stop)]
+        rest = list(method.walk(model, x, y, first[-1], generator))
+        assert len(first) + len(rest) == 12
+        assert torch.equal(rest[-1].theta, whole[-1].theta) and torch.equal(rest[-1].gradients, whole[-1].gradients)
+
+
+def test_draws_and_costs_are_what_they_say(seeded: Seeded) -> None:
+    """After burn_in every thin-th state, chain-major; the gradients are counted where they are taken. Seen to catch:
+    draws one trajectory late, rejected proposals kept, the trajectory's last gradient not counted."""
+    model, x, y = linear(seeded)
+    method = HMC(burn_in=3, draws=4, thin=2, chains=2, lr=0.3)
+    every = states(method, model, x, y, seeded(1))
+    fitted = method.fit(model, x, y, seeded(1))
+    kept = torch.stack([every[t].theta for t in (4, 6, 8, 10)], 2)  # (R, chains, draws, P)
+    assert torch.equal(fitted.theta, kept.flatten(1, 2)) and fitted.chains == 2
+
+    own, count = MLP.per_sample_gradients, torch.zeros(())
+
+    def counted(model: MLP, theta: Tensor, x: Tensor, y: Tensor) -> PerSampleGradients:
+        count.add_(y.numel())
+        return own(model, theta, x, y)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MLP, "per_sample_gradients", counted)
+        alone = method.fit(model, x[:1], y[:1], seeded(1))
+    assert alone.diagnostics["gradient evaluations"].tolist() == [count.item()]
+
+
+def test_diagnostics_are_arvizs(seeded: Seeded) -> None:
+    """E-BFMI, the smallest over chains. Seen to catch: the mean over chains, the variance's root."""
+    model, x, y = linear(seeded)
+    method = HMC(burn_in=5, draws=60, thin=1, chains=3)
+    energy = torch.stack([state.energy for state in states(method, model, x, y, seeded(1))][5:], -1)
+    found = method.fit(model, x, y, seeded(1)).diagnostics
+    for r in range(2):
+        theirs = array_stats.bfmi(energy[r].numpy(), chain_axis=0, draw_axis=1)
+        assert found["E-BFMI"][r].item() == pytest.approx(np.min(theirs), rel=0.05)
+    assert found["divergences"].tolist() == [0, 0]
+
+
+def test_a_chain_that_diverges_or_never_moves_fails_its_replica(seeded: Seeded) -> None:
+    """And no other. Seen to catch: all replicas failed for one, a NaN energy accepted."""
+    model, x, y = linear(seeded, replicas=3)
+    x[1] *= 1e4  # its step is far beyond what is stable there
+    method = HMC(burn_in=0, draws=5, thin=1, chains=2, lr=0.03)
+    fitted = method.fit(model, x, y, seeded(1))
+    assert list(fitted.failures) == [1] and "diverged in 5 of 5 trajectories" in fitted.failures[1]
+    assert fitted.theta.isfinite().all()
+    assert fitted.diagnostics["divergences"].tolist() == [0, 10, 0]
+
+    never = Trace.empty((2, 2), 5, "cpu")
+    never.accepted[:, :, 2] = True
+    assert never.failures == {}
+    never.accepted[1, 0] = False
+    assert list(never.failures) == [1] and "chain 0 accepted none of its 5 trajectories" in never.failures[1]
+
+
+@pytest.mark.parametrize(
+    "field", [{"trajectory": 0.0}, {"jitter": 1.0}, {"acceptance": 1.0}, {"max_steps": 0}, {"chains": 0}, {"lr": 0.0}]
+)
+def test_settings_of_its_own_are_checked(field: dict[str, float]) -> None:
+    with pytest.raises(ValueError) as error:
+        HMC(**field)
+    assert all(f"{name} = {value}" in str(error.value) for name, value in field.items())
