@@ -24,6 +24,7 @@ COLOURS = {
     "notebook": "#D55E00",
     "corrected_rates": "#E69F00",
     "corrected": "#0072B2",
+    "reference": "#8B1A1A",
     "prior": "#777777",
     "truth": "#000000",
 }
@@ -78,8 +79,7 @@ def bands(rows: Sequence[Result]) -> Figure | None:
         ax.plot(x, mean, color=colour, lw=1.6)
         if "f_test" in result.grid:
             ax.plot(x, result.grid["f_test"][r], color="black", lw=1, ls="--")
-        remark = "" if result.status == "ranked" else f" ({result.status})"
-        ax.set_title(result.row + remark, fontsize=11)
+        ax.set_title(_name(result), fontsize=11)
         ax.set_ylim(-3, 3)
         _shade_gap(ax, result)
     for index in range(len(rows), len(axes)):
@@ -161,7 +161,7 @@ def _first_sound(result: Result) -> int:
 
 
 def _name(result: Result) -> str:
-    return result.row + ("" if result.status == "ranked" else f" ({result.status})")
+    return result.row + ("" if result.status in ("ranked", result.row) else f" ({result.status})")
 
 
 def _shade_gap(ax: Axes, result: Result) -> None:

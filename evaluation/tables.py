@@ -303,7 +303,7 @@ def _grid(frame: pd.DataFrame) -> tuple[list[Column], list[tuple[str, list[pd.Se
 
 def label(line: pd.Series) -> str:
     """A row's name with what a reader must know of it."""
-    remarks = [] if line["status"] == "ranked" else [str(line["status"])]
+    remarks = [] if line["status"] in ("ranked", line["row"]) else [str(line["status"])]
     if line["failed"]:
         remarks.append(f"{line['failed']} of {line['replicas']} replicas failed")
     return str(line["row"]) + (f" ({', '.join(remarks)})" if remarks else "")

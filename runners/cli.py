@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gapbench.evaluation.tables import Result
     from gapbench.methods.base import UncertaintyMethod
     from gapbench.runners.store import Survey
+    from gapbench.runners.suites import Suite
 
 EXIT_CODES = """\b
 Exit codes:
@@ -231,7 +232,12 @@ def list_() -> None:
         _show(console, table)
 
     section("Methods", ((name, _about(cls)) for name, cls in methods().items()))
-    section("Suites", ((name, f"{suite.about}; rows: {', '.join(suite.methods)}") for name, suite in found.items()))
+
+    def rows(suite: Suite) -> str:
+        more = f"; if named: {', '.join(suite.on_request)}" if suite.on_request else ""
+        return f"{suite.about}; rows: {', '.join(suite.methods)}{more}"
+
+    section("Suites", ((name, rows(suite)) for name, suite in found.items()))
     datasets = {name: dataset for suite in found.values() for name, dataset in suite.datasets.items()}
     section("Datasets", ((name, repr(dataset)) for name, dataset in datasets.items()))
     section("Scores", ((name, score.direction, score.unit, score.about) for name, score in SCORES.items()))

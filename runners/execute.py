@@ -106,7 +106,7 @@ class _Worker:
 
 def _work(pipe: Connection, store: Store, device: str, sources: Sequence[str]) -> None:
     """What a worker process does: a cell, its outcome, and so on; None says that a cell is not there yet."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     for source in sources:  # a cell cannot be received before its class is known
         from_file(source)
     while True:
@@ -117,7 +117,7 @@ def _work(pipe: Connection, store: Store, device: str, sources: Sequence[str]) -
             pipe.send(error)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """However it ended: kill -9 must not leave workers behind."""
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -7,22 +7,27 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from gapbench.datasets.base import Dataset
+from gapbench.datasets.base import Dataset, Splits
 from gapbench.datasets.streams import torch_stream
-from gapbench.evaluation.reference import FORMAT, Reference, certificate, key_of, path_of
+from gapbench.evaluation.reference import FORMAT, Reference, Refused, certificate, find, key_of, path_of
 from gapbench.methods.hmc import HMC, State, Trace, Tuning, start
 from gapbench.methods.model import Model
+from gapbench.runners.execute import end_with_parent
 from gapbench.runners.memory import keep_freed_memory
 
 METHOD = HMC(burn_in=150, draws=500, thin=1)
@@ -60,36 +65,49 @@ class Run:
 
 
 def make_all(tasks: Sequence[Task], jobs: int, tell: Callable[[str], None]) -> Iterator[Path | NotCertified]:
-    """As they are done, `jobs` side by side; what one is does not depend on the others."""
+    """As they are done, `jobs` side by side, a process each; what one is does not depend on the others."""
     if jobs == 1 or len(tasks) == 1:
         for task in tasks:
             yield _made(task, tell)
         return
     context = multiprocessing.get_context("spawn")
-    lines = context.SimpleQueue()
-    with context.Pool(min(jobs, len(tasks)), _alone, (lines,)) as pool:  # left early, it ends its processes
-        results = [pool.apply_async(_made_aside, (task,)) for task in tasks]
-        while results:
-            for result in [result for result in results if result.ready()]:
-                results.remove(result)
-                yield result.get()
-            while not lines.empty():
-                tell(lines.get())
-            time.sleep(0.1)
+    waiting, running = list(reversed(tasks)), dict[Connection, tuple[SpawnProcess, Task]]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_aside, args=(waiting[-1], theirs))
+                process.start()
+                theirs.close()  # so that the end of the process is the end of the pipe
+                running[ours] = process, waiting.pop()
+            for pipe in wait(running):
+                assert isinstance(pipe, Connection)
+                try:
+                    word = pipe.recv()
+                except EOFError:
+                    task = running[pipe][1]
+                    word = NotCertified(f"{task.name} replica {task.replica}: its process was killed; run it again")
+                if isinstance(word, str):
+                    tell(word)
+                    continue
+                running.pop(pipe)[0].join()
+                if isinstance(word, Exception) and not isinstance(word, NotCertified):
+                    raise word
+                yield word
+    finally:  # also on an interrupt: the checkpoints are there
+        for process, _ in running.values():
+            process.kill()
+            process.join()
 
 
-_lines: Any = None  # of a worker process: where what it tells goes
-
-
-def _alone(lines: Any) -> None:
-    """In a worker process: one thread, and an interrupt is the parent's to handle."""
-    global _lines
-    _lines = lines
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _made_aside(task: Task) -> Path | NotCertified:
-    return _made(task, _lines.put)
+def _aside(task: Task, pipe: Connection) -> None:
+    """What a process does: lines of progress, and at last the path, or why there is none."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    try:
+        pipe.send(_made(task, pipe.send))
+    except Exception as error:
+        pipe.send(error)
 
 
 def _made(task: Task, tell: Callable[[str], None]) -> Path | NotCertified:
@@ -102,56 +120,30 @@ def _made(task: Task, tell: Callable[[str], None]) -> Path | NotCertified:
 
 
 def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
-    """The file of this reference, made if it is not there. Killed at any point, the next call goes on from the last
-    checkpoint, to the same bits. Raises NotCertified."""
-    splits, method, model = task.dataset.splits([task.replica], task.seed), task.method, task.model
-    key = key_of(splits, 0, model)
+    """The file of this reference, made if it is not there or damaged. Killed at any point, the next call goes on from
+    the last checkpoint, to the same bits. Raises NotCertified."""
+    splits, name = task.dataset.splits([task.replica], task.seed), f"{task.name} replica {task.replica}"
+    key = key_of(splits, 0, task.model)
     path = path_of(key, task.folder)
-    checkpoint = path.with_name(f".{path.stem}.checkpoint")
-    if path.exists():
-        return path
+    with suppress(Refused):
+        if find(splits, 0, task.model, task.folder) is not None:
+            return path
     task.folder.mkdir(parents=True, exist_ok=True)
-    there = splits.to(task.device)
-    generator = torch_stream(task.device, "reference", key, method)
-    theta = model.init(generator, (1, method.chains))
-    nothing = theta.new_empty(method.chains, 0, splits.x_test.shape[1])
-    run = Run(start(method, theta), Trace.empty((1, method.chains), 0, task.device), nothing, 0.0)
-    if checkpoint.exists():
-        run = _read(checkpoint, generator, task.device)
-        beyond = max(0, run.f.shape[1] - method.draws)
-        method = replace(method, draws=method.draws + MORE * math.ceil(beyond / MORE))
-    began = saved = time.monotonic()
-    earlier = run.seconds
-
-    def ahead(run: Run, states: list[State], f: list[Tensor]) -> Run:
-        grown = torch.cat([run.f, torch.stack(f, 1)], 1) if f else run.f
-        last = states[-1] if states else run.state
-        past = [state for state in states if state.steps > method.burn_in]
-        return Run(last, run.trace.joined(past), grown, earlier + time.monotonic() - began)
-
+    checkpoint = path.with_name(f".{path.stem}.checkpoint")
+    generator = torch_stream(task.device, "reference", key, task.method)
+    run = _begun(task, splits, checkpoint, generator, tell)
+    more = max(0, run.f.shape[1] - task.method.draws)  # than it began with, when it was stopped
+    method = replace(task.method, draws=task.method.draws + MORE * math.ceil(more / MORE))
     while True:
-        states: list[State] = []
-        f: list[Tensor] = []
-        for state in method.walk(model, there.x, there.y, run.state, generator):
-            states.append(state)
-            if state.steps > method.burn_in:
-                f.append(model.mean(state.theta[0], there.x_test[0]))
-            if time.monotonic() - saved > SECONDS:
-                run, states, f, saved = ahead(run, states, f), [], [], time.monotonic()
-                _save(checkpoint, run, generator)
-                tell(
-                    f"{task.name} replica {task.replica}: {state.steps} of {method.steps} trajectories, "
-                    f"acceptance {float(state.acceptance.mean()):.2f}, step {float(state.tuning.log_mean.exp()):.2e}"
-                )
-        run = ahead(run, states, f)
-        _save(checkpoint, run, generator)
+        run = _ended(task, method, splits.to(task.device), run, checkpoint, generator, tell)
         regions = {region: mask[0] for region, mask in splits.regions.items()}
         found = certificate(run.f, regions, int(run.trace.diverged.sum()))
         if not found["problems"]:
             break
-        tell(f"{task.name} replica {task.replica}, {method.draws} draws a chain: {'; '.join(found['problems'])}")
+        why = "; ".join(found["problems"])
         if found["divergences"] or method.draws >= MOST:
-            raise NotCertified(f"{task.name} replica {task.replica}: {'; '.join(found['problems'])}")
+            raise NotCertified(f"{name}: {why}")
+        tell(f"{name}: {method.draws} draws a chain are too few: {why}")
         method = replace(method, draws=method.draws + MORE)
     about = {
         "format": FORMAT,
@@ -159,7 +151,7 @@ def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
         "dataset": repr(task.dataset),
         "replica": task.replica,
         "seed": task.seed,
-        "model": repr(model),
+        "model": repr(task.model),
         "method": repr(method),
         "certificate": found,
         "diagnostics": {name: float(value[0]) for name, value in run.trace.diagnostics.items()},
@@ -171,6 +163,51 @@ def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
     _write(path, Reference.of(run.f, about).bytes())
     checkpoint.unlink(missing_ok=True)
     return path
+
+
+def _begun(task: Task, splits: Splits, checkpoint: Path, generator: Generator, tell: Callable[[str], None]) -> Run:
+    """Where the run stands: at its checkpoint, or at a draw of the prior."""
+    if checkpoint.exists():
+        try:
+            return _read(checkpoint, generator, task.device)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            tell(f"{checkpoint} cannot be read ({error}): beginning anew")
+    chains = task.method.chains
+    theta = task.model.init(generator, (1, chains))
+    f = theta.new_empty(chains, 0, splits.x_test.shape[1])
+    return Run(start(task.method, theta), Trace.empty((1, chains), 0, task.device), f, 0.0)
+
+
+def _ended(
+    task: Task,
+    method: HMC,
+    splits: Splits,
+    run: Run,
+    checkpoint: Path,
+    generator: Generator,
+    tell: Callable[[str], None],
+) -> Run:
+    """The run at the end of `method`, with checkpoints on the way."""
+    began, earlier = time.monotonic(), run.seconds
+    saved = began
+    states: list[State] = []
+    f: list[Tensor] = []
+    for state in method.walk(task.model, splits.x, splits.y, run.state, generator):
+        states.append(state)
+        if state.steps > method.burn_in:
+            f.append(task.model.mean(state.theta[0], splits.x_test[0]))
+        now = time.monotonic()
+        if now - saved > SECONDS or state.steps == method.steps:
+            past = [state for state in states if state.steps > method.burn_in]
+            grown = torch.cat([run.f, torch.stack(f, 1)], 1) if f else run.f
+            run = Run(state, run.trace.joined(past), grown, earlier + now - began)
+            states, f, saved = [], [], now
+            _save(checkpoint, run, generator)
+            tell(
+                f"{task.name} replica {task.replica}: {state.steps} of {method.steps} trajectories, "
+                f"acceptance {float(state.acceptance.mean()):.2f}, step {float(state.tuning.log_mean.exp()):.2e}"
+            )
+    return run
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -50,7 +50,7 @@ def _default() -> Suite:
         sampling=Poisson(),
     )
     rows = {name: cls() for name, cls in methods().items()}
-    on_request = {name: rows.pop(name) for name in ON_REQUEST}
+    on_request = {name: rows.pop(name) for name in ON_REQUEST if name in rows}
     return Suite(
         "1-50-50-1, θ ~ N(0, 2 I) with 1/√fan_in inside, noise 0.1 known: the same for every method",
         MLP(),
@@ -74,7 +74,7 @@ def _quick() -> Suite:
 
 def shrunk(method: UncertaintyMethod) -> UncertaintyMethod:
     """The same method with small budgets, by the fields' shared names."""
-    small = {"steps": 200, "burn_in": 100, "draws": 20, "thin": 5, "members": 2}
+    small = {"steps": 200, "burn_in": 100, "draws": 20, "thin": 5, "members": 2, "max_steps": 20}
     found = {one.name: small[one.name] for one in fields(method) if one.init and one.name in small}
     return replace(method, **found)
 

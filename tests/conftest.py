@@ -25,6 +25,7 @@ BUDGET = {
     "chains": 2,
     "members": 2,
     "particles": 2,
+    "max_steps": 10,
 }
 
 

@@ -37,7 +37,8 @@ def problem(seeded: Seeded, replicas: int = 2, chains: int = 3) -> tuple[MLP, Te
 
 
 def test_the_integrator_is_reversible(seeded: Seeded) -> None:
-    """Back to the start with the momentum turned round. Seen to catch: a whole first kick, the last kick forgotten."""
+    """Back to the start with the momentum turned round. Seen to catch: a whole first kick, the last kick forgotten
+    or whole."""
     model, theta, momentum, x, y = problem(seeded)
     step, steps = torch.tensor([0.01, 0.02], dtype=torch.float64), torch.tensor([50, 20])
     there = leapfrog(model, theta, momentum, x, y, step, steps)
@@ -75,7 +76,7 @@ def test_the_energy_is_the_log_posteriors(seeded: Seeded) -> None:
 
 def test_a_shorter_trajectory_waits_for_the_longer(seeded: Seeded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each replica's end is what it is alone, in one block and in many. Seen to catch: every replica integrated for the
-    longest, a kick more at the end, the first replica's data or step for all."""
+    longest, the first replica's data or step for all."""
     model, theta, momentum, x, y = problem(seeded)
     step, steps = torch.tensor([0.01, 0.03], dtype=torch.float64), torch.tensor([4, 9])
     alone = [leapfrog(model, *(part[r : r + 1] for part in (theta, momentum, x, y, step, steps))) for r in range(2)]
@@ -92,8 +93,8 @@ def test_a_shorter_trajectory_waits_for_the_longer(seeded: Seeded, monkeypatch: 
 def test_it_samples_the_posterior_of_a_badly_scaled_linear_model(seeded: Seeded) -> None:
     """Inputs of scale 1 and 20: mean and covariance in closed form, 128 replicas, within 5 standard errors and 5 %.
 
-    Seen to catch: every proposal accepted, momenta kept from one trajectory to the next, the prior forgotten, noise for
-    noise², the step taken for its logarithm's mean during burn_in only (draws of the tuning).
+    Seen to catch: every proposal accepted, the prior forgotten, the same momenta in every trajectory (240 draws then
+    average no better than a few).
     """
     replicas, n, generator = 128, 6, seeded(0)
     model = MLP(features=2, hidden=(), scale_by_fan_in=False, noise_std=1.0)
@@ -112,6 +113,7 @@ def test_it_samples_the_posterior_of_a_badly_scaled_linear_model(seeded: Seeded)
     for error in (centred.mean(1), found - wanted):
         allowed = 5 * error.std(0) / math.sqrt(replicas) + 0.05
         assert (error.mean(0).abs() < allowed).all(), error.mean(0)
+    assert centred.mean(1).std(0).max() < 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +148,7 @@ class Counts(PerSampleGradients):
 
 
 def test_it_samples_an_asymmetric_posterior(seeded: Seeded) -> None:
-    """One count of 0: mean, std and third moment by quadrature. Seen to catch: p not negated in the energy but doubled,
-    acceptance min(1, exp(+ΔH))."""
+    """One count of 0: mean, std and third moment by quadrature. Seen to catch: acceptance min(1, exp(+ΔH))."""
     model, replicas = Poisson(prior_std=2.0), 128
 
     def density(t: float) -> float:
@@ -208,13 +209,14 @@ def states(method: HMC, model: Model, x: Tensor, y: Tensor, generator: Generator
 
 @pytest.mark.parametrize("wanted", [0.6, 0.9])
 def test_dual_averaging_finds_the_step_of_the_acceptance(wanted: float) -> None:
-    """Where acceptance falls with the step as exp(−step / s), it is −s log(wanted), for each replica's own s. Seen to
-    catch: found − wanted, the last step in place of the mean, the mean's weight 1/t."""
+    """Where acceptance falls with the step as exp(−step / s), it is −s log(wanted), for each replica's own s; observed
+    with noise. Seen to catch: found − wanted, the last step in place of the mean, the mean's weight 1/t."""
     scales = torch.tensor([0.01, 1.0, 30.0], dtype=torch.float64)
-    tuning = Tuning.start(torch.zeros(3, dtype=torch.float64))
-    for _ in range(400):
-        tuning = tuning.tuned((-tuning.log_step.exp() / scales).exp(), wanted)
-    torch.testing.assert_close(tuning.log_mean.exp(), -scales * math.log(wanted), rtol=0.1, atol=0)
+    tuning, generator = Tuning.start(torch.zeros(3, dtype=torch.float64)), torch.Generator().manual_seed(0)
+    for _ in range(1000):
+        noise = 0.1 * torch.randn(3, generator=generator, dtype=torch.float64)
+        tuning = tuning.tuned((-tuning.log_step.exp() / scales).exp() + noise, wanted)
+    torch.testing.assert_close(tuning.log_mean.exp(), -scales * math.log(wanted), rtol=0.15, atol=0)
 
 
 def test_each_replica_has_its_step(seeded: Seeded) -> None:

@@ -102,10 +102,12 @@ def test_oracles() -> None:
     halved = means(fresh.mean(0) + (fresh - fresh.mean(0)) / 2)
     assert halved["reference_log_std"] - same["reference_log_std"] == pytest.approx(np.log(0.5))
 
-    two = NormalMixture(torch.from_numpy(np.stack([fresh, fresh])), torch.zeros(()))
-    found = agreement(two, [None, reference], 100)
-    assert all(np.isnan(value[0]).all() and np.isfinite(value[1]).all() for value in found.values())
-    assert all(np.isnan(value).all() for value in agreement(two, [None, None], 100).values())
+    three = NormalMixture(torch.from_numpy(np.stack([fresh] * 3)), torch.zeros(()))
+    found = agreement(three, [None, reference, made_of(posterior + 30)], 100)
+    assert all(np.isnan(value[0]).all() and np.isfinite(value[1:]).all() for value in found.values())
+    assert found["reference_error"][2].mean() == pytest.approx(10, abs=0.2)
+    assert found["reference_w1_floor"][2] == pytest.approx(found["reference_w1_floor"][1], rel=1e-3)
+    assert all(np.isnan(value).all() for value in agreement(three, [None] * 3, 100).values())
 
 
 def test_a_closed_form_is_compared_without_draws() -> None:
@@ -311,7 +313,7 @@ def test_what_cannot_be_certified_is_no_reference(tmp_path: Path, monkeypatch: p
     told: list[str] = []
     with pytest.raises(NotCertified, match="sine replica 0: rhat in the data is"):
         make(task(tmp_path, method=replace(SHORT, draws=8)), told.append)
-    assert len(told) == 2 and "8 draws a chain" in told[0]
+    assert any(line.startswith("sine replica 0: 8 draws a chain are too few: rhat") for line in told)
     assert not list(tmp_path.glob("*.npz")) and digests(splits_of(0), MODEL, tmp_path) == [None]
     with pytest.raises(NotCertified, match="diverged"):  # more draws do not undo it
         make(task(tmp_path, 1, method=replace(SHORT, burn_in=0, lr=30.0, draws=8)), told.append)
@@ -373,7 +375,7 @@ def test_a_new_reference_scores_old_runs_without_training(
     assert (svi.row, reference.row, reference.status) == ("svi", "reference", "reference")
     assert np.isfinite(svi.scores["reference_log_std"]["data"]).all()
     assert not len(reference.valid(("reference_w1", "gap"))) and len(reference.valid(("std_f", "gap"))) == 2
-    assert reference.scores["rhat"]["all"].max() < 1.1
+    assert not len(reference.valid(("rhat", "all")))
 
     path.write_bytes(path.read_bytes()[:-9])
     outcome = complete(cell(replace(method, steps=4), "other"), store, "cpu")
@@ -387,7 +389,7 @@ def test_the_row_of_the_references_is_made_of_them(shipped: Path) -> None:
     reference = find(splits, 0, MODEL)
     assert reference is not None
     row = ReferencePosterior(draws=20).predict(MODEL, splits, torch.Generator())
-    assert row.mean.shape == (1, 20, 12) and row.chains == 4
+    assert row.mean.shape == (1, 20, 12)
     chosen = np.linspace(0, reference.f.shape[1] - 1, 5).round().astype(int)
     np.testing.assert_allclose(row.mean[0].numpy(), reference.f[:, chosen].reshape(20, 12), rtol=1e-6)
     assert float(row.noise) == pytest.approx(MODEL.noise_std)
