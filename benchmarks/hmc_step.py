@@ -35,8 +35,8 @@ def ours(replicas: int, chains: int, steps: int, device: str) -> Callable[[], fl
     generator = torch_stream(device, "benchmark")
     theta = MODEL.sample_prior(generator, (replicas, chains))
     momentum = torch.randn(theta.shape, generator=generator, device=device)
-    size = torch.full((replicas,), STEP, device=device, dtype=torch.float64)
-    number = torch.full((replicas,), steps, device=device)
+    size = torch.full((replicas, chains), STEP, device=device, dtype=torch.float64)
+    number = torch.full((replicas, chains), steps, device=device)
 
     def run() -> float:
         started = time.perf_counter()

@@ -27,11 +27,12 @@ CACHED = 2**23  # bytes of activations, about, that a block of chains may have o
 
 @dataclass(frozen=True)
 class HMC(UncertaintyMethod):
-    """Chains from draws of the prior, with identity mass, and one step size a replica.
+    """Chains from draws of the prior, with identity mass, and in the end one step size a replica.
 
     trajectory: its mean length, in units of prior_std (π/2 turns a Gaussian of that width by a quarter).
     jitter: lengths are uniform between 1 − jitter and 1 + jitter of it, so that no period is met.
-    lr: the first step size, in units of prior_std; in burn_in it is tuned to this `acceptance`, anew from its middle.
+    lr: the first step size, in units of prior_std; during burn_in it is tuned to this `acceptance`, first for each
+        chain by itself, and from the middle on for all chains of a replica together.
     max_steps: of one trajectory, which is cut there.
     burn_in, thin: in trajectories. draws: kept from each chain.
     """
@@ -72,7 +73,7 @@ class HMC(UncertaintyMethod):
                 kept[:, :, past - 1] = state.theta
         diagnostics = {
             **trace.diagnostics,
-            "step size": state.tuning.log_mean.exp(),
+            "step size": state.tuning.log_mean[:, 0].exp(),
             "gradient evaluations": state.gradients,
         }
         return PosteriorDraws(model, kept.flatten(1, 2), self.chains, diagnostics=diagnostics, failures=trace.failures)
@@ -81,11 +82,11 @@ class HMC(UncertaintyMethod):
         """The states after each trajectory, from `state` to the end of the run. The same state and generator go on as
         the same run: that is how one is resumed."""
         while state.steps < self.steps:
-            warm = state.steps < self.burn_in
-            if 2 * state.steps == self.burn_in - self.burn_in % 2:  # the way there needed smaller steps than the place
-                state = replace(state, tuning=Tuning.start(state.tuning.log_step))
-            step = (state.tuning.log_step if warm else state.tuning.log_mean).exp() * model.prior_std  # (R,)
-            length = 1 + self.jitter * (2 * torch.rand(len(y), generator=generator, device=y.device) - 1)
+            warm, alone = state.steps < self.burn_in, state.steps < self.burn_in // 2
+            if state.steps == self.burn_in // 2:  # the way there needed smaller steps than the place
+                state = replace(state, tuning=Tuning.start(_shared(state.tuning.log_step.amin(1), state)))
+            step = (state.tuning.log_step if warm else state.tuning.log_mean).exp() * model.prior_std  # (R, chains)
+            length = 1 + self.jitter * (2 * torch.rand(len(y), 1, generator=generator, device=y.device) - 1)
             steps = (length * self.trajectory * model.prior_std / step).ceil().clamp(1, self.max_steps).long()
             momentum = torch.empty_like(state.theta).normal_(generator=generator)
             uniform = torch.rand(momentum.shape[:-1], generator=generator, device=y.device)
@@ -95,22 +96,24 @@ class HMC(UncertaintyMethod):
             after = hamiltonian(model, theta, end, x, y).nan_to_num(nan=math.inf)  # (R, chains)
             acceptance = (before - after).clamp(max=0).exp()
             accepted = uniform < acceptance
+            # On the way there each chain has its own step, lest one be left behind with what suits the others.
+            found = acceptance if alone else _shared(acceptance.mean(1), state)
             state = State(
                 steps=state.steps + 1,
                 theta=torch.where(accepted.unsqueeze(-1), theta, state.theta),
-                tuning=state.tuning.tuned(acceptance.mean(1), self.acceptance) if warm else state.tuning,
+                tuning=state.tuning.tuned(found, self.acceptance) if warm else state.tuning,
                 acceptance=acceptance,
                 diverged=after - before > DIVERGED,
                 accepted=accepted,
                 energy=before,
-                gradients=state.gradients + (steps + 1) * momentum.shape[1] * y.shape[1],
+                gradients=state.gradients + (steps + 1).sum(1) * y.shape[1],
             )
             yield state
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """Dual averaging of each replica's log step (Hoffman & Gelman 2014, eq. 6, with their constants). (R,) each."""
+    """Dual averaging of log steps (Hoffman & Gelman 2014, eq. 6, with their constants). (R, chains) each."""
 
     target: Tensor  # what log steps are pulled to
     error: Tensor  # running mean of (wanted − found) acceptance
@@ -123,7 +126,7 @@ class Tuning:
         return Tuning(log_step, torch.zeros_like(log_step), log_step, log_step)
 
     def tuned(self, found: Tensor, wanted: float) -> Tuning:
-        """After one more trajectory. found: (R,), its acceptance."""
+        """After one more trajectory. found: (R, chains), its acceptance."""
         count = self.count + 1
         error = self.error + (wanted - found - self.error) / (count + 10)
         log_step = self.target - math.sqrt(count) / 0.05 * error
@@ -203,30 +206,36 @@ class Trace:
 
 def start(method: HMC, theta: Tensor) -> State:
     """Before the first trajectory. theta: (R, chains, P)."""
-    log_step = torch.full(theta.shape[:1], math.log(method.lr), dtype=torch.float64, device=theta.device)
     nothing = torch.zeros(theta.shape[:2], dtype=torch.float64, device=theta.device)
+    log_step = torch.full_like(nothing, math.log(method.lr))
     return State(0, theta, Tuning.start(log_step), nothing, nothing > 0, nothing > 0, nothing, nothing[:, 0].long())
+
+
+def _shared(values: Tensor, state: State) -> Tensor:
+    """(R,) as (R, chains)."""
+    return values.unsqueeze(1).expand(state.theta.shape[:2])
 
 
 def leapfrog(
     model: Model, theta: Tensor, momentum: Tensor, x: Tensor, y: Tensor, step: Tensor, steps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(θ, p) at the trajectory's end. theta, momentum: (R, chains, P); x: (R, N, D); y: (R, N); step, steps: (R,), the
-    size and the number of its steps, which may differ between replicas."""
+    """(θ, p) at the trajectory's end. theta, momentum: (R, chains, P); x: (R, N, D); y: (R, N).
+
+    step, steps: (R, chains), the size and the number of its steps, which may differ between chains."""
     theta, momentum = theta.clone(), momentum.clone()
     replicas, chains, size = theta.shape
     together = replicas if theta.is_cuda else max(1, CACHED // int(32 * y.shape[1] * math.sqrt(size) * chains))
     for first in range(0, replicas, together):
         block = slice(first, first + together)
-        # A replica that has done its steps stands still, with kicks and drifts of 0, until the longest is done.
-        number = torch.arange(int(steps[block].max()) + 1, device=step.device).unsqueeze(1)
-        kicks = step[block] * ((number < steps[block]).double() - 0.5 * (number == 0) + 0.5 * (number == steps[block]))
-        drifts = step[block] * (number < steps[block])
+        eps, last = step[block].unsqueeze(-1), steps[block].unsqueeze(-1)
+        # A chain that has done its steps stands still, with kicks and drifts of 0, until the longest is done.
+        number = torch.arange(int(last.max()) + 1, device=step.device).view(-1, 1, 1, 1)
+        kicks = eps * ((number < last).double() - 0.5 * (number == 0) + 0.5 * (number == last))
+        drifts = eps * (number < last)
         t, p = theta[block], momentum[block]
         inputs = x[block].unsqueeze(1).expand(-1, chains, -1, -1), y[block].unsqueeze(1).expand(-1, chains, -1)
         gradient = torch.empty_like(t)
-        shape = (-1, t.shape[0], 1, 1)
-        for kick, drift in zip(kicks.to(t).view(shape), drifts.to(t).view(shape), strict=True):
+        for kick, drift in zip(kicks.to(t), drifts.to(t), strict=True):
             torch.mul(t, 1 / model.prior_std**2, out=gradient)
             model.per_sample_gradients(t, *inputs).add_weighted_sum(None, gradient)
             p.addcmul_(gradient, kick, value=-1)

@@ -205,7 +205,7 @@ def _ended(
             _save(checkpoint, run, generator)
             tell(
                 f"{task.name} replica {task.replica}: {state.steps} of {method.steps} trajectories, "
-                f"acceptance {float(state.acceptance.mean()):.2f}, step {float(state.tuning.log_mean.exp()):.2e}"
+                f"acceptance {float(state.acceptance.mean()):.2f}, step {float(state.tuning.log_mean.exp().mean()):.2e}"
             )
     return run
 

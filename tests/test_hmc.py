@@ -40,7 +40,7 @@ def test_the_integrator_is_reversible(seeded: Seeded) -> None:
     """Back to the start with the momentum turned round. Seen to catch: a whole first kick, the last kick forgotten
     or whole."""
     model, theta, momentum, x, y = problem(seeded)
-    step, steps = torch.tensor([0.01, 0.02], dtype=torch.float64), torch.tensor([50, 20])
+    step, steps = torch.tensor([[0.01], [0.02]], dtype=torch.float64).expand(2, 3), torch.tensor([[50, 20, 30]] * 2)
     there = leapfrog(model, theta, momentum, x, y, step, steps)
     assert (there[0] - theta).abs().max() > 0.1
     back = leapfrog(model, there[0], -there[1], x, y, step, steps)
@@ -55,8 +55,8 @@ def test_the_energy_error_is_of_second_order(seeded: Seeded) -> None:
     start = hamiltonian(model, theta, momentum, x, y)
     errors = []
     for halvings in range(3):
-        size = torch.full((2,), 0.01 / 2**halvings, dtype=torch.float64)
-        end = leapfrog(model, theta, momentum, x, y, size, torch.full((2,), 50 * 2**halvings))
+        size = torch.full((2, 3), 0.01 / 2**halvings, dtype=torch.float64)
+        end = leapfrog(model, theta, momentum, x, y, size, torch.full((2, 3), 50 * 2**halvings))
         errors.append((hamiltonian(model, *end, x, y) - start).abs().mean())
     assert errors[0] < 0.05
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.1) and errors[1] / errors[2] == pytest.approx(4, rel=0.05)
@@ -75,16 +75,24 @@ def test_the_energy_is_the_log_posteriors(seeded: Seeded) -> None:
 
 
 def test_a_shorter_trajectory_waits_for_the_longer(seeded: Seeded, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each replica's end is what it is alone, in one block and in many. Seen to catch: every replica integrated for the
+    """Each chain's end is what it is alone, in one block and in many. Seen to catch: every chain integrated for the
     longest, the first replica's data or step for all."""
     model, theta, momentum, x, y = problem(seeded)
-    step, steps = torch.tensor([0.01, 0.03], dtype=torch.float64), torch.tensor([4, 9])
-    alone = [leapfrog(model, *(part[r : r + 1] for part in (theta, momentum, x, y, step, steps))) for r in range(2)]
+    step = torch.tensor([[0.01, 0.02, 0.01], [0.03, 0.03, 0.01]], dtype=torch.float64)
+    steps = torch.tensor([[4, 2, 4], [9, 1, 9]])
+
+    def alone(r: int, c: int) -> tuple[Tensor, Tensor]:
+        own = (part[r : r + 1, c : c + 1] for part in (theta, momentum))
+        return leapfrog(
+            model, *own, x[r : r + 1], y[r : r + 1], step[r : r + 1, c : c + 1], steps[r : r + 1, c : c + 1]
+        )
+
     for cached in (2**23, 1):
         monkeypatch.setattr("gapbench.methods.hmc.CACHED", cached)
         together = leapfrog(model, theta, momentum, x, y, step, steps)
         for part, whole in enumerate(together):
-            torch.testing.assert_close(whole, torch.cat([one[part] for one in alone]), rtol=0, atol=1e-12)
+            each = torch.cat([torch.cat([alone(r, c)[part] for c in range(3)], 1) for r in range(2)])
+            torch.testing.assert_close(whole, each, rtol=0, atol=1e-12)
 
 
 # 2. Exact laws
@@ -209,8 +217,8 @@ def states(method: HMC, model: Model, x: Tensor, y: Tensor, generator: Generator
 
 @pytest.mark.parametrize("wanted", [0.6, 0.9])
 def test_dual_averaging_finds_the_step_of_the_acceptance(wanted: float) -> None:
-    """Where acceptance falls with the step as exp(−step / s), it is −s log(wanted), for each replica's own s; observed
-    with noise. Seen to catch: found − wanted, the last step in place of the mean, the mean's weight 1/t."""
+    """Where acceptance falls with the step as exp(−step / s), it is −s log(wanted), for each one's own s; observed with
+    noise. Seen to catch: found − wanted, the last step in place of the mean, the mean's weight 1/t."""
     scales = torch.tensor([0.01, 1.0, 30.0], dtype=torch.float64)
     tuning, generator = Tuning.start(torch.zeros(3, dtype=torch.float64)), torch.Generator().manual_seed(0)
     for _ in range(1000):
@@ -228,6 +236,17 @@ def test_each_replica_has_its_step(seeded: Seeded) -> None:
     steps = method.fit(model, x, y, seeded(1)).diagnostics["step size"]
     careful = replace(method, acceptance=0.97).fit(model, x, y, seeded(1)).diagnostics["step size"]
     assert steps[0] > 3 * steps[1] and (careful < steps).all()
+
+
+def test_no_chain_is_left_behind(seeded: Seeded) -> None:
+    """One of eight starts where steps must be a thousandth of what suits the others: it arrives all the same. Seen to
+    catch: the step tuned to the mean of the chains from the start on (it never moves)."""
+    model, x, y = Poisson(prior_std=2.0), torch.zeros(1, 1, 1), torch.zeros(1, 1)
+    method = HMC(burn_in=60, draws=10, thin=1)
+    theta = torch.zeros(1, 8, 1)
+    theta[0, 3] = 16.0
+    *_, last = method.walk(model, x, y, start(method, theta), seeded(0))
+    assert last.theta.max() < 4 and last.tuning.log_mean.exp().min() > 0.05
 
 
 def test_a_run_goes_on_from_any_state(seeded: Seeded) -> None:
