@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -155,11 +156,11 @@ def agreement(
     f: Distribution, references: Sequence[Reference | None], draws: int | None = None
 ) -> dict[str, NDArray[np.float64]]:
     """How far p(f | x) is from each replica's reference, and the floor of each: what that many draws of the reference
-    itself score against the rest of it. (R, M) each; nan where there is no reference.
+    itself score. (R, M) each; nan where there is no reference.
 
     reference_w1: Wasserstein distance in the reference's stds. reference_log_std: log of the stds' ratio.
     reference_error: distance of the means in the reference's stds. The floor of the log is of its absolute value.
-    draws: S, the draws that f is made of; None if it is a closed form, whose floor is that of half the reference.
+    draws: S, the draws that f is made of; None if it is a closed form, whose floor is the reference's own error.
     """
     mean, std = f.mean.numpy(), f.std.numpy()
     values = {name: np.full(mean.shape, np.nan) for name in AGREEMENT}
@@ -170,15 +171,9 @@ def agreement(
     for r, reference in enumerate(references):
         if reference is None:
             continue
-        pooled = reference.f.reshape(-1, reference.f.shape[-1])  # chain by chain
-        truth = np.sort(pooled, 0)
+        truth = np.sort(reference.f.reshape(-1, reference.f.shape[-1]), 0)
         own = _distances(quantiles[r], mean[r], std[r], truth)
-        number = max(2, len(pooled) // (draws or len(pooled)))
-        subset = np.arange(len(pooled)) % number
-        floors = [
-            _floor(np.sort(pooled[subset == k], 0), np.sort(pooled[subset != k], 0)) for k in range(min(number, 8))
-        ]
-        for name, value, floor in zip(("w1", "log_std", "error"), own, np.mean(floors, 0), strict=True):
+        for name, value, floor in zip(("w1", "log_std", "error"), own, _floors(reference.f, draws), strict=True):
             values[f"reference_{name}"][r], values[f"reference_{name}_floor"][r] = value, floor
     return values
 
@@ -186,8 +181,24 @@ def agreement(
 AGREEMENT = [f"reference_{name}{floor}" for name in ("w1", "log_std", "error") for floor in ("", "_floor")]
 
 
-def _floor(some: NDArray[np.float64], rest: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.abs(np.stack(_distances(some, some.mean(0), some.std(0), rest)))
+def _floors(f: NDArray[np.float64], draws: int | None) -> NDArray[np.float64]:
+    """(3, M): means of the three distances between that many draws and the rest, which is of other chains.
+
+    f: (chains, kept, M). Where there are not enough chains for both, or no draws at all, the distance of what there is
+    is scaled as the error of a mean would be: by √(1/S + 1/T).
+    """
+    chains, kept = f.shape[:2]
+    total = chains * kept
+    some = min(math.ceil((draws or total) / kept), max(1, chains // 2))  # chains
+    found = []
+    for k in range(chains):
+        turned = np.roll(f, k, 0)
+        part = thinned(turned[:some], draws or total).reshape(-1, f.shape[2])
+        rest = turned[some:].reshape(-1, f.shape[2])
+        distances = _distances(np.sort(part, 0), part.mean(0), part.std(0), np.sort(rest, 0))
+        found.append(np.abs(np.stack(distances)))
+    wanted = (1 / draws if draws else 0) + 1 / total
+    return np.asarray(np.mean(found, 0) * math.sqrt(wanted / (1 / len(part) + 1 / len(rest))))
 
 
 def _distances(
@@ -258,13 +269,20 @@ def certificate(f: Tensor, regions: Mapping[str, Tensor], diverged: int, slack: 
 def halves_apart(f: NDArray[np.float64]) -> NDArray[np.float64]:
     """(2, M): how far the means and the stds of the first and the last half of the chains are apart, in their
     Monte-Carlo standard errors. f: (chains, draws, M)."""
-    axes = {"chain_axis": 0, "draw_axis": 1}
     half = len(f) // 2
-    parts = f[:half], f[half : 2 * half]
-    apart = []
+    first, second = (_moments(part) for part in (f[:half], f[half : 2 * half]))
     with np.errstate(divide="ignore", invalid="ignore"):
-        for method, estimate in (("mean", np.mean), ("sd", np.std)):
-            first, second = (estimate(part, axis=(0, 1)) for part in parts)
-            errors = [array_stats.mcse(part, method=method, **axes) for part in parts]
-            apart.append(np.abs(first - second) / np.hypot(*errors))
-    return np.stack(apart)
+        return np.asarray(np.abs(first[0] - second[0]) / np.hypot(first[1], second[1]))
+
+
+def _moments(f: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and std, and their Monte-Carlo standard errors, (2, M) each. f: (chains, draws, M)."""
+    axes = {"chain_axis": 0, "draw_axis": 1}
+    mean, std = f.mean((0, 1)), f.std((0, 1))
+    # The std's from the squares' own autocorrelation: arviz's mcse(method="sd") takes that of f itself.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = [
+            array_stats.mcse(f, method="mean", **axes),
+            array_stats.mcse((f - mean) ** 2, method="mean", **axes) / (2 * std),
+        ]
+    return np.stack([mean, std]), np.stack(errors)

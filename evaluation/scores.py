@@ -111,7 +111,11 @@ SCORES: dict[str, Score] = {
         f"reference_{name}_floor": Score(
             f"{what} of as many draws of the reference itself: its Monte-Carlo error", None
         )
-        for name, what in (("w1", "reference_w1"), ("log_std", "|reference_log_std|"), ("error", "reference_error"))
+        for name, what in (
+            ("w1", "reference_w1"),
+            ("log_std", "|reference_log_std| at a point"),
+            ("error", "reference_error"),
+        )
     },
     "rhat": Score(
         "rank-normalised split R-hat of f, the largest over points (Vehtari et al. 2021); methods with chains",

@@ -43,8 +43,8 @@ class HMC(UncertaintyMethod):
     acceptance: float = 0.75
     max_steps: int = 2000
     burn_in: int = 100
-    draws: int = 25
-    thin: int = 12
+    draws: int = 50
+    thin: int = 6
     chains: int = 8
 
     def __post_init__(self) -> None:
@@ -113,7 +113,7 @@ class HMC(UncertaintyMethod):
 
 @dataclass(frozen=True)
 class Tuning:
-    """Dual averaging of log steps (Hoffman & Gelman 2014, eq. 6, with their constants). (R, chains) each."""
+    """Dual averaging of log steps (Hoffman & Gelman 2014, eq. 6, with their t₀, γ and κ). (R, chains) each."""
 
     target: Tensor  # what log steps are pulled to
     error: Tensor  # running mean of (wanted − found) acceptance

@@ -30,7 +30,7 @@ from gapbench.methods import registry
 from gapbench.methods.base import Mixture, UncertaintyMethod
 from gapbench.methods.model import Model
 from gapbench.runners.memory import keep_freed_memory
-from gapbench.runners.store import FORMAT, Damaged, Record, Store, StoreError, first_line, key_of
+from gapbench.runners.store import FORMAT, Damaged, Record, Store, StoreError, canonical, first_line, key_of
 
 BLOCK = 10  # replicas that are trained as one stack: --replicas 20 reuses the cells of --replicas 10
 
@@ -204,13 +204,15 @@ def _skip(cell: Cell, splits: Splits) -> str | None:
 
 
 def _trained_before(store: Store, identity: Mapping[str, Any]) -> Record | None:
-    """A record of the same training under earlier scores or without references, whose predictions are still there."""
-    training = {name: value for name, value in identity.items() if name not in ("metrics", "references")}
-    for version in range(METRICS_VERSION, 0, -1):
-        scores = {"metrics": version} if version == 1 else {"metrics": version, "references": None}
-        record = store.read(key_of({**training, **scores}))
-        if record is not None:
-            with suppress(Damaged):
+    """A record of the same training, scored by other scores or against other references, whose predictions are there."""
+
+    def training(of: Mapping[str, Any]) -> str:
+        return canonical({name: value for name, value in of.items() if name not in ("metrics", "references")})
+
+    for key in store.keys():
+        with suppress(Damaged):
+            record = store.record(key)
+            if training(record["identity"]) == training(identity):
                 store.arrays(record["arrays"]["predictions"])
                 return record
     return None

@@ -17,6 +17,7 @@ from importlib import metadata
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from torch import Generator, Tensor
 
 from gapbench.datasets.base import Dataset, Splits
 from gapbench.datasets.streams import torch_stream
-from gapbench.evaluation.reference import FORMAT, Reference, Refused, certificate, find, key_of, path_of
+from gapbench.evaluation.reference import FORMAT, Reference, Refused, certificate, find, key_of, path_of, verdict
 from gapbench.methods.hmc import HMC, State, Trace, Tuning, start
 from gapbench.methods.model import Model
 from gapbench.runners.execute import end_with_parent
@@ -134,35 +135,43 @@ def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
     run = _begun(task, splits, checkpoint, generator, tell)
     more = max(0, run.f.shape[1] - task.method.draws)  # than it began with, when it was stopped
     method = replace(task.method, draws=task.method.draws + MORE * math.ceil(more / MORE))
-    while True:
-        run = _ended(task, method, splits.to(task.device), run, checkpoint, generator, tell)
-        regions = {region: mask[0] for region, mask in splits.regions.items()}
-        found = certificate(run.f, regions, int(run.trace.diverged.sum()))
-        if not found["problems"]:
-            break
-        why = "; ".join(found["problems"])
-        if found["divergences"] or method.draws >= MOST:
-            raise NotCertified(f"{name}: {why}")
-        tell(f"{name}: {method.draws} draws a chain are too few: {why}")
-        method = replace(method, draws=method.draws + MORE)
-    about = {
+    what = {
         "format": FORMAT,
         "key": key,
         "dataset": repr(task.dataset),
         "replica": task.replica,
         "seed": task.seed,
         "model": repr(task.model),
-        "method": repr(method),
-        "certificate": found,
-        "diagnostics": {name: float(value[0]) for name, value in run.trace.diagnostics.items()},
-        "gradient evaluations": int(run.state.gradients[0]),
-        "seconds": round(run.seconds),
         "device": torch.cuda.get_device_name() if task.device.startswith("cuda") else "CPU",
         "torch": metadata.version("torch"),
     }
-    _write(path, Reference.of(run.f, about).bytes())
+    while True:
+        run = _ended(task, method, splits.to(task.device), run, checkpoint, generator, tell)
+        regions = {region: mask[0] for region, mask in splits.regions.items()}
+        found = certificate(run.f, regions, int(run.trace.diverged.sum()))
+        problems = found["problems"]
+        if not problems:
+            about = {**what, **_cost(run), "method": repr(method), "certificate": found}
+            reference = Reference.of(run.f, about)
+            problems = verdict(reference, regions)  # what is kept of it must stand on its own
+        if not problems:
+            break
+        why = "; ".join(problems)
+        if found["divergences"] or method.draws >= MOST:
+            raise NotCertified(f"{name}: {why}")
+        tell(f"{name}: {method.draws} draws a chain are too few: {why}")
+        method = replace(method, draws=method.draws + MORE)
+    _write(path, reference.bytes())
     checkpoint.unlink(missing_ok=True)
     return path
+
+
+def _cost(run: Run) -> dict[str, Any]:
+    return {
+        "diagnostics": {name: float(value[0]) for name, value in run.trace.diagnostics.items()},
+        "gradient evaluations": int(run.state.gradients[0]),
+        "seconds": round(run.seconds),
+    }
 
 
 def _begun(task: Task, splits: Splits, checkpoint: Path, generator: Generator, tell: Callable[[str], None]) -> Run:
