@@ -19,22 +19,31 @@ from gapbench.methods.base import UncertaintyMethod
 GROUP = "gapbench.methods"
 
 
+class NotAMethod(ValueError):
+    """A file of methods/ or an entry point that gives none; the message names it and says what to do."""
+
+
 def methods() -> dict[str, type[UncertaintyMethod]]:
     """Row name -> class, sorted by name. MCDropout is mc_dropout, SGLD is sgld; an entry point has its own name.
 
-    Raises ValueError if an entry point is no method, or has the name of a shipped one.
+    Raises NotAMethod if a file cannot be imported, or an entry point is no method or has the name of a shipped one.
     """
     found = {}
     for module in pkgutil.iter_modules([str(Path(__file__).parent)], "gapbench.methods."):
-        for cls in vars(importlib.import_module(module.name)).values():
+        try:
+            there = vars(importlib.import_module(module.name))
+        except Exception as error:
+            file = Path(__file__).with_name(f"{module.name.rpartition('.')[2]}.py")
+            raise NotAMethod(f"{file}: {type(error).__name__}: {error}: mend it, or take it out of methods/") from error
+        for cls in there.values():
             if is_method(cls) and cls.__module__ == module.name:
                 found[row_name(cls)] = cls
     for entry in metadata.entry_points(group=GROUP):
         cls = entry.load()
         if not is_method(cls):
-            raise ValueError(f"entry point {entry.name} = {entry.value}: expected a concrete UncertaintyMethod class")
+            raise NotAMethod(f"entry point {entry.name} = {entry.value}: expected a concrete UncertaintyMethod class")
         if found.setdefault(entry.name, cls) is not cls:
-            raise ValueError(f"entry point {entry.name} = {entry.value}: the name is taken; choose another")
+            raise NotAMethod(f"entry point {entry.name} = {entry.value}: the name is taken; choose another")
     return dict(sorted(found.items()))
 
 

@@ -204,12 +204,12 @@ def _skip(cell: Cell, splits: Splits) -> str | None:
 
 
 def _trained_before(store: Store, identity: Mapping[str, Any]) -> Record | None:
-    """A record of the same training, scored by other scores or against other references, whose predictions are there."""
+    """A record of the same training, by other scores or against other references, whose predictions are still there."""
 
     def training(of: Mapping[str, Any]) -> str:
         return canonical({name: value for name, value in of.items() if name not in ("metrics", "references")})
 
-    for key in store.keys():
+    for key in sorted(store.keys()):
         with suppress(Damaged):
             record = store.record(key)
             if training(record["identity"]) == training(identity):

@@ -84,6 +84,9 @@ def _told(error: BaseException) -> click.ClickException:
         return Interrupted("")
     if isinstance(error, OSError):
         return FileError(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    registry = sys.modules.get("gapbench.methods.registry")  # if it could raise anything, it is there
+    if registry is not None and isinstance(error, registry.NotAMethod):
+        return UserError(str(error).partition("\n")[0])
     what = str(error).strip().partition("\n")[0]
     return Unexpected(f"{type(error).__name__}: {what}; this should not happen: --debug shows where it did")
 
@@ -422,7 +425,12 @@ def _references(
             yield number, [str(error)], None
             continue
         if found is None:
-            yield number, [f"no reference; `gapbench reference make {dataset} --replicas {number}` makes it"], None
+            more = ("" if suite == "default" else f" --suite {suite}") + (f" --out {folder}" if folder else "")
+            yield (
+                number,
+                [f"no reference; `gapbench reference make {dataset} --replicas {number}{more}` makes it"],
+                None,
+            )
         else:
             yield number, verdict(found, {name: mask[0] for name, mask in splits.regions.items()}), dict(found.about)
 
@@ -525,8 +533,8 @@ def _known(kind: str, name: str, known: Iterable[str]) -> str:
     if name in known:
         return name
     near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
-    raise UserError(f"unknown {kind} {name!r}: {hint} `gapbench list` shows all")
+    hint = f"did you mean {near[0]}" if near else f"expected one of {', '.join(known)}"
+    raise UserError(f"unknown {kind} {name!r}: {hint}; `gapbench list` shows all")
 
 
 def _chosen(kind: str, names: str | None, known: Iterable[str]) -> list[str]:

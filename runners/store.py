@@ -442,6 +442,7 @@ def _nothing(folder: Path, problems: Iterable[str]) -> str:
     reasons = [
         *problems,
         *(f"there are in {path}" for path in elsewhere),
+        *(["it is a file: expected a folder that `gapbench run --out` wrote"] if folder.is_file() else []),
         *([] if folder.is_dir() else [f"there is no such folder: `gapbench run --out {folder}` makes it"]),
         f"`gapbench run --out {folder}` makes some",
     ]

@@ -300,13 +300,13 @@ def test_no_digit_is_lost_on_a_narrow_terminal(
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (("--suite", "defualt"), "unknown suite 'defualt': did you mean default?"),
+        (("--suite", "defualt"), "unknown suite 'defualt': did you mean default;"),
         (("--suite", "zzz"), "unknown suite 'zzz': expected one of default, broken"),
-        (("--methods", "dropuot"), "unknown method 'dropuot': did you mean dropout?"),
-        (("--methods", "dropout,zzz"), "unknown method 'zzz': expected one of dropout, ensemble, prior, truth"),
+        (("--methods", "dropuot"), "unknown method 'dropuot': did you mean dropout;"),
+        (("--methods", "dropout,zzz"), "unknown method 'zzz': expected one of dropout, ensemble, slow, prior, truth"),
         (("--methods", ""), "--methods is empty: expected names separated by commas, of dropout"),
         (("--datasets", " , "), "--datasets is empty: expected names separated by commas, of sine"),
-        (("--datasets", "sin"), "unknown dataset 'sin': did you mean sine?"),
+        (("--datasets", "sin"), "unknown dataset 'sin': did you mean sine;"),
         (("--replicas", "0"), "'--replicas': 0 is not in the range 1<=x<=100000"),
         (("--replicas", "many"), "'--replicas': 'many' is not a valid integer range"),
         (("--jobs", "-1"), "'--jobs': -1 is not in the range x>=1"),

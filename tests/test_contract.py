@@ -17,12 +17,14 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Generator, Tensor
 
 from gapbench import methods as package
 from gapbench.methods import registry
 from gapbench.methods.base import Distribution, Predictive, SingleModelMethod, UncertaintyMethod
 from gapbench.methods.model import MLP
+from gapbench.runners import cli
 
 Seeded = Callable[[int], Generator]
 Small = Callable[[type[UncertaintyMethod]], UncertaintyMethod]
@@ -206,6 +208,15 @@ def test_a_new_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert {row: cls.__name__ for row, cls in registry.methods().items()} == {"hmc_method2": "HMCMethod2"}
     finally:
         sys.modules.pop(f"gapbench.methods.{name}", None)
+
+
+def test_a_file_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its path, on the command line too, where it is the user's mistake. Seen to catch: exit code 4, "a bug"."""
+    (tmp_path / "half_written.py").write_text("class Half(\n")
+    monkeypatch.setattr(registry, "__file__", str(tmp_path / "registry.py"))
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    result = CliRunner().invoke(cli.main, ["list"], prog_name="gapbench")
+    assert result.exit_code == 2 and result.stderr.startswith(f"Error: {tmp_path / 'half_written.py'}: SyntaxError: ")
 
 
 @dataclass(frozen=True)
