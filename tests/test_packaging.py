@@ -36,14 +36,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def test_the_wheel_holds_the_code_and_nothing_else(wheel: Path) -> None:
-    """Seen to catch: a folder left out of pyproject.toml, tests packed, results packed, `datasets` at the top where it
-    would shadow another package."""
+def test_the_wheel_holds_the_code_and_the_references_and_nothing_else(wheel: Path) -> None:
+    """Seen to catch: a folder left out of pyproject.toml, the references left out, tests packed, results packed,
+    `datasets` at the top where it would shadow another package."""
     code = {f"gapbench/{path.relative_to(ROOT)}" for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
-    assert len(code) > 20
+    references = {f"gapbench/{path.relative_to(ROOT)}" for path in (ROOT / "evaluation" / "references").glob("*.npz")}
+    assert len(code) > 20 and references
     held = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
     about = {name for name in held if ".dist-info/" in name}
-    assert held - about == code
+    assert held - about == code | references
     expected = {"METADATA", "WHEEL", "RECORD", "LICENSE", "entry_points.txt", "top_level.txt"}
     assert {Path(name).name for name in about} == expected
 
@@ -68,4 +69,5 @@ def test_the_wheel_runs_away_from_the_repository(wheel: Path, tmp_path: Path) ->
     found = run(python, "-c", where, cwd=tmp_path, env=clean)
     assert found.startswith(str(packages)) and str(ROOT) not in found.replace(str(tmp_path), "")
     chosen = ("--suite", "quick", "--replicas", "1", "--methods", "svi", "--datasets", "gapped_sine_noisy")
-    assert "\nsvi " in run(command, "run", *chosen, "--out", tmp_path / "out", cwd=tmp_path, env=clean)
+    table = run(command, "run", *chosen, "--out", tmp_path / "out", cwd=tmp_path, env=clean)
+    assert "\nsvi " in table and "reference_w1" in table

@@ -558,7 +558,7 @@ def test_load_gives_every_number_of_the_records_with_its_name(store: Store) -> N
     [
         (lambda root: root / "nowhere", "there is no such folder"),
         (lambda root: root, "gapbench run --out"),
-        (lambda root: root / "file", "no such folder"),
+        (lambda root: root / "file", "it is a file: expected a folder"),
     ],
     ids=["missing", "empty", "a file"],
 )
