@@ -196,11 +196,16 @@ class Trace:
         """replica -> why its draws are not the posterior's: a chain that diverged, or never moved."""
         found: dict[int, str] = {}
         trajectories = self.accepted.shape[-1]
-        for r, chain in (self.accepted.sum(-1) == 0).nonzero().tolist():
-            found[r] = f"chain {chain} accepted none of its {trajectories} trajectories; a longer burn_in may help"
-        for r, chain in self.diverged.any(-1).nonzero().tolist():
-            count = int(self.diverged[r, chain].sum())
-            found[r] = f"chain {chain} diverged in {count} of {trajectories} trajectories; a higher acceptance may help"
+        for r, (moves, losses) in enumerate(
+            zip(self.accepted.sum(-1).tolist(), self.diverged.sum(-1).tolist(), strict=True)
+        ):
+            for chain, (moved, lost) in enumerate(zip(moves, losses, strict=True)):
+                if not moved:
+                    found[r] = f"chain {chain} accepted none of its {trajectories} trajectories; try a longer burn_in"
+                elif lost:
+                    found[r] = (
+                        f"chain {chain} diverged in {lost} of {trajectories} trajectories; try a higher acceptance"
+                    )
         return found
 
 

@@ -19,6 +19,7 @@ from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.datasets.streams import torch_stream
 from gapbench.evaluation.controls import PriorPredictive, Truth
 from gapbench.methods.base import Predictor, UncertaintyMethod
+from gapbench.methods.hmc import HMC
 from gapbench.methods.minibatches import Poisson
 from gapbench.methods.model import MLP
 from gapbench.methods.registry import methods
@@ -94,7 +95,8 @@ def test_controls_are_made_on_the_datas_device(splits: Splits) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_no_training_loop_asks_the_device_for_a_number(name: str, splits: Splits) -> None:
     """Four times the steps, not one more question; but for Poisson batches, whose widths are asked for once in 64
-    steps. Seen to catch: an `.item()` in `adam`, a `bool(clipped.any())` in SGLD's step."""
+    steps, and for the number of leapfrog steps of a trajectory, which may have thousands. Seen to catch: an `.item()`
+    in `adam`, a `bool(clipped.any())` in SGLD's step."""
     method = CASES[name]
     longer = {"steps": 4, "thin": 4}
     stretched = replace(method, **{f: getattr(method, f) * k for f, k in longer.items() if f in settings(method)})
@@ -107,6 +109,9 @@ def test_no_training_loop_asks_the_device_for_a_number(name: str, splits: Splits
     if isinstance(method, SGLD) and isinstance(method.sampling, Poisson):
         assert isinstance(stretched, SGLD)
         blocks = stretched.steps // 64 - method.steps // 64
+    if isinstance(method, HMC):
+        assert isinstance(stretched, HMC)
+        blocks = stretched.steps - method.steps
     assert counts[1] - counts[0] <= blocks + (blocks > 0)
 
 

@@ -307,7 +307,7 @@ def test_a_chain_that_diverges_or_never_moves_fails_its_replica(seeded: Seeded) 
     x[1] *= 1e4  # its step is far beyond what is stable there
     method = HMC(burn_in=0, draws=5, thin=1, chains=2, lr=0.03)
     fitted = method.fit(model, x, y, seeded(1))
-    assert list(fitted.failures) == [1] and "diverged in 5 of 5 trajectories" in fitted.failures[1]
+    assert list(fitted.failures) == [1] and "accepted none of its 5 trajectories" in fitted.failures[1]
     assert fitted.theta.isfinite().all()
     assert fitted.diagnostics["divergences"].tolist() == [0, 10, 0]
 
@@ -315,7 +315,9 @@ def test_a_chain_that_diverges_or_never_moves_fails_its_replica(seeded: Seeded) 
     never.accepted[:, :, 2] = True
     assert never.failures == {}
     never.accepted[1, 0] = False
-    assert list(never.failures) == [1] and "chain 0 accepted none of its 5 trajectories" in never.failures[1]
+    never.diverged[0, 1, 2:4] = True
+    assert "chain 0 accepted none of its 5 trajectories" in never.failures[1]
+    assert "chain 1 diverged in 2 of 5 trajectories" in never.failures[0]
 
 
 @pytest.mark.parametrize(
