@@ -218,7 +218,7 @@ def states(method: HMC, model: Model, x: Tensor, y: Tensor, generator: Generator
 @pytest.mark.parametrize("wanted", [0.6, 0.9])
 def test_dual_averaging_finds_the_step_of_the_acceptance(wanted: float) -> None:
     """Where acceptance falls with the step as exp(−step / s), it is −s log(wanted), for each one's own s; observed with
-    noise. Seen to catch: found − wanted, the last step in place of the mean, the mean's weight 1/t."""
+    noise. Seen to catch: found − wanted, the last step in place of the mean."""
     scales = torch.tensor([0.01, 1.0, 30.0], dtype=torch.float64)
     tuning, generator = Tuning.start(torch.zeros(3, dtype=torch.float64)), torch.Generator().manual_seed(0)
     for _ in range(1000):

@@ -321,10 +321,11 @@ def test_what_cannot_be_certified_is_no_reference(tmp_path: Path, monkeypatch: p
     assert not list(tmp_path.glob("*.npz")) and digests(splits_of(0), MODEL, tmp_path) == [None]
     with pytest.raises(NotCertified, match="diverged"):  # more draws do not undo it
         make(task(tmp_path, 1, method=replace(SHORT, burn_in=0, lr=30.0, draws=8)), told.append)
+    assert not any("replica 1: 8 draws a chain are too few" in line for line in told)
 
 
 def test_side_by_side_they_are_the_same(tmp_path: Path) -> None:
-    """Two processes or one. Seen to catch: a stream of random numbers shared by the replicas."""
+    """Two processes or one: the same bits."""
     for jobs in (1, 2):
         tasks = [task(tmp_path / str(jobs), replica) for replica in (0, 1)]
         assert {made.name for made in make_all(tasks, jobs, print) if isinstance(made, Path)} == {
