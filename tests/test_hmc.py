@@ -250,7 +250,7 @@ def test_no_chain_is_left_behind(seeded: Seeded) -> None:
 
 
 def test_a_run_goes_on_from_any_state(seeded: Seeded) -> None:
-    """The same bits as without the stop. Seen to catch: the tuning's count starting anew, no momenta of its own."""
+    """The same bits as without the stop."""
     model, x, y = linear(seeded)
     method = HMC(burn_in=6, draws=6, thin=1, chains=2)
     whole = states(method, model, x, y, seeded(1))
