@@ -18,6 +18,7 @@ import scoringrules
 import torch
 from torch import Generator, Tensor
 
+from gapbench.methods.exactness import Law, LinearRegression
 from gapbench.methods.model import Model
 
 
@@ -215,6 +216,14 @@ class Predictor(ABC):
 
 
 @dataclass(frozen=True)
+class Claim:
+    """That `method` has this law of θ on Bayesian linear regression: its settings, and what can be proved of them."""
+
+    method: UncertaintyMethod
+    law: Callable[[LinearRegression], Law]
+
+
+@dataclass(frozen=True)
 class UncertaintyMethod(ABC):
     """A way to learn p(y | x), described completely by its hyperparameters: they are the fields, and
     `repr` is what the results are filed under.
@@ -240,6 +249,12 @@ class UncertaintyMethod(ABC):
 
         Every random number comes from `generator`; replicas must not see each other.
         """
+
+    @property
+    def exactness(self) -> Claim | None:
+        """What this class claims on `exactness.example()`, 20 points and a posterior of std about 0.5, with settings
+        that get there in seconds (and otherwise those of this instance); None if it claims nothing."""
+        return None
 
     def skip(self, model: Model, x: Tensor) -> str | None:
         """Why this method cannot do this problem, in one sentence; None if it can. x: (R, N, D)."""

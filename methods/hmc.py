@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Generator, Tensor
 
-from gapbench.methods.base import PosteriorDraws, UncertaintyMethod
+from gapbench.methods.base import Claim, PosteriorDraws, UncertaintyMethod
 from gapbench.methods.model import Model
 
 DIVERGED = 1000.0  # an energy error beyond which a trajectory has left the Hamiltonian's level (as Stan counts)
@@ -60,6 +60,11 @@ class HMC(UncertaintyMethod):
     def steps(self) -> int:
         """Of the chains: trajectories."""
         return self.burn_in + self.draws * self.thin
+
+    @property
+    def exactness(self) -> Claim:
+        quick = replace(self, burn_in=50, draws=50, thin=1, chains=4, max_steps=1000)
+        return Claim(quick, lambda regression: regression.posterior)
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
         theta = model.init(generator, (len(y), self.chains))  # (R, chains, P)

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from opacus.accountants import PRVAccountant, RDPAccountant
 from opacus.optimizers import DPOptimizer
 from torch import Generator, Tensor
 
-from gapbench.methods.base import PosteriorDraws, UncertaintyMethod
+from gapbench.methods.base import Claim, PosteriorDraws, UncertaintyMethod
+from gapbench.methods.exactness import Law, LinearRegression
 from gapbench.methods.minibatches import FixedSize, Minibatches, OpacusLoader, Poisson, take
 from gapbench.methods.model import Model, PerSampleGradients
 
@@ -81,6 +83,43 @@ class SGLD(UncertaintyMethod):
             warnings.simplefilter("ignore", UserWarning)  # that a wider range of orders would tighten the bound
             loose = bound.get_epsilon(self.delta, alphas=list(range(2, 64)))
             return accountant.get_epsilon(self.delta) if loose < NO_GUARANTEE else math.inf
+
+    @property
+    def exactness(self) -> Claim | None:
+        """The law that its chains keep at a step so large (ελ/2 up to 0.4) that it is far from the posterior."""
+        if self.allow_clipping:
+            return None
+        quick = replace(self, lr=3.0, batch=5, burn_in=200, draws=600, thin=5, chains=1)
+        return Claim(quick, quick.stationary_law)
+
+    def stationary_law(self, regression: LinearRegression) -> Law:
+        """Mean and covariance that the chains keep on linear regression, to the last term in ε; no clip active.
+
+        One step, with d the divisor, q the rate, gᵢ = xᵢ(xᵢᵀw − yᵢ)/s²:
+        w ← w − ε (w/prior_std² + (n/d) Σ_{i ∈ B} gᵢ) + √(2ε)(b/d) ξ. The drift is linear in w, of matrix D, and with
+        A = I − εD  the covariance solves  Σ = A Σ Aᵀ + 2ε (b/d)² I + ε² E_w[Cov_B((n/d) Σ_B gᵢ)].  Cov_B is
+        (n/d)² q(1−q) Σᵢ gᵢgᵢᵀ for Poisson batches, and n/(n−1) of that with gᵢ − ḡ for gᵢ for b of n without
+        replacement: quadratic in w, so its expectation needs only mean and Σ, and Σ solves a linear system.
+        """
+        design, noise = regression.design, regression.model.noise_std
+        n, size = design.shape
+        step, rate, divisor = self.lr / n, self.sampling.rate(self.batch, n), self.sampling.divisor(self.batch, n)
+        likelihood = n * rate / divisor / noise**2
+        drift = np.eye(size) / regression.model.prior_std**2 + likelihood * design.T @ design
+        mean = np.linalg.solve(drift, likelihood * design.T @ regression.targets)
+
+        # gᵢ = Gᵢ w − cᵢ, so vec E[gᵢgᵢᵀ] = vec(g̃ᵢg̃ᵢᵀ) + (Gᵢ ⊗ Gᵢ) vec Σ with g̃ᵢ = gᵢ at the mean.
+        each = np.einsum("ni,nj->nij", design, design) / noise**2  # G, (N, P, P)
+        at_mean = design * (design @ mean - regression.targets)[:, None] / noise**2  # g̃, (N, P)
+        weight = (n / divisor) ** 2 * rate * (1 - rate)
+        if isinstance(self.sampling, FixedSize):
+            each, at_mean, weight = each - each.mean(0), at_mean - at_mean.mean(0), weight * n / max(n - 1, 1)
+        batches = weight * np.einsum("nij,nkl->ikjl", each, each).reshape(size**2, size**2)
+
+        kept = np.eye(size) - step * drift
+        system = np.eye(size**2) - np.kron(kept, kept) - step**2 * batches
+        added = 2 * step * (self.batch / divisor) ** 2 * np.eye(size) + step**2 * weight * at_mean.T @ at_mean
+        return Law(mean, np.linalg.solve(system, added.ravel()).reshape(size, size))
 
     def skip(self, model: Model, x: Tensor) -> str | None:
         n = x.shape[1]

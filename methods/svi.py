@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyro
 import torch
@@ -21,7 +21,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch import Generator, Tensor
 from torch.distributions import kl_divergence
 
-from gapbench.methods.base import PosteriorDraws, UncertaintyMethod
+from gapbench.methods.base import Claim, PosteriorDraws, UncertaintyMethod
 from gapbench.methods.minibatches import FixedSize, take
 from gapbench.methods.model import Model
 from gapbench.methods.optimise import adam
@@ -40,6 +40,11 @@ class SVI(UncertaintyMethod):
     particles: int = 1
     init_scale: float = 0.01
     draws: int = 200
+
+    @property
+    def exactness(self) -> Claim:
+        quick = replace(self, steps=1000, lr=0.05, batch=5, particles=4, init_scale=0.3, draws=500)
+        return Claim(quick, lambda regression: regression.mean_field)
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
         replicas, n = y.shape

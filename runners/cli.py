@@ -247,6 +247,28 @@ def list_() -> None:
 
 
 @main.command(epilog=EXIT_CODES)
+@click.argument("method")
+def check(method: str) -> None:
+    """Whether METHOD keeps the promises of every method, and has the law it claims: a verdict a line.
+
+    METHOD is a row of the default suite, such as sgld, or PATH.PY:CLASS, a class of yours; its code is run.
+    """
+    with _console(stderr=True).status("loading torch, opacus and pyro"):
+        from gapbench.evaluation.conformance import verdicts
+        from gapbench.runners.suites import suites
+
+        default = suites()["default"]
+    rows = {**default.methods, **default.on_request}
+    one = _from_file(method)[1] if ":" in method else rows[_known("method", method, rows)]
+    sound = True
+    click.echo(repr(one))
+    for verdict in verdicts(one):
+        sound = sound and verdict.outcome != "broken"
+        click.echo(f"{verdict.outcome:8}  {verdict.promise}" + (f": {verdict.detail}" if verdict.detail else ""))
+    sys.exit(0 if sound else 1)
+
+
+@main.command(epilog=EXIT_CODES)
 @click.argument("folder", callback=_folder)
 @click.option("--format", "form", type=click.Choice(["text", "markdown", "csv"]), default="text", show_default=True)
 @click.option("--by", type=click.Choice(["region"]), help="Every score in every region, not the summary alone.")
@@ -365,10 +387,10 @@ def make(dataset: str, suite: str, replicas: list[int], device: str, out: Path |
     sys.exit(0 if sound else 1)
 
 
-@reference.command(epilog=EXIT_CODES)
+@reference.command("check", epilog=EXIT_CODES)
 @_of_dataset
 @click.option("--folder", callback=_folder, help="Default: the package's own evaluation/references.")
-def check(dataset: str, suite: str, replicas: list[int], folder: Path | None) -> None:
+def check_reference(dataset: str, suite: str, replicas: list[int], folder: Path | None) -> None:
     """Certify the references of DATASET again, from the files alone: a verdict for each replica."""
     sound = True
     for number, problems, _ in _references(dataset, suite, replicas, folder):

@@ -17,6 +17,7 @@ from torch.distributions import Normal
 from torch.utils.data import DataLoader, TensorDataset
 
 from gapbench.methods.base import PosteriorDraws
+from gapbench.methods.exactness import example
 from gapbench.methods.minibatches import Batch, FixedSize, Minibatches, OpacusLoader, Poisson
 from gapbench.methods.model import MLP, MLPGradients
 from gapbench.methods.sgld import SGLD
@@ -244,49 +245,25 @@ def test_no_guarantee_is_infinite() -> None:
 # 3. The exact stationary law on linear regression
 
 
-def stationary_law(regression: object, step: float, batch: int, sampling: Minibatches) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance that SGLD at this step size keeps, to the last term in ε.
-
-    One step: w ← w − ε (w/prior_std² + (n/d) Σ_{i ∈ B} gᵢ) + √(2ε)(b/d) ξ with gᵢ = xᵢ(xᵢᵀw − yᵢ)/s², d the divisor
-    (d = b but for OpacusLoader) and q the rate. The drift is linear in w, E = D w − (nq/d) n·const, so the mean m
-    solves it and, with A = I − εD,
-
-        Σ = A Σ Aᵀ + 2ε (b/d)² I + ε² E_w[Cov_B((n/d) Σ_B gᵢ)].
-
-    Cov_B is (n/d)² q(1−q) Σᵢ gᵢgᵢᵀ for Poisson batches, and (n/d)² q(1−q) n/(n−1) Σᵢ (gᵢ − ḡ)(gᵢ − ḡ)ᵀ for b of n
-    without replacement. It is quadratic in w, so its expectation needs only m and Σ, and the fixed point is linear
-    in Σ: solved with Kronecker products.
-    """
-    design, y, noise = regression.design, regression.y.double().numpy(), regression.model.noise_std
-    n, size = design.shape
-    rate, divisor = sampling.rate(batch, n), sampling.divisor(batch, n)
-    prior = np.eye(size) / regression.model.prior_std**2
-    scale = n * rate / divisor
-    drift = prior + scale * design.T @ design / noise**2
-    mean = np.linalg.solve(drift, scale * design.T @ y / noise**2)
-
-    # gᵢ = Gᵢ w − cᵢ, so vec E[gᵢgᵢᵀ] = vec(g̃ᵢg̃ᵢᵀ) + (Gᵢ ⊗ Gᵢ) vec Σ with g̃ᵢ = gᵢ at w = m.
-    each = np.einsum("ni,nj->nij", design, design) / noise**2  # G, (N, P, P)
-    at_mean = design * (design @ mean - y)[:, None] / noise**2  # g̃, (N, P)
-    weight = (n / divisor) ** 2 * rate * (1 - rate)
-    if isinstance(sampling, FixedSize):
-        each, at_mean, weight = each - each.mean(0), at_mean - at_mean.mean(0), weight * n / (n - 1)
-    constant = weight * at_mean.T @ at_mean
-    linear = weight * sum(np.kron(g, g) for g in each)
-
-    a = np.eye(size) - step * drift
-    kept = np.eye(size**2) - np.kron(a, a) - step**2 * linear
-    added = 2 * step * (batch / divisor) ** 2 * np.eye(size) + step**2 * constant
-    return mean, np.linalg.solve(kept, added.ravel()).reshape(size, size)
+def test_on_all_data_the_law_is_that_of_unadjusted_langevin() -> None:
+    """The posterior's mean, and Σₖ vₖvₖᵀ / (λₖ(1 − ελₖ/2)) over the eigenpairs of Λ; and the posterior's as ε goes to
+    0. Seen to catch: ε for ε/2, the noise of batches added at b = n."""
+    regression = example()
+    values, vectors = np.linalg.eigh(regression.precision)
+    for sampling in (FixedSize(), Poisson(), OpacusLoader()):
+        law = SGLD(lr=3.0, batch=20, sampling=sampling).stationary_law(regression)
+        np.testing.assert_allclose(law.mean, regression.posterior.mean, rtol=1e-9)
+        langevin = (vectors / (values * (1 - 0.15 * values / 2))) @ vectors.T
+        np.testing.assert_allclose(law.covariance, langevin, rtol=1e-7, atol=1e-9)
+    near = SGLD(lr=1e-6, batch=5).stationary_law(regression).covariance
+    np.testing.assert_allclose(near, regression.posterior.covariance, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("sampling", "batch"), [(FixedSize(), 20), (FixedSize(), 5), (Poisson(), 5), (OpacusLoader(), 6)]
 )
-def test_the_stationary_law_is_exact(
-    linear_regression: Callable[..., object], seeded: Seeded, sampling: Minibatches, batch: int
-) -> None:
-    """Mean and covariance at a step so large (ε λ_max / 2 = 0.38) that they are far from the posterior's.
+def test_the_stationary_law_is_exact(seeded: Seeded, sampling: Minibatches, batch: int) -> None:
+    """Mean and covariance of θ at a step so large (ε λ_max / 2 = 0.38) that they are far from the posterior's.
 
     128 replicas repeat the experiment; allowed: 5·std across replicas/√R + 5 % of the posterior's own scale. A
     right sampler uses about 0.15 of that. Plain posterior and the other sampling's law are asserted to lie outside.
@@ -295,32 +272,30 @@ def test_the_stationary_law_is_exact(
     doubled, the step doubled, prior forgotten, 1/(n·prior_std) or 1/prior_std² for 1/(n·prior_std²). In the three with
     minibatches also: likelihood not rescaled (n/b). In its own: padding not masked (Poisson), C from the divisor.
     """
-    regression, replicas, step = linear_regression(), 128, 0.15
+    regression, replicas = example(), 128
     n = len(regression.y)
-    method = SGLD(lr=n * step, batch=batch, burn_in=200, draws=600, thin=5, chains=1, sampling=sampling)
+    method = SGLD(lr=3.0, batch=batch, burn_in=200, draws=600, thin=5, chains=1, sampling=sampling)
     x, y = regression.stack(replicas)
     predictor = method.fit(regression.model, x, y, seeded(0))
     assert not predictor.failures
-    mean, covariance = stationary_law(regression, step, batch, sampling)
+    law, posterior = method.stationary_law(regression), regression.posterior.covariance
 
-    deviations = predictor.theta.double().numpy() - mean  # (R, S, P)
+    deviations = predictor.theta.double().numpy() - law.mean  # (R, S, P)
     means = deviations.mean(1)
     covariances = np.einsum("rsi,rsj->rij", deviations, deviations) / deviations.shape[1]
-    variances = np.diag(regression.covariance)
+    variances = np.diag(posterior)
     near = 5 * means.std(0) / np.sqrt(replicas) + 0.05 * np.sqrt(variances)
     alike = 5 * covariances.std(0) / np.sqrt(replicas) + 0.05 * np.sqrt(np.outer(variances, variances))
     assert (np.abs(means.mean(0)) < near).all()
-    assert (np.abs(covariances.mean(0) - covariance) < alike).all()
+    assert (np.abs(covariances.mean(0) - law.covariance) < alike).all()
 
-    others = [regression.covariance]
+    others = [posterior]
     if batch < n:
         other = FixedSize() if sampling != FixedSize() else Poisson()
-        others += [
-            stationary_law(regression, step, n, FixedSize())[1],
-            stationary_law(regression, step, batch, other)[1],
-        ]
-    for law in others:
-        assert (np.abs(law - covariance) > 2 * alike).any()
+        for another in (replace(method, batch=n, sampling=FixedSize()), replace(method, sampling=other)):
+            others.append(another.stationary_law(regression).covariance)
+    for covariance in others:
+        assert (np.abs(law.covariance - covariance) > 2 * alike).any()
 
 
 # 4. Replicas and chains are independent to the bit

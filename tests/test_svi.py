@@ -15,6 +15,7 @@ from pyro.infer.autoguide import AutoNormal
 from scipy import stats
 from torch import Generator
 
+from gapbench.methods.exactness import LinearRegression, example
 from gapbench.methods.model import MLP
 from gapbench.methods.svi import SVI, negative_elbo
 
@@ -24,21 +25,21 @@ FIT = SVI(steps=1000, lr=0.1, batch=20, particles=32, init_scale=0.3, draws=20_0
 
 
 @pytest.fixture
-def regression(linear_regression: Callable[..., object]) -> object:
+def regression() -> LinearRegression:
     """Correlated, so that the mean-field variances 1/Λⱼⱼ are 0.73, 0.70 and 0.93 of the posterior's."""
-    return linear_regression(correlation=0.8, noise_std=2.0, prior_std=0.9)
+    return example(correlation=0.8, noise_std=2.0, prior_std=0.9)
 
 
-def evidence(regression: object) -> float:
+def evidence(regression: LinearRegression) -> float:
     """log Z = log N(y; 0, s² I + prior_std² XXᵀ)."""
     design, model = regression.design, regression.model
     covariance = model.noise_std**2 * np.eye(len(design)) + model.prior_std**2 * design @ design.T
-    return float(stats.multivariate_normal(cov=covariance).logpdf(regression.y.double().numpy()))
+    return float(stats.multivariate_normal(cov=covariance).logpdf(regression.targets))
 
 
-def deviations(theta: np.ndarray, regression: object) -> tuple[np.ndarray, np.ndarray]:
+def deviations(theta: np.ndarray, regression: LinearRegression) -> tuple[np.ndarray, np.ndarray]:
     """From the mean-field optimum, (R, P) each: of the means in posterior stds, of the variances as a fraction."""
-    means = (theta.mean(1) - regression.mean) / np.sqrt(np.diag(regression.covariance))
+    means = (theta.mean(1) - regression.posterior.mean) / np.sqrt(np.diag(regression.posterior.covariance))
     return means, theta.var(1) * np.diag(regression.precision) - 1
 
 
@@ -49,7 +50,7 @@ def assert_within(values: np.ndarray, tolerance: float) -> None:
     assert (errors < tolerance).all() and (np.abs(values.mean(0)) < tolerance + 4 * errors).all()
 
 
-def test_the_optimum_is_the_known_one(regression: object, seeded: Seeded) -> None:
+def test_the_optimum_is_the_known_one(regression: LinearRegression, seeded: Seeded) -> None:
     """On all data: means to 2 % of a posterior std and variances to 2 % of 1/Λⱼⱼ, far from the posterior's own
     variances; draws normal and uncorrelated; and the ELBO of what was found, by the model's own densities, is log Z −
     ½(Σ log Λⱼⱼ − log |Λ|), the best there is.
@@ -63,7 +64,7 @@ def test_the_optimum_is_the_known_one(regression: object, seeded: Seeded) -> Non
     means, variances = deviations(theta.numpy(), regression)
     assert_within(means, 0.02)
     assert_within(variances, 0.02)
-    marginal = np.diag(regression.covariance) * np.diag(regression.precision) - 1
+    marginal = np.diag(regression.posterior.covariance) * np.diag(regression.precision) - 1
     assert (marginal > 0.07).all() and marginal.max() > 0.4  # 2 % would not be taken for it
 
     for r in range(2):
@@ -83,7 +84,7 @@ def test_the_optimum_is_the_known_one(regression: object, seeded: Seeded) -> Non
     assert error < 0.005 and abs(elbo.mean() - optimum) < 0.01 + 4 * error
 
 
-def test_minibatches_find_the_same_optimum(regression: object, seeded: Seeded) -> None:
+def test_minibatches_find_the_same_optimum(regression: LinearRegression, seeded: Seeded) -> None:
     """b = 5 of n = 20: means to 5 % of a posterior std, variances to 5 %, each plus 4 standard errors. Seen to catch:
     the likelihood of a batch not scaled by n/b, scaled twice, or by (n/b)²; one batch for all steps."""
     x, y = regression.stack(REPLICAS)
@@ -93,23 +94,21 @@ def test_minibatches_find_the_same_optimum(regression: object, seeded: Seeded) -
     assert_within(variances, 0.05)
 
 
-def test_each_replica_of_a_stack_finds_its_own_optimum(
-    linear_regression: Callable[..., object], seeded: Seeded
-) -> None:
+def test_each_replica_of_a_stack_finds_its_own_optimum(seeded: Seeded) -> None:
     """Three data sets in one stack, and the first of them alone: the optimum of each to 10 % (variances 15 %), one
     fit's own scatter. Seen to catch: the first replica's data or guide for all."""
-    regressions = [linear_regression(noise_std=2.0, prior_std=1.0, seed=seed) for seed in range(3)]
+    regressions = [example(noise_std=2.0, prior_std=1.0, seed=seed) for seed in range(3)]
     x, y = (torch.stack([getattr(regression, name) for regression in regressions]) for name in ("x", "y"))
     stack = FIT.fit(regressions[0].model, x, y, seeded(0)).theta.double().numpy()
     alone = FIT.fit(regressions[0].model, x[:1], y[:1], seeded(1)).theta.double().numpy()
     for regression, theta in zip([*regressions, regressions[0]], [*stack, alone[0]], strict=True):
         means, variances = deviations(theta[None], regression)
         assert np.abs(means).max() < 0.1 and np.abs(variances).max() < 0.15
-    apart = np.abs(regressions[1].mean - regressions[0].mean) / np.sqrt(np.diag(regressions[0].covariance))
-    assert apart.max() > 0.5
+    first, second = (regression.posterior for regression in regressions[:2])
+    assert (np.abs(second.mean - first.mean) / np.sqrt(np.diag(first.covariance))).max() > 0.5
 
 
-def test_its_elbo_is_pyros(regression: object, own_randomness: None) -> None:
+def test_its_elbo_is_pyros(regression: LinearRegression, own_randomness: None) -> None:
     """And the closed form's, at a guide twice too narrow, on a minibatch of 5 of 20: within 5 standard errors of 1000
     estimates. Seen to catch: the entropy left out of the KL, the KL of one replica only, the sum over particles in
     place of the mean, the likelihood not scaled by n/b."""
@@ -123,7 +122,7 @@ def test_its_elbo_is_pyros(regression: object, own_randomness: None) -> None:
             with pyro.plate("data", 20, subsample=torch.arange(5), dim=-1):
                 pyro.sample("y", dist.Normal(model.mean(theta, x), model.noise_std), obs=y)
 
-    start = torch.tensor(regression.mean).float().expand(2, -1)
+    start = torch.tensor(regression.posterior.mean).float().expand(2, -1)
     with pyro.get_param_store().scope(), pyro.validation_enabled(False), torch.no_grad():
         guide = AutoNormal(program, init_loc_fn=lambda site: start.unsqueeze(1), init_scale=0.2)
         guide(x, y)

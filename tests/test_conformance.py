@@ -1,0 +1,313 @@
+"""The conformance kit catches what it says it catches: a method that breaks one promise is told so, by that promise."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Generator, Tensor
+
+from gapbench.evaluation import conformance
+from gapbench.evaluation.conformance import EXACT, PROMISES, verdicts
+from gapbench.methods import sgld
+from gapbench.methods.base import Claim, Mixture, PosteriorDraws, Predictor, UncertaintyMethod
+from gapbench.methods.exactness import Law, LinearRegression
+from gapbench.methods.model import Model
+from gapbench.runners import cli
+
+
+@dataclass(frozen=True)
+class Prior(UncertaintyMethod):
+    """Draws of the prior, moved by the mean of y: keeps every promise. Its flawed children break one each."""
+
+    draws: int = 50
+    width: float = 1 / 3
+
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        theta = model.sample_prior(generator, (len(y), self.draws))
+        return PosteriorDraws(model, self.width * theta + y.mean(1).view(-1, 1, 1))
+
+
+@dataclass(frozen=True)
+class Constant(UncertaintyMethod):
+    """No random numbers at all, like a closed form."""
+
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        theta = torch.ones(len(y), 1, model.size, device=x.device) * y.mean(1).view(-1, 1, 1)
+        return PosteriorDraws(model, theta)
+
+
+class WithDiagnostic(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        return replace(super().fit(model, x, y, generator), diagnostics={"loss": self.loss(y)})
+
+    def loss(self, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class OneDiagnosticForAll(WithDiagnostic):
+    def loss(self, y: Tensor) -> Tensor:
+        return y.mean()
+
+
+class DiagnosticOfTheStack(WithDiagnostic):
+    def loss(self, y: Tensor) -> Tensor:
+        return y.mean().expand(len(y))
+
+
+class DrawsFirst(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        return PosteriorDraws(model, model.sample_prior(generator, (self.draws + 1, len(y))))
+
+
+class NotFinite(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        return PosteriorDraws(model, model.sample_prior(generator, (len(y), self.draws)) / 0)
+
+
+class ChainsThatDoNotDivide(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        return PosteriorDraws(model, model.sample_prior(generator, (len(y), self.draws)), chains=self.draws + 1)
+
+
+class GlobalStream(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        return PosteriorDraws(model, torch.randn(len(y), self.draws, model.size) + y.mean(1).view(-1, 1, 1))
+
+
+class GlobalSeed(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        torch.manual_seed(int(torch.randint(1000, (), generator=generator)))
+        return PosteriorDraws(model, torch.randn(len(y), self.draws, model.size) + y.mean(1).view(-1, 1, 1))
+
+
+class FixedSeed(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        return super().fit(model, x, y, torch.Generator().manual_seed(0))
+
+
+class SameNoiseForAll(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        theta = model.sample_prior(generator, (1, self.draws)).expand(len(y), -1, -1)
+        return PosteriorDraws(model, theta + y.mean(1).view(-1, 1, 1))
+
+
+@dataclass(frozen=True)
+class NoisyPredictor(Predictor):
+    model: Model
+    theta: Tensor
+    generator: Generator
+
+    def __call__(self, x: Tensor) -> Mixture:
+        noise = torch.randn(self.theta.shape, generator=self.generator)
+        return PosteriorDraws(self.model, self.theta + noise)(x)
+
+
+class NoiseAtPrediction(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        return NoisyPredictor(model, model.sample_prior(generator, (len(y), self.draws)), generator)
+
+
+class StandardisedOverTheStack(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        return super().fit(model, x, y / y.std(), generator)
+
+
+class FirstReplicasDataForAll(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        return super().fit(model, x, y[:1].expand_as(y), generator)
+
+
+@dataclass(frozen=True)
+class Standardising(Predictor):
+    inner: Predictor
+
+    def __call__(self, x: Tensor) -> Mixture:
+        made = self.inner(x - x.mean(1, keepdim=True))
+        assert isinstance(made, Mixture)
+        return made
+
+
+class StandardisedByTestPoints(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        return Standardising(super().fit(model, x, y, generator))
+
+
+class CentredInPlace(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        y -= 0.1
+        return super().fit(model, x, y, generator)
+
+
+@dataclass(frozen=True)
+class Hidden(Prior):
+    temperature: float = field(default=1.0, repr=False)
+
+
+@dataclass(frozen=True)
+class NotCompared(Prior):
+    temperature: float = field(default=1.0, compare=False)
+
+
+@dataclass(frozen=True)
+class Rounded(Prior):
+    def __repr__(self) -> str:
+        return f"Rounded(draws={self.draws}, width={self.width:.2f})"
+
+
+@dataclass(frozen=True)
+class Unchecked(Prior):
+    def __post_init__(self) -> None:
+        pass
+
+
+class FailsWithItsOwnError(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        raise RuntimeError("out of ideas")
+
+
+BROKEN = {
+    OneDiagnosticForAll: "shapes, types, finite",
+    DrawsFirst: "shapes, types, finite",
+    NotFinite: "shapes, types, finite",
+    ChainsThatDoNotDivide: "shapes, types, finite",
+    FailsWithItsOwnError: "shapes, types, finite",
+    GlobalStream: "the generator decides everything",
+    GlobalSeed: "the generator decides everything",
+    FixedSeed: "the generator decides everything",
+    SameNoiseForAll: "the generator decides everything",
+    NoiseAtPrediction: "the generator decides everything",
+    StandardisedOverTheStack: "replicas do not see each other",
+    FirstReplicasDataForAll: "replicas do not see each other",
+    DiagnosticOfTheStack: "replicas do not see each other",
+    StandardisedByTestPoints: "a prediction is pointwise in x",
+    CentredInPlace: "what is passed in is left alone",
+    Hidden: "repr tells all hyperparameters",
+    NotCompared: "repr tells all hyperparameters",
+    Rounded: "repr tells all hyperparameters",
+    Unchecked: "nonsense settings are refused",
+}
+
+
+@pytest.mark.parametrize("cls", BROKEN, ids=lambda cls: cls.__name__)
+def test_a_broken_promise_is_seen(cls: type[UncertaintyMethod]) -> None:
+    """By the promise that is broken, with a reason."""
+    found = conformance.verdict(cls(), BROKEN[cls], PROMISES[BROKEN[cls]])
+    assert found.outcome == "broken" and found.detail
+
+
+def test_every_promise_can_be_broken() -> None:
+    """None of them is there for show."""
+    assert set(BROKEN.values()) == set(PROMISES)
+
+
+@pytest.mark.parametrize("cls", [Prior, Constant], ids=lambda cls: cls.__name__)
+def test_what_keeps_all_promises_is_left_in_peace(cls: type[UncertaintyMethod]) -> None:
+    """Also a method that draws no random number, and one that claims nothing."""
+    assert {verdict.promise: verdict.outcome for verdict in verdicts(cls())} == {
+        **dict.fromkeys(PROMISES, "kept"),
+        EXACT: "no claim",
+    }
+
+
+@dataclass(frozen=True)
+class Closed(Predictor):
+    """N(mean, variance) of f at every point, in closed form."""
+
+    model: Model
+    law: Law
+    replicas: int
+
+    def __call__(self, x: Tensor) -> Mixture:
+        features = torch.from_numpy(LinearRegression.features(x))  # (R, M, P)
+        covariance = torch.from_numpy(self.law.covariance)
+        variance = torch.einsum("rmi,ij,rmj->rm", features, covariance, features)
+        mean = features @ torch.from_numpy(self.law.mean)
+        return Mixture(mean.unsqueeze(1), variance.sqrt().unsqueeze(1), torch.tensor(self.model.noise_std))
+
+
+@dataclass(frozen=True)
+class ClosedForm(UncertaintyMethod):
+    """The posterior of linear regression by its formula; claimed as it is, or with other moments than it has."""
+
+    stretch: float = 1.0
+    shift: float = 0.0
+
+    @property
+    def exactness(self) -> Claim:
+        def law(regression: LinearRegression) -> Law:
+            posterior = regression.posterior
+            return Law(posterior.mean + self.shift, posterior.covariance * self.stretch)
+
+        return Claim(self, law)
+
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        return Closed(model, LinearRegression(model, x[0], y[0]).posterior, len(y))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("method", "outcome"),
+    [
+        (ClosedForm(), "kept"),
+        (ClosedForm(stretch=1.04), "kept"),
+        (ClosedForm(stretch=1.06), "broken"),
+        (ClosedForm(stretch=0.0), "broken"),
+        (ClosedForm(shift=0.1), "broken"),
+    ],
+)
+def test_a_claim_holds_to_five_percent(method: ClosedForm, outcome: str) -> None:
+    """Of the posterior's variance and std, where nothing is left to chance; and no variance means none."""
+    assert conformance.verdict(method, EXACT, conformance.exact).outcome == outcome
+
+
+def test_an_error_without_end_is_no_small_error() -> None:
+    """nan compares with nothing. Seen to catch: max(nan, ...) < 1 taken for kept."""
+    assert conformance.verdict(ClosedForm(shift=float("nan")), EXACT, conformance.exact).outcome == "broken"
+
+
+NOISE = "normal_(0, self.noise_multiplier * self.max_grad_norm, generator=self.generator)"
+PLANTED: Mapping[str, tuple[str, str]] = {
+    "nothing": ("", ""),
+    "noise √2 too large": ("math.sqrt(2 / (self.lr * n))", "math.sqrt(4 / (self.lr * n))"),
+    "noise 10 % too large": (NOISE, NOISE.replace("(0, ", "(0, 1.1 * ")),
+    "drift doubled": ("add_weighted_sum(self._factors,", "add_weighted_sum(2 * self._factors,"),
+    "likelihood not rescaled": (
+        "add_weighted_sum(self._factors,",
+        "add_weighted_sum(self._factors / 4,",  # n/b of the problem that it is tried on
+    ),
+    "prior forgotten": ("weight_decay=1 / (n * model.prior_std**2)", "weight_decay=0"),
+    "no noise": (NOISE, "zero_()"),
+}
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_bug_in_a_copy_of_sgld_is_seen(bug: str, tmp_path: Path) -> None:
+    """From the command line, as a user has a file of his own checked: exit code 1 and the law named, by six bugs, and 0
+    by the copy as it is."""
+    source, (right, wrong) = inspect.getsource(sgld), PLANTED[bug]
+    assert source.count(right) == 1 or not right
+    (tmp_path / "mine.py").write_text(source.replace(right, wrong) if right else source)
+    result = CliRunner().invoke(cli.main, ["check", f"{tmp_path / 'mine.py'}:SGLD"], prog_name="gapbench")
+    assert result.exit_code == (0 if bug == "nothing" else 1), result.output
+    verdict = "kept  " if bug == "nothing" else "broken"
+    assert any(line.startswith(f"{verdict}    {EXACT}") for line in result.stdout.splitlines()), result.stdout
+
+
+def test_check_knows_the_rows_and_names_what_it_does_not_know() -> None:
+    """A row without a claim says so, with exit code 0; a misspelt one is answered with a near one, exit code 2."""
+
+    def check(name: str) -> tuple[int, str]:
+        result = CliRunner().invoke(cli.main, ["check", name], prog_name="gapbench")
+        return result.exit_code, result.output
+
+    code, said = check("sgld_private")
+    assert code == 0 and f"no claim  {EXACT}" in said and said.count("kept  ") == len(PROMISES)
+    code, said = check("sglt")
+    assert code == 2 and "did you mean sgld" in said
+    code, said = check("nowhere.py:SGLD")
+    assert code == 2 and "not a file" in said
