@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 
 from gapbench.methods.base import Distribution
@@ -28,19 +29,34 @@ def calibration_error(pits: Floats, weights: Floats | None = None) -> Floats:
     pits: (K,). weights: (..., K) ≥ 0, one distribution for each leading index (for a bootstrap); None: equal.
     Returns (...): 0 is perfect, 1/2 the worst. nan if there is no PIT.
     """
-    weights = np.ones(len(pits)) if weights is None else weights
-    order = np.argsort(pits)
-    steps = np.cumsum(weights[..., order], axis=-1)
-    if not len(pits):
-        return np.full(weights.shape[:-1], np.nan)
-    zero = np.zeros((*weights.shape[:-1], 1))
-    level = np.concatenate([zero, steps / steps[..., -1:]], -1)  # P(u ≤ p) between one knot and the next
-    knots = np.concatenate([[0.0], pits[order], [1.0]])
+    knots, level = _empirical(pits, weights)
 
     def integral(p: Floats) -> Floats:
         return np.asarray((p - level) * np.abs(p - level) / 2)  # d/dp of it is |p − level|
 
     return np.asarray((integral(knots[1:]) - integral(knots[:-1])).sum(-1))
+
+
+def pit_distance(pits: Floats, weights: Floats | None = None) -> Floats:
+    """max over p of |P(u ≤ p) − p|, Kolmogorov's. pits and weights as in `calibration_error`."""
+    knots, level = _empirical(pits, weights)
+    return np.asarray(np.maximum(np.abs(knots[1:] - level), np.abs(knots[:-1] - level)).max(-1))
+
+
+def pit_band(pits: int, regions: int, probability: float = 0.95) -> float:
+    """What the `pit_distance` of so many independent uniform PITs stays below in all regions with this probability, at
+    least: Kolmogorov's exact law, and Bonferroni's share of each region."""
+    return float(stats.kstwo.isf((1 - probability) / regions, pits))
+
+
+def _empirical(pits: Floats, weights: Floats | None) -> tuple[Floats, Floats]:
+    """0, the sorted PITs and 1, (K + 2,), and P(u ≤ p) between each two of them, (..., K + 1): nan if K = 0."""
+    weights = np.ones(len(pits)) if weights is None else weights
+    order = np.argsort(pits)
+    steps = np.cumsum(weights[..., order], axis=-1)
+    total = steps[..., -1:] if len(pits) else np.full((*weights.shape[:-1], 1), np.nan)
+    level = np.concatenate([np.zeros_like(total) * total, steps / total], -1)
+    return np.concatenate([[0.0], pits[order], [1.0]]), level
 
 
 def miscalibration_area(pits: Floats, weights: Floats | None = None) -> Floats:

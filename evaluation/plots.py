@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gapbench.evaluation.calibration import pit_band
 from gapbench.evaluation.tables import Result
 
 matplotlib.use("Agg")
@@ -49,7 +50,9 @@ def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png
         rows = [result for result in results if result.dataset == dataset and result.status != "failed"]
         if not rows:
             continue
-        figures = {"bands": bands(rows), "std": stds(rows), "calibration": calibration(rows)}
+        # Where PITs are independent, every replica has test points of its own: no grid to draw lines over.
+        grid = {} if rows[0].independent else {"bands": bands(rows), "std": stds(rows)}
+        figures = {**grid, "calibration": calibration(rows)}
         for name, figure in figures.items():
             if figure is not None:
                 for form in formats:
@@ -122,10 +125,11 @@ def stds(rows: Sequence[Result]) -> Figure | None:
 
 
 def calibration(rows: Sequence[Result]) -> Figure | None:
-    """P(u ≤ p) against p for pooled PITs by region: of y where the data are noisy, else of f."""
-    noisy = not np.isnan(rows[0].points["pit_y"]).all()
-    pits = "pit_y" if noisy else "pit_f"
-    rows = [result for result in rows if noisy or result.kind != "ceiling"]
+    """P(u ≤ p) against p for pooled PITs by region: of y where the data are noisy, else of f. Of f also where its PITs
+    are independent, with the band that those of exact Bayes lie in."""
+    band = rows[0].independent
+    pits = "pit_f" if band or np.isnan(rows[0].points["pit_y"]).all() else "pit_y"
+    rows = [result for result in rows if pits == "pit_y" or result.kind != "ceiling"]
     if np.isnan(rows[0].points[pits]).all():
         return None
     names = [name for name, mask in rows[0].regions.items() if mask.any()]
@@ -133,6 +137,11 @@ def calibration(rows: Sequence[Result]) -> Figure | None:
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for ax, region in zip(axes, names, strict=True):
         ax.plot([0, 1], [0, 1], color="#bbbbbb", lw=1)
+        if band:
+            width = pit_band(len(rows[0].replicas), len(names))
+            level = np.linspace(0, 1, 201)
+            low, high = np.clip(level - width, 0, 1), np.clip(level + width, 0, 1)
+            ax.fill_between(level, low, high, color="#cccccc", alpha=0.6, lw=0, zorder=0)
         for result in rows:
             colour, line = style(result.row)
             u = np.sort(result.points[pits][result.regions[region]])
@@ -151,7 +160,8 @@ def calibration(rows: Sequence[Result]) -> Figure | None:
         ax.set_aspect("equal")
         ax.set_xlabel("p")
     axes[0].set_ylabel(f"share of PITs of {pits[-1]} ≤ p")
-    figure.suptitle(f"{rows[0].dataset}: calibration of {pits[-1]}, pooled over replicas", fontsize=11)
+    what = f"{len(rows[0].replicas)} tasks; grey where exact Bayes lies" if band else "pooled over replicas"
+    figure.suptitle(f"{rows[0].dataset}: calibration of {pits[-1]}, {what}", fontsize=11)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure
 

@@ -52,6 +52,7 @@ class Score:
     better: "lower", "higher", the value to be near, or None where neither is good by itself.
     unit: "y" (brought back to the data's units), "nats" or "" (a pure number).
     over_points: how the points of a region make one number. pooled: of PITs over all replicas instead.
+    interval: whether a bootstrap over replicas says anything of it.
     """
 
     about: str
@@ -59,6 +60,7 @@ class Score:
     unit: Literal["y", "nats", ""] = ""
     over_points: Callable[[Floats], float] = mean
     pooled: Literal["pit_y", "pit_f"] | None = None
+    interval: bool = True
 
     @property
     def direction(self) -> str:
@@ -89,6 +91,12 @@ def _both(quantity: Literal["y", "f"], what: str, pits: Literal["pit_y", "pit_f"
     )
     scores["miscalibration_area"] = Score(
         "the same for centred intervals, |2u − 1|: too wide or too narrow, not biased", "lower", pooled=pits
+    )
+    scores["pit_distance"] = Score(
+        "largest |P(u ≤ p) − p| over p, pooled over replicas: where their PITs are independent, a test (Kolmogorov)",
+        "lower",
+        pooled=pits,
+        interval=False,  # that of a resample is larger than that of what it was drawn from
     )
     return {f"{name}_{quantity}": score for name, score in scores.items()}
 

@@ -17,9 +17,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from gapbench.datasets.streams import stream
-from gapbench.evaluation.calibration import calibration_error, miscalibration_area
+from gapbench.evaluation.calibration import calibration_error, miscalibration_area, pit_band, pit_distance
 from gapbench.evaluation.diagnostics import CONVERGED
-from gapbench.evaluation.scores import SCORES, Floats, replica_scores
+from gapbench.evaluation.scores import LEVELS, SCORES, Floats, replica_scores
 
 RESAMPLES = 2000
 ENOUGH = 5  # replicas below which a bootstrap over replicas is no basis for calling a difference significant
@@ -44,11 +44,23 @@ SUMMARY = (
     ("reference_log_std", "gap"),
     ("rhat", "all"),
 )
+TASKS = (  # the summary where each replica is a task with one test point a region
+    *(("pit_distance_f", region) for region in REGIONS[1:]),
+    *((f"coverage_{level}_f", region) for level in LEVELS for region in REGIONS[1:]),
+    ("crps_f", "data"),
+    ("crps_f", "gap"),
+    ("nll_y", "gap"),
+    ("rhat", "all"),
+)
 COMPARED = tuple((name, region) for name in ("nll_y", "crps_y") for region in REGIONS)  # with floor and ceiling
 EVERYTHING = tuple(
     (name, region) for region in REGIONS for name in SCORES if name not in ("gap_ratio", "gap_wider") or region == "all"
 )
-POOLED = {"calibration_error": calibration_error, "miscalibration_area": miscalibration_area}
+POOLED = {
+    "calibration_error": calibration_error,
+    "miscalibration_area": miscalibration_area,
+    "pit_distance": pit_distance,
+}
 
 Column = tuple[str, str]  # (score, region)
 
@@ -83,6 +95,11 @@ class Result:
         return ~np.isin(self.replicas, list(self.failures))
 
     @cached_property
+    def independent(self) -> bool:
+        """Whether the PITs of a region are: no replica has two points in one."""
+        return len(self.replicas) > 1 and all((mask.sum(1) <= 1).all() for mask in self.regions.values())
+
+    @cached_property
     def status(self) -> str:
         if self.kind != "method":
             return self.kind
@@ -91,8 +108,9 @@ class Result:
         rhat = self.scores.get("rhat", {}).get("all")
         if rhat is None:
             return "ranked"
-        # A failed replica says nothing about the others; an R-hat that is nan or inf is not a converged one.
-        return "ranked" if (rhat[self.sound] <= CONVERGED).all() else "not converged"
+        # A failed replica says nothing about the others; an R-hat that is nan or inf is not a converged one. One in
+        # twenty may be above by the chance of its draws.
+        return "ranked" if (rhat[self.sound] <= CONVERGED).mean() >= 0.95 else "not converged"
 
     def estimates(self, column: Column, replicas: NDArray[np.int64], counts: Floats) -> Floats:
         """The score if replica k counted counts[..., k] times, (...). replicas: the (K,) numbers to use."""
@@ -189,8 +207,10 @@ def tidy(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def summarise(results: Sequence[Result], columns: Sequence[Column] = SUMMARY) -> pd.DataFrame:
+def summarise(results: Sequence[Result], columns: Sequence[Column] | None = None) -> pd.DataFrame:
     """One line for each dataset, row and column: value, its 95 % interval (low, high), `best`, and remarks.
+
+    columns: None for the summary, SUMMARY or TASKS as the dataset asks for.
 
     The value is the mean over replicas (for pooled scores, the score of all replicas' PITs together); the interval is a
     percentile bootstrap over replicas, the same resamples for every row, so that differences between rows are paired.
@@ -200,7 +220,8 @@ def summarise(results: Sequence[Result], columns: Sequence[Column] = SUMMARY) ->
     lines = []
     for dataset in dict.fromkeys(result.dataset for result in results):
         rows = [result for result in results if result.dataset == dataset]
-        for column in columns:
+        summary = TASKS if rows[0].independent else SUMMARY
+        for column in summary if columns is None else columns:
             lines += _column(dataset, rows, column)
     return pd.DataFrame(lines)
 
@@ -215,7 +236,7 @@ def _column(dataset: str, rows: Sequence[Result], column: Column) -> list[dict[s
         value, low, high = np.nan, np.nan, np.nan
         if len(replicas):
             value = float(result.estimates(column, replicas, np.ones(len(replicas))))
-        if len(replicas) > 1:
+        if len(replicas) > 1 and SCORES[name].interval:
             with np.errstate(invalid="ignore"):  # between two infinite resamples lies nan
                 low, high = np.nanpercentile(result.resampled(column, replicas), [2.5, 97.5])
         others = [other for other in ranked if other is not result]
@@ -247,7 +268,7 @@ def _better(this: Result, other: Result, column: Column) -> bool:
     """Whether `this` is significantly better than `other` on the replicas that both have."""
     better = SCORES[column[0]].better
     replicas = np.intersect1d(this.valid(column), other.valid(column))
-    if better is None or len(replicas) < ENOUGH:
+    if better is None or not SCORES[column[0]].interval or len(replicas) < ENOUGH:
         return False
 
     def loss(result: Result) -> Floats:
@@ -409,4 +430,30 @@ def remarks(frame: pd.DataFrame) -> list[str]:
         for (dataset, row), part in frame[frame[kind]].groupby(["dataset", "row"], sort=False):
             where = ", ".join(f"{line.score} · {line.region}" for line in part.itertuples())
             found.append(f"{dataset}: " + sentence.format(row=row, where=where))
+    return found
+
+
+def departures(results: Sequence[Result]) -> list[str]:
+    """Where PITs are independent: which rows depart from uniform further than exact Bayes would by chance."""
+    found = []
+    for dataset in dict.fromkeys(result.dataset for result in results if result.independent):
+        within, outside = [], []
+        for result in results:
+            columns = [("pit_distance_f", region) for region in result.regions]
+            replicas = [result.valid(column) for column in columns]
+            if result.dataset != dataset or not all(map(len, replicas)):
+                continue
+            band = pit_band(min(map(len, replicas)), len(columns))
+            beyond = [
+                f"{region} {number(distance)}"
+                for (name, region), chosen in zip(columns, replicas, strict=True)
+                if (distance := float(result.estimates((name, region), chosen, np.ones(len(chosen))))) > band
+            ]
+            outside += [f"{result.row} ({', '.join(beyond)})"] if beyond else []
+            within += [] if beyond else [result.row]
+        if within or outside:
+            found.append(
+                f"{dataset}: the PITs of f under exact Bayes are within {number(band)} of uniform in all regions, with "
+                f"probability 95 %. Within: {', '.join(within) or 'none'}. Beyond: {', '.join(outside) or 'none'}."
+            )
     return found

@@ -32,8 +32,6 @@ from gapbench.methods.model import Model
 from gapbench.runners.memory import keep_freed_memory
 from gapbench.runners.store import FORMAT, Damaged, Record, Store, StoreError, canonical, first_line, key_of
 
-BLOCK = 10  # replicas that are trained as one stack: --replicas 20 reuses the cells of --replicas 10
-
 Kind = Literal["method", "reference", "floor", "ceiling"]
 KINDS: dict[type, Kind] = {ReferencePosterior: "reference", PriorPredictive: "floor", Truth: "ceiling"}
 
@@ -127,13 +125,15 @@ def cells(
     methods: Mapping[str, UncertaintyMethod | Control],
     replicas: int,
     seed: int,
+    block: int = 10,
 ) -> list[Cell]:
-    """All cells, in blocks; the last block of each row is smaller if `replicas` is not a multiple of it."""
+    """All cells. block: replicas that are trained as one stack (so --replicas 20 reuses the cells of --replicas 10);
+    the last one of each row is smaller if `replicas` is not a multiple of it."""
     return [
-        Cell(name, dataset, model, row, method, first, min(first + BLOCK, replicas), seed)
+        Cell(name, dataset, model, row, method, first, min(first + block, replicas), seed)
         for name, dataset in datasets.items()
         for row, method in methods.items()
-        for first in range(0, replicas, BLOCK)
+        for first in range(0, replicas, block)
     ]
 
 

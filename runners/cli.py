@@ -191,6 +191,7 @@ def run(
         {name: rows[name] for name in names},
         replicas or chosen.replicas,
         seed,
+        chosen.block,
     )
     try:
         outcomes = run_cells(todo, store, device, jobs or _cores(), console, verbose - quiet, sources)
@@ -274,16 +275,16 @@ def check(method: str) -> None:
 @click.option("--by", type=click.Choice(["region"]), help="Every score in every region, not the summary alone.")
 def table(folder: Path, form: str, by: str | None) -> None:
     """The table of a results folder."""
-    from gapbench.evaluation.tables import EVERYTHING, SUMMARY, markdown, summarise
+    from gapbench.evaluation.tables import EVERYTHING, markdown, summarise
 
     found = _survey(folder)
     rows = found.results
-    columns = SUMMARY if by is None else EVERYTHING
-    if form == "text" and by is None:
+    columns = None if by is None else EVERYTHING
+    if form == "text" and columns is None:
         _print_table(rows)
     elif form == "text":
-        for region in dict.fromkeys(region for _, region in columns):
-            _print_table(rows, [column for column in columns if column[1] == region])
+        for region in dict.fromkeys(region for _, region in EVERYTHING):
+            _print_table(rows, [column for column in EVERYTHING if column[1] == region])
     elif form == "markdown":
         click.echo(markdown(summarise(rows, columns)))
     else:
@@ -496,10 +497,10 @@ def _console(stderr: bool = False) -> Console:
 
 
 def _print_table(rows: list[Result], columns: Any = None) -> None:
-    from gapbench.evaluation.tables import COMPARED, SUMMARY, provenance, remarks, run_table, summarise, text
+    from gapbench.evaluation.tables import COMPARED, departures, provenance, remarks, run_table, summarise, text
 
     console = _console()
-    frame = summarise(rows, columns or SUMMARY)
+    frame = summarise(rows, columns)
     for table in text(frame):
         _print_whole(console, table)
     console.print(
@@ -510,7 +511,7 @@ def _print_table(rows: list[Result], columns: Any = None) -> None:
     )
     if columns is None:
         _print_whole(console, run_table(rows))
-        for sentence in (*remarks(summarise(rows, COMPARED)), *provenance(rows)):
+        for sentence in (*departures(rows), *remarks(summarise(rows, COMPARED)), *provenance(rows)):
             console.print(sentence, markup=False, highlight=False)
 
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from gapbench.evaluation.plots import plot
-from gapbench.evaluation.tables import COMPARED, markdown, provenance, remarks, run_table, summarise
+from gapbench.evaluation.tables import COMPARED, departures, markdown, provenance, remarks, run_table, summarise
 from gapbench.runners.store import Store, canonical, results, sha256
 
 PART = re.compile(r"<!-- results: (?P<suite>\w+) (?P<hash>\w*) -->\n.*?<!-- end -->", re.DOTALL)
@@ -25,11 +25,12 @@ def refresh(readme: Path) -> list[Path]:
         figures = plot(rows, folder / "figures")
         written.extend(figures)
         images = [f"![{path.stem}]({path.relative_to(readme.parent).as_posix()})" for path in figures]
+        sentences = (*departures(rows), *remarks(summarise(rows, COMPARED)), *provenance(rows))
         pieces = [
             f"<!-- results: {match['suite']} {records_hash(folder)} -->",
             markdown(summarise(rows)),
             run_table(rows, markdown=True),
-            "\n".join(f"* {sentence}" for sentence in (*remarks(summarise(rows, COMPARED)), *provenance(rows))),
+            "\n".join(f"* {sentence}" for sentence in sentences),
             "\n".join(images),
             "<!-- end -->",
         ]

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 
 from gapbench.datasets.base import Dataset
 from gapbench.datasets.gapped_sine import GappedSine
+from gapbench.datasets.prior_draws import PriorDraws
 from gapbench.evaluation.conformance import cut
 from gapbench.evaluation.controls import Control, PriorPredictive, Truth
 from gapbench.evaluation.reference import ReferencePosterior
 from gapbench.methods.base import UncertaintyMethod
+from gapbench.methods.hmc import HMC
 from gapbench.methods.minibatches import OpacusLoader, Poisson
 from gapbench.methods.model import MLP, Model
 from gapbench.methods.registry import methods
@@ -24,7 +26,7 @@ ON_REQUEST = ("hmc",)  # takes an hour; the reference row has its result from lo
 @dataclass(frozen=True)
 class Suite:
     """Rows to compare on the same data, network, prior and noise. on_request: run only if they are named.
-    replicas: unless --replicas says otherwise."""
+    replicas: unless --replicas says otherwise. block: how many of them are trained as one stack."""
 
     about: str
     model: Model
@@ -32,10 +34,11 @@ class Suite:
     methods: Mapping[str, UncertaintyMethod]
     replicas: int = 10
     on_request: Mapping[str, UncertaintyMethod] = field(default_factory=dict)
+    block: int = 10
 
 
 def suites() -> dict[str, Suite]:
-    return {"default": _default(), "quick": _quick(), "notebook_sgld": _notebook_sgld()}
+    return {"default": _default(), "quick": _quick(), "prior": _prior(), "notebook_sgld": _notebook_sgld()}
 
 
 def _default() -> Suite:
@@ -76,6 +79,22 @@ def _quick() -> Suite:
 def shrunk(method: UncertaintyMethod) -> UncertaintyMethod:
     """The same method with budgets of seconds."""
     return cut(method, {"steps": 200, "burn_in": 100, "draws": 20, "thin": 5, "members": 2, "max_steps": 20})
+
+
+def _prior() -> Suite:
+    """The default suite's methods on tasks drawn from the prior of a smaller network, on which exact Bayes is
+    calibrated everywhere. HMC, which samples it, is the proof; it has more draws than the others, to judge its chains
+    by."""
+    default, tasks = _default(), PriorDraws()
+    return Suite(
+        "200 tasks drawn from the prior of a 1-20-20-1, n = 40: on these, exact Bayes is calibrated in the gap too",
+        tasks.model,
+        {"prior_draws": tasks},
+        default.methods,
+        replicas=200,
+        on_request={"hmc": HMC(burn_in=100, draws=200, thin=1, chains=4)},
+        block=100,
+    )
 
 
 def _notebook_sgld() -> Suite:

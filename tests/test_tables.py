@@ -335,7 +335,7 @@ def test_the_ceiling_is_scored_on_observations_only() -> None:
     truth = make("truth", np.ones(6), kind="ceiling", crps_f=np.zeros(6), pit_y=np.full(6, 0.3), pit_f=np.full(6, 0.3))
     frame = summarise([truth], EVERYTHING)
     shown = set(frame["score"][~frame["value"].isna()])
-    assert shown == {"crps_y", "calibration_error_y", "miscalibration_area_y"}
+    assert shown == {"crps_y", "calibration_error_y", "miscalibration_area_y", "pit_distance_y"}
 
 
 # --- Blocks and failures ----------------------------------------------------------------------------------------------
