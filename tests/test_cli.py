@@ -373,8 +373,8 @@ def test_what_nobody_thought_of_is_one_line_too(gapbench: Gapbench, monkeypatch:
     monkeypatch.setattr("gapbench.runners.readme.refresh", fail)
     monkeypatch.setattr("gapbench.runners.doctor.examine", fail)
     Path("README.md").write_text("")
-    of_folder = {"table", "plot", "export"}
-    commands = [[name, "out"] if name in of_folder else [name] for name in cli.main.commands if name != "reference"]
+    arguments = {"table": ["out"], "plot": ["out"], "export": ["out"], "check": ["sgld"]}
+    commands = [[name, *arguments.get(name, [])] for name in cli.main.commands if name != "reference"]
     commands += [["reference", name, "sine"] for name in cli.reference.commands]
     for command in commands:
         result = gapbench(*command)
