@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gapbench.evaluation.calibration import pit_band
-from gapbench.evaluation.tables import Result
+from gapbench.evaluation.tables import Result, summarise
 
 matplotlib.use("Agg")
 
@@ -20,6 +20,7 @@ matplotlib.use("Agg")
 COLOURS = {
     "sgld": "#0072B2",
     "sgld_private": "#D55E00",
+    "hmc": "#8C564B",
     "mc_dropout": "#009E73",
     "svi": "#CC79A7",
     "notebook": "#D55E00",
@@ -50,9 +51,12 @@ def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png
         rows = [result for result in results if result.dataset == dataset and result.status != "failed"]
         if not rows:
             continue
-        # Where PITs are independent, every replica has test points of its own: no grid to draw lines over.
-        grid = {} if rows[0].independent else {"bands": bands(rows), "std": stds(rows)}
-        figures = {**grid, "calibration": calibration(rows)}
+        if any("@" in result.row for result in rows):
+            figures = {"cost": cost(rows)}
+        elif rows[0].independent:  # every replica has test points of its own: no grid to draw lines over
+            figures = {"calibration": calibration(rows)}
+        else:
+            figures = {"bands": bands(rows), "std": stds(rows), "calibration": calibration(rows)}
         for name, figure in figures.items():
             if figure is not None:
                 for form in formats:
@@ -163,6 +167,39 @@ def calibration(rows: Sequence[Result]) -> Figure | None:
     what = f"{len(rows[0].replicas)} tasks; grey where exact Bayes lies" if band else "pooled over replicas"
     figure.suptitle(f"{rows[0].dataset}: calibration of {pits[-1]}, {what}", fontsize=11)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    return figure
+
+
+def cost(rows: Sequence[Result]) -> Figure | None:
+    """Distance to the reference posterior against gradient evaluations, in the data and in the gap: rows `name@budget`
+    are a line `name`, with the intervals of the table."""
+    regions = ("data", "gap")
+    frame = summarise(rows, [(f"reference_w1{part}", region) for part in ("", "_floor") for region in regions])
+    costs = {
+        result.row: float(result.diagnostics["gradient evaluations"][result.sound].mean())
+        for result in rows
+        if "gradient evaluations" in result.diagnostics and len(result.valid(("reference_w1", "gap")))
+    }
+    if not costs:
+        return None
+    frame["cost"], frame["name"] = frame["row"].map(costs), frame["row"].str.partition("@")[0]
+    drawn = frame[frame["cost"].notna()].sort_values("cost")
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, region in zip(axes, regions, strict=True):
+        here = drawn[drawn["region"] == region]
+        for name, found in here[here["score"] == "reference_w1"].groupby("name"):
+            colour, line = style(str(name))
+            ax.plot(found["cost"], found["value"], marker="o", ls=line, color=colour, lw=1.8, ms=5, label=name)
+            ax.fill_between(found["cost"], found["low"], found["high"], color=colour, alpha=0.15, lw=0)
+        floor = here["value"][here["score"] == "reference_w1_floor"].mean()
+        ax.axhline(floor, color="#555555", lw=1, ls=":")
+        ax.text(0.02, floor, "the reference's own error", transform=ax.get_yaxis_transform(), fontsize=8, va="bottom")
+        ax.set(xscale="log", yscale="log", title=region, xlabel="gradients of one point, for a replica")
+    axes[0].set_ylabel("distance to the posterior (W1, in its stds)")
+    figure.suptitle(f"{rows[0].dataset}: what compute buys, mean over {len(rows[0].replicas)} replicas", fontsize=11)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure
 
 

@@ -5,6 +5,9 @@
 
 are one step when  ε = η/n,  σC = b √(2/(ηn)),  λ = 1/(n·prior_std²)  and no clip is active.
 
+During burn-in the likelihood is tempered, U(θ) = −log p(θ) − (1/T) Σₙ log p(yₙ | xₙ, θ), with T falling to 1 and steps
+εT, as large as the flatter U allows: the same data step, and T times the prior's and √T times the noise.
+
 https://www.stats.ox.ac.uk/~teh/research/compstats/WelTeh2011a.pdf, https://arxiv.org/abs/1607.00133
 Caveat: the noise fixes σC alone, so a small σ means no clipping and the true posterior (as the step goes to 0 and
 the chain gets there); a large σ means privacy, clipping and a biased sampler.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,32 +40,42 @@ class SGLD(UncertaintyMethod):
     """Langevin chains whose noise, scaling and privacy accounting are Opacus's.
 
     lr: η; the Langevin step is ε = η/n. batch: b. noise_multiplier: σ, and with it C = b√2 / (σ√(ηn)).
+    temperature: T at the start; it is halved in equal parts of burn_in, the last of them at 1. 1: no tempering.
     allow_clipping: False fails a replica in which a clip was ever active, since it sampled something else.
     burn_in, thin: in steps. draws: kept from each chain. delta: the δ at which ε(δ) is reported.
     """
 
-    lr: float = 2e-4
+    lr: float = 4e-4
     batch: int = 32
     noise_multiplier: float = 1e-3
+    temperature: float = 1024.0
     allow_clipping: bool = False
     burn_in: int = 10_000
-    draws: int = 50
-    thin: int = 200
-    chains: int = 4
+    draws: int = 10
+    thin: int = 400
+    chains: int = 20
     delta: float = 1e-5
     sampling: Minibatches = field(default_factory=FixedSize)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.noise_multiplier > 0 and 0 < self.delta < 1):
+        if not (self.noise_multiplier > 0 and 1 <= self.temperature < math.inf and 0 < self.delta < 1):
             raise ValueError(
-                f"SGLD: noise_multiplier = {self.noise_multiplier}, delta = {self.delta}: "
-                "expected noise_multiplier > 0 and delta between 0 and 1"
+                f"SGLD: noise_multiplier = {self.noise_multiplier}, temperature = {self.temperature}, "
+                f"delta = {self.delta}: expected noise_multiplier > 0, temperature ≥ 1 and delta between 0 and 1"
             )
 
     @property
     def steps(self) -> int:
         return self.burn_in + self.draws * self.thin
+
+    def tempering(self, step: int) -> float:
+        """T at this step, counted from 1."""
+        if step > self.burn_in:
+            return 1.0
+        halvings = math.ceil(math.log2(self.temperature))
+        past = (step - 1) * (halvings + 1) // self.burn_in  # of them
+        return max(1.0, math.ldexp(self.temperature, -past))
 
     def max_grad_norm(self, n: int) -> float:
         """C, from the equivalence."""
@@ -76,7 +90,11 @@ class SGLD(UncertaintyMethod):
         """ε(δ) of releasing every iterate of every chain of one replica, for adding or removing one point."""
         if not isinstance(self.sampling, Poisson | OpacusLoader):
             return math.inf  # the accountants' amplification by subsampling is that of Poisson sampling
-        history = [(self.noise_multiplier, self.sampling.rate(self.batch, n), self.steps * self.chains)]
+        steps = Counter(self.tempering(step) for step in range(1, self.steps + 1))
+        history = [
+            (self.noise_multiplier * math.sqrt(t), self.sampling.rate(self.batch, n), number * self.chains)
+            for t, number in steps.items()
+        ]
         bound, accountant = RDPAccountant(), PRVAccountant()
         bound.history, accountant.history = history, history
         with warnings.catch_warnings():
@@ -89,7 +107,7 @@ class SGLD(UncertaintyMethod):
         """The law that its chains keep at a step so large (ελ/2 up to 0.4) that it is far from the posterior."""
         if self.allow_clipping:
             return None
-        quick = replace(self, lr=3.0, batch=5, burn_in=200, draws=600, thin=5, chains=1)
+        quick = replace(self, lr=3.0, batch=5, temperature=4.0, burn_in=200, draws=600, thin=5, chains=1)
         return Claim(quick, quick.stationary_law)
 
     def stationary_law(self, regression: LinearRegression) -> Law:
@@ -128,8 +146,9 @@ class SGLD(UncertaintyMethod):
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
         replicas, n = y.shape
         theta = model.init(generator, (replicas, self.chains)).requires_grad_()  # (R, chains, P)
+        weight_decay = 1 / (n * model.prior_std**2)
         optimizer = StackedDPOptimizer(
-            torch.optim.SGD([theta], lr=self.lr, weight_decay=1 / (n * model.prior_std**2), fused=True),
+            torch.optim.SGD([theta], lr=self.lr, weight_decay=weight_decay, fused=True),
             noise_multiplier=self.noise_multiplier,
             max_grad_norm=self.max_grad_norm(n),
             expected_batch_size=self.sampling.divisor(self.batch, n),
@@ -138,6 +157,7 @@ class SGLD(UncertaintyMethod):
         kept = theta.new_empty(replicas, self.chains, self.draws, theta.shape[-1])
         batches = self.sampling.draw((replicas, self.chains), self.batch, n, generator)
         for step in range(1, self.steps + 1):
+            optimizer.heat(self.noise_multiplier, weight_decay, self.tempering(step))
             batch = next(batches)
             gradients = model.per_sample_gradients(theta.detach(), take(x, batch.index), take(y, batch.index))
             optimizer.descend(gradients, batch.present)
@@ -179,6 +199,11 @@ class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
     def clipped_fraction(self) -> Tensor:
         """(R, chains): of all per-sample gradients so far, those longer than C."""
         return self._clipped / self.seen.clamp(min=1)
+
+    def heat(self, noise_multiplier: float, weight_decay: float, temperature: float) -> None:
+        """Give the next steps √T times this noise and T times this weight decay."""
+        self.noise_multiplier = noise_multiplier * math.sqrt(temperature)
+        self.param_groups[0]["weight_decay"] = weight_decay * temperature
 
     def descend(self, gradients: PerSampleGradients, present: Tensor | None) -> None:
         """One step. present: (R, chains, B), 0 for padding; None if there is none."""

@@ -38,7 +38,8 @@ class Suite:
 
 
 def suites() -> dict[str, Suite]:
-    return {"default": _default(), "quick": _quick(), "prior": _prior(), "notebook_sgld": _notebook_sgld()}
+    made = (_default, _quick, _prior, _budgets, _notebook_sgld)
+    return {one.__name__.removeprefix("_"): one() for one in made}
 
 
 def _default() -> Suite:
@@ -47,10 +48,12 @@ def _default() -> Suite:
         lr=0.01,
         batch=8,
         noise_multiplier=1.0,
+        temperature=1.0,
         allow_clipping=True,
         burn_in=800,
         draws=50,
         thin=16,
+        chains=4,
         sampling=Poisson(),
     )
     rows = {name: cls() for name, cls in methods().items()}
@@ -97,12 +100,36 @@ def _prior() -> Suite:
     )
 
 
+def _budgets() -> Suite:
+    """Rows name@steps of each chain: SGLD at three step sizes, private SGLD and HMC, each at growing budgets, with 200
+    draws whatever the budget."""
+    default = _default()
+    sgld, private = default.methods["sgld"], default.methods["sgld_private"]
+    assert isinstance(sgld, SGLD) and isinstance(private, SGLD)
+    rows: dict[str, UncertaintyMethod] = {}
+    for lr in (1e-4, 4e-4, 8e-4):
+        for steps in (875, 3500, 14_000, 56_000):
+            rows[f"sgld_lr{lr:g}@{steps}"] = replace(sgld, lr=lr, burn_in=steps * 5 // 7, thin=steps // 35)
+    for steps in (400, 1600, 6400):
+        rows[f"sgld_private@{steps}"] = replace(private, burn_in=steps // 2, thin=steps // 100)
+    for steps in (30, 60, 120):
+        rows[f"hmc@{steps}"] = HMC(burn_in=steps - 25, draws=25, thin=1)
+    return Suite(
+        "what compute buys and privacy costs: distance to the posterior at growing budgets, drawn by `gapbench plot`",
+        default.model,
+        {"gapped_sine_noisy": default.datasets["gapped_sine_noisy"]},
+        rows,
+        replicas=5,
+    )
+
+
 def _notebook_sgld() -> Suite:
     """The notebook's run (100 epochs of 63 steps, one model kept after each) and what it would be done right."""
     as_it_was = SGLD(
         lr=0.01,
         batch=16,
         noise_multiplier=1.0,
+        temperature=1.0,
         allow_clipping=True,
         burn_in=0,
         draws=100,

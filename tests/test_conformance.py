@@ -280,7 +280,7 @@ PLANTED: Mapping[str, tuple[str, str]] = {
         "add_weighted_sum(self._factors,",
         "add_weighted_sum(self._factors / 4,",  # n/b of the problem that it is tried on
     ),
-    "prior forgotten": ("weight_decay=1 / (n * model.prior_std**2)", "weight_decay=0"),
+    "prior forgotten": ("weight_decay = 1 / (n * model.prior_std**2)", "weight_decay = 0.0"),
     "no noise": (NOISE, "zero_()"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from gapbench.evaluation.plots import COLOURS, LINES, SPARE, bands, calibration, plot, stds, style
+from gapbench.evaluation.plots import COLOURS, LINES, SPARE, bands, calibration, cost, plot, stds, style
 from gapbench.evaluation.tables import Result
 
 Floats = NDArray[np.float64]
@@ -159,6 +160,35 @@ def colours(figure: Figure | None) -> dict[str, set[str]]:
             name = name if not name.startswith("_") else ax.get_title()
             found.setdefault(name, set()).add(to_hex(line.get_color()).lower())
     return found
+
+
+def at_budgets(row: str, spent: Mapping[int, float]) -> list[Result]:
+    """Rows row@budget whose distance to the reference is the given one in the data, and double in the gap; not in the
+    edge."""
+    rows = []
+    for budget, distance in spent.items():
+        one = make(f"{row}@{budget}", reference_w1=distance, reference_w1_floor=0.1)
+        one.points["reference_w1"][:, REGIONS["gap"]] *= 2
+        rows.append(replace(one, diagnostics={"gradient evaluations": np.full(4, 100.0 * budget)}))
+    return rows
+
+
+def test_budgets_are_drawn_as_a_line_a_name(tmp_path: Path) -> None:
+    """One figure in place of the others; a line's points are its rows' costs and distances, sorted by cost; what has no
+    cost or no reference is not drawn. Seen to catch: rows in the order of their names ("10" before "9"), a line a row,
+    the data's distances in the gap's panel."""
+    fast, slow = {9: 0.5, 10: 0.4, 100: 0.2}, {1000: 0.3}
+    rows = [*at_budgets("fast", fast), *at_budgets("slow", slow), make("prior", kind="floor", reference_w1=9.0)]
+    rows.append(replace(make("blind@5"), diagnostics={"gradient evaluations": np.ones(4)}))
+    assert [path.name for path in plot(rows, tmp_path)] == ["sine_cost.png"]
+    figure = cost(rows[::-1])
+    assert figure is not None
+    for ax, factor in zip(figure.axes, (1, 2), strict=True):
+        drawn = {str(line.get_label()): line.get_xydata() for line in ax.get_lines() if line.get_marker() == "o"}
+        assert set(drawn) == {"fast", "slow"}
+        np.testing.assert_allclose(drawn["fast"], [[100 * k, factor * v] for k, v in fast.items()])
+        np.testing.assert_allclose(drawn["slow"], [[100_000, 0.3 * factor]])
+    assert cost([make("blind@5")]) is None
 
 
 def test_a_row_has_one_colour_everywhere() -> None:

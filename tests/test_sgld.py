@@ -192,7 +192,7 @@ def test_every_step_is_stock_opacus_step(
 def notebook(**changes: object) -> SGLD:
     """100 epochs of 63 batches, one model kept after each."""
     settings = {"lr": 0.01, "batch": 16, "noise_multiplier": 1.0, "sampling": OpacusLoader()}
-    return SGLD(**{**settings, "burn_in": 0, "draws": 100, "thin": 63, "chains": 1, **changes})
+    return SGLD(**{**settings, "temperature": 1.0, "burn_in": 0, "draws": 100, "thin": 63, "chains": 1, **changes})
 
 
 def test_the_notebooks_accounting() -> None:
@@ -229,6 +229,17 @@ def test_epsilon_is_what_the_accountant_says_step_by_step() -> None:
 def test_epsilon_composes_over_chains() -> None:
     """Four chains look at the same data. Seen to catch: chains not counted."""
     assert notebook(chains=4).epsilon(1000) == pytest.approx(19, abs=0.5)
+
+
+def test_hotter_steps_spend_less() -> None:
+    """At temperature T the noise is √T times larger, and the accountant is told so. Seen to catch: σ for σ√T, T for √T,
+    a stage left out."""
+    accountant, method = PRVAccountant(), notebook(temperature=4.0, burn_in=3000, draws=50, sampling=Poisson())
+    for t, steps in ((4, 1000), (2, 1000), (1, 1000 + 50 * 63)):
+        for _ in range(steps):
+            accountant.step(noise_multiplier=math.sqrt(t), sample_rate=16 / 1000)
+    assert method.epsilon(1000) == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-6)
+    assert method.epsilon(1000) < 0.95 * replace(method, temperature=1.0).epsilon(1000)
 
 
 def test_no_guarantee_is_infinite() -> None:
@@ -274,7 +285,7 @@ def test_the_stationary_law_is_exact(seeded: Seeded, sampling: Minibatches, batc
     """
     regression, replicas = example(), 128
     n = len(regression.y)
-    method = SGLD(lr=3.0, batch=batch, burn_in=200, draws=600, thin=5, chains=1, sampling=sampling)
+    method = SGLD(lr=3.0, batch=batch, temperature=1.0, burn_in=200, draws=600, thin=5, chains=1, sampling=sampling)
     x, y = regression.stack(replicas)
     predictor = method.fit(regression.model, x, y, seeded(0))
     assert not predictor.failures
@@ -383,6 +394,39 @@ def test_a_step_is_gradient_descent_on_the_potential_plus_its_noise(seeded: Seed
     assert predictor.diagnostics["clipped fraction"].tolist() == [0, 0]
 
 
+def test_a_tempered_step_is_langevins_at_its_temperature(seeded: Seeded) -> None:
+    """T = 4, 2, 1 in equal parts of burn-in, and 1 after it: θ ← θ − εT ∇U_T(θ) + √(2εT) ξ with U_T the prior's
+    potential and 1/T of the likelihood's. Seen to catch: a temperature that never falls, the noise or the prior left at
+    T = 1, √T for T, the likelihood's step grown by T too."""
+    model = MLP(hidden=(6,), activation="tanh", prior_std=0.8, noise_std=0.5)
+    x, y = sine(seeded(0), 2, 10)
+    method = SGLD(lr=0.05, batch=10, temperature=4.0, burn_in=6, draws=2, thin=1, chains=2)
+    theta = model.init(seeded(1), (2, 2))
+    for t, noise in zip([4, 4, 2, 2, 1, 1, 1, 1], langevin_noise(method, 10, model, 2, 8, seeded(1)), strict=True):
+        theta.requires_grad_()
+        likelihood = Normal(model.mean(theta, x.unsqueeze(1)), 0.5).log_prob(y.unsqueeze(1)).sum()
+        (gradient,) = torch.autograd.grad(-likelihood / t - Normal(0.0, 0.8).log_prob(theta).sum(), theta)
+        theta = (theta - 0.005 * t * gradient - math.sqrt(2 * 0.005 * t) * noise).detach()
+    last = method.fit(model, x, y, seeded(1)).theta.unflatten(1, (2, 2))[:, :, -1]
+    torch.testing.assert_close(last, theta, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "burn_in", "expected"),
+    [
+        (1.0, 4, [1, 1, 1, 1, 1]),
+        (8.0, 8, [8, 8, 4, 4, 2, 2, 1, 1, 1, 1]),
+        (3.0, 6, [3, 3, 1.5, 1.5, 1, 1, 1]),
+        (8.0, 0, [1, 1]),
+        (8.0, 2, [8, 2, 1]),
+    ],
+)
+def test_temperatures_are_halved_until_one(temperature: float, burn_in: int, expected: list[float]) -> None:
+    """No draw is of another temperature than 1. Seen to catch: T below 1, a burn-in of 0 that divides by it."""
+    method = SGLD(temperature=temperature, burn_in=burn_in)
+    assert [method.tempering(step) for step in range(1, len(expected) + 1)] == expected
+
+
 def test_without_clipping_and_its_noise_it_is_sgd(seeded: Seeded) -> None:
     """torch.optim.SGD with weight decay on the batches' mean loss, each replica and chain by itself; the noise is
     replayed, as a gradient of its own. Seen to catch: division by n in place of b, momentum, every chain on the first
@@ -428,7 +472,7 @@ def test_draws_are_the_iterates_they_say(seeded: Seeded) -> None:
     model = MLP(hidden=(5,))
     x, y = sine(seeded(0), 2, 12)
     every = SGLD(batch=6, burn_in=0, draws=13, thin=1, chains=2)
-    some = replace(every, burn_in=4, draws=3, thin=3)
+    some = replace(every, temperature=1.0, burn_in=4, draws=3, thin=3)
     assert some.steps == every.steps == 13
     path = every.fit(model, x, y, seeded(1)).theta.unflatten(1, (2, 13))
     kept = some.fit(model, x, y, seeded(1))
@@ -440,7 +484,14 @@ def test_diagnostics(seeded: Seeded) -> None:
     """Epsilon, temperatures and cost are those of the method at this n. Seen to catch: the temperatures swapped."""
     x, y = sine(seeded(0), 2, 13)
     method = SGLD(
-        batch=5, noise_multiplier=2.0, allow_clipping=True, burn_in=3, draws=2, thin=4, sampling=OpacusLoader()
+        batch=5,
+        noise_multiplier=2.0,
+        allow_clipping=True,
+        burn_in=3,
+        draws=2,
+        thin=4,
+        chains=4,
+        sampling=OpacusLoader(),
     )
     diagnostics = method.fit(MLP(), x, y, seeded(1)).diagnostics
     likelihood, prior = method.temperatures(13)
@@ -474,7 +525,10 @@ def test_a_run_of_empty_batches_clips_nothing(seeded: Seeded) -> None:
     assert not predictor.failures and (predictor.diagnostics["gradient evaluations"] == 0).any()
 
 
-@pytest.mark.parametrize("field", [{"noise_multiplier": 0.0}, {"delta": 1.0}, {"delta": 0.0}])
+@pytest.mark.parametrize(
+    "field",
+    [{"noise_multiplier": 0.0}, {"delta": 1.0}, {"delta": 0.0}, {"temperature": 0.5}, {"temperature": math.inf}],
+)
 def test_settings_of_its_own_are_checked(field: dict[str, float]) -> None:
     """Seen to catch: ≥ for >, no upper end of delta."""
     with pytest.raises(ValueError, match="{} = {}".format(*next(iter(field.items())))):
