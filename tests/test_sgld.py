@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, product
 
 import numpy as np
 import pytest
@@ -268,6 +268,31 @@ def test_on_all_data_the_law_is_that_of_unadjusted_langevin() -> None:
         np.testing.assert_allclose(law.covariance, langevin, rtol=1e-7, atol=1e-9)
     near = SGLD(lr=1e-6, batch=5).stationary_law(regression).covariance
     np.testing.assert_allclose(near, regression.posterior.covariance, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("sampling", [FixedSize(), Poisson(), OpacusLoader()], ids=repr)
+def test_the_law_is_kept_by_a_step_over_every_batch(sampling: Minibatches) -> None:
+    """Mean and covariance after one step from the law itself, summed over all batches that there are with their
+    probabilities, are the law's. Seen to catch: n/(n − 1) left out, Poisson's for batches of a fixed size, the divisor
+    b for OpacusLoader's."""
+    regression = example(n=6)
+    design, targets, noise = regression.design, regression.targets, regression.model.noise_std
+    method = SGLD(lr=0.9, batch=4, sampling=sampling)  # ε = 0.15
+    law, step, rate, divisor = method.stationary_law(regression), 0.15, sampling.rate(4, 6), sampling.divisor(4, 6)
+    mean, covariance, total = np.zeros(3), 2 * step * (4 / divisor) ** 2 * np.eye(3), 0.0
+    for chosen in product([0, 1], repeat=6):
+        size = sum(chosen)
+        fixed = (size == 4) / math.comb(6, 4)
+        probability = fixed if isinstance(sampling, FixedSize) else rate**size * (1 - rate) ** (6 - size)
+        weights = np.array(chosen) * 6 / divisor / noise**2
+        drift = np.eye(3) / regression.model.prior_std**2 + design.T @ (weights[:, None] * design)
+        kept = np.eye(3) - step * drift
+        after = kept @ law.mean + step * design.T @ (weights * targets)
+        total, mean = total + probability, mean + probability * after
+        covariance += probability * (kept @ law.covariance @ kept.T + np.outer(after - law.mean, after - law.mean))
+    assert total == pytest.approx(1)
+    np.testing.assert_allclose(mean, law.mean, rtol=1e-9)
+    np.testing.assert_allclose(covariance, law.covariance, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(
