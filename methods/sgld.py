@@ -46,13 +46,13 @@ class SGLD(UncertaintyMethod):
     """
 
     lr: float = 4e-4
-    batch: int = 32
+    batch: int = 64
     noise_multiplier: float = 1e-3
-    temperature: float = 1024.0
+    temperature: float = 256.0
     allow_clipping: bool = False
-    burn_in: int = 10_000
+    burn_in: int = 7_000
     draws: int = 10
-    thin: int = 400
+    thin: int = 280
     chains: int = 20
     delta: float = 1e-5
     sampling: Minibatches = field(default_factory=FixedSize)

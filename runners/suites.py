@@ -81,7 +81,8 @@ def _quick() -> Suite:
 
 def shrunk(method: UncertaintyMethod) -> UncertaintyMethod:
     """The same method with budgets of seconds."""
-    return cut(method, {"steps": 200, "burn_in": 100, "draws": 20, "thin": 5, "members": 2, "max_steps": 20})
+    small = {"steps": 200, "burn_in": 100, "draws": 20, "thin": 5, "chains": 4, "members": 2, "max_steps": 20}
+    return cut(method, small)
 
 
 def _prior() -> Suite:
@@ -89,11 +90,13 @@ def _prior() -> Suite:
     calibrated everywhere. HMC, which samples it, is the proof; it has more draws than the others, to judge its chains
     by."""
     default, tasks = _default(), PriorDraws()
+    sgld = default.methods["sgld"]
+    assert isinstance(sgld, SGLD)
     return Suite(
         "200 tasks drawn from the prior of a 1-20-20-1, n = 40: on these, exact Bayes is calibrated in the gap too",
         tasks.model,
         {"prior_draws": tasks},
-        default.methods,
+        {**default.methods, "sgld": replace(sgld, batch=tasks.n // 2)},
         replicas=200,
         on_request={"hmc": HMC(burn_in=100, draws=200, thin=1, chains=4)},
         block=100,
@@ -108,7 +111,7 @@ def _budgets() -> Suite:
     assert isinstance(sgld, SGLD) and isinstance(private, SGLD)
     rows: dict[str, UncertaintyMethod] = {}
     for lr in (1e-4, 4e-4, 8e-4):
-        for steps in (875, 3500, 14_000, 56_000):
+        for steps in (630, 2450, 9800, 39_200):
             rows[f"sgld_lr{lr:g}@{steps}"] = replace(sgld, lr=lr, burn_in=steps * 5 // 7, thin=steps // 35)
     for steps in (400, 1600, 6400):
         rows[f"sgld_private@{steps}"] = replace(private, burn_in=steps // 2, thin=steps // 100)
