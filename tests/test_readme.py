@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ README = ROOT / "README.md"
 def test_the_readme_shows_the_published_records() -> None:
     """By the records' hash. Seen to catch: a record removed, a record added, the README's hash edited."""
     suites = [match["suite"] for match in PART.finditer(README.read_text())]
-    assert suites == ["default", "notebook_sgld"]
+    assert suites == ["default", "prior", "budgets", "notebook_sgld"]
     assert stale(README) == [], "run `gapbench readme` and commit what it writes"
 
 
@@ -31,9 +32,11 @@ def test_the_readmes_figures_exist() -> None:
     assert images and all((ROOT / image).is_file() for image in images)
 
 
-@pytest.mark.parametrize(("suite", "replicas"), [("default", 10), ("notebook_sgld", 20)])
+@pytest.mark.parametrize(
+    ("suite", "replicas"), [("default", 10), ("prior", 200), ("budgets", 5), ("notebook_sgld", 20)]
+)
 def test_the_published_results_are_complete(suite: str, replicas: int) -> None:
-    """All rows of both suites, on all replicas. Seen to catch: a row missing, a block missing."""
+    """All rows of every suite, on all replicas. Seen to catch: a row missing, a block missing."""
     from gapbench.runners.suites import suites
 
     chosen = suites()[suite]
@@ -69,6 +72,22 @@ def test_the_new_method_runs_from_its_one_file(checkout: Path) -> None:
     chosen = ("--methods", "deep_ensemble", "--datasets", "gapped_sine_noisy", "--out", "out", "--jobs", "1")
     run = in_checkout(checkout, "-c", cli, "run", "--suite", "quick", *chosen)
     assert run.returncode == 0 and "deep_ensemble" in run.stdout, run.stderr
+
+
+def test_the_new_method_keeps_its_promises_and_its_claim(checkout: Path) -> None:
+    """`gapbench check`, on the file as it is printed, and with the claim that is printed below it."""
+    [claim] = re.findall(r"```python\n(@property\ndef exactness.*?)```", README.read_text(), re.DOTALL)
+    code = (checkout / "gapbench" / "methods" / "deep_ensemble.py").read_text()
+    code = code.replace("import PosteriorDraws,", "import Claim, PosteriorDraws,").replace(
+        "dataclass\n", "dataclass, replace\n", 1
+    )
+    (checkout / "claiming.py").write_text(code + "\n" + textwrap.indent(claim, "    "))
+    cli = "from gapbench.runners.cli import main; main()"
+    plain = in_checkout(checkout, "-c", cli, "check", "deep_ensemble")
+    claiming = in_checkout(checkout, "-c", cli, "check", "claiming.py:DeepEnsemble")
+    for found, verdict in ((plain, "no claim"), (claiming, "kept    ")):
+        assert found.returncode == 0, found.stdout + found.stderr
+        assert f"{verdict}  has the law it claims on linear regression" in found.stdout
 
 
 def test_the_contract_tests_pick_the_new_method_up(checkout: Path) -> None:
