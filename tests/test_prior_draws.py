@@ -19,6 +19,8 @@ from gapbench.evaluation.tables import TASKS, Result, departures, summarise
 from gapbench.methods.base import Mixture
 from gapbench.methods.hmc import HMC
 from gapbench.methods.model import MLP
+from gapbench.runners.store import results
+from gapbench.runners.suites import suites
 
 Seeded = Callable[[int], Generator]
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "prior"
@@ -145,3 +147,13 @@ def test_the_figure_has_the_band(tmp_path: Path) -> None:
         corners = band.get_paths()[0].vertices
         middle = corners[np.isclose(corners[:, 0], 0.5), 1]
         assert np.ptp(middle) / 2 == pytest.approx(pit_band(200, 3))
+
+
+def test_what_is_published_has_hmc_within_the_band() -> None:
+    """On the 200 tasks of the suite: of HMC, and of the scores, a test on data that neither chose."""
+    found = {result.row: result for result in results(PUBLISHED)}
+    assert set(found) >= {"hmc", *suites()["prior"].methods, "prior"}
+    hmc = found["hmc"]
+    assert len(hmc.replicas) == 200 and hmc.independent and hmc.sound.sum() >= 195
+    (sentence,) = departures([hmc, found["prior"]])
+    assert "Within: hmc, prior. Beyond: none." in sentence
