@@ -164,7 +164,7 @@ def calibration(rows: Sequence[Result]) -> Figure | None:
         ax.set_aspect("equal")
         ax.set_xlabel("p")
     axes[0].set_ylabel(f"share of PITs of {pits[-1]} ≤ p")
-    what = f"{len(rows[0].replicas)} tasks; grey where exact Bayes lies" if band else "pooled over replicas"
+    what = f"{len(rows[0].replicas)} tasks; grey where exact Bayes lies with 95 %" if band else "pooled over replicas"
     figure.suptitle(f"{rows[0].dataset}: calibration of {pits[-1]}, {what}", fontsize=11)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure

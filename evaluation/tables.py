@@ -96,8 +96,8 @@ class Result:
 
     @cached_property
     def independent(self) -> bool:
-        """Whether the PITs of a region are: no replica has two points in one."""
-        return len(self.replicas) > 1 and all((mask.sum(1) <= 1).all() for mask in self.regions.values())
+        """Whether the PITs of a region are: each replica is a task of its own, with one point in it at most."""
+        return all((mask.sum(1) <= 1).all() for mask in self.regions.values())
 
     @cached_property
     def status(self) -> str:
@@ -314,7 +314,8 @@ def _grid(frame: pd.DataFrame) -> tuple[list[Column], list[tuple[str, list[pd.Se
 
     def rank(row: str) -> tuple[int, float]:
         lines = [cells[row, *column] for column in columns]
-        crps = [line["value"] for line in lines if line["score"] == "crps_y" and not np.isnan(line["value"])]
+        named = [name for name in ("crps_y", "crps_f") if any(line["score"] == name for line in lines)][:1]
+        crps = [line["value"] for line in lines if line["score"] in named and not np.isnan(line["value"])]
         return order.index(lines[0]["status"]), sum(crps)
 
     defined = [column for column in columns if any(not np.isnan(cells[row, *column]["value"]) for row in rows)]
@@ -437,13 +438,14 @@ def departures(results: Sequence[Result]) -> list[str]:
     """Where PITs are independent: which rows depart from uniform further than exact Bayes would by chance."""
     found = []
     for dataset in dict.fromkeys(result.dataset for result in results if result.independent):
-        within, outside = [], []
+        within, outside, bands = [], [], {0.0}
         for result in results:
             columns = [("pit_distance_f", region) for region in result.regions]
             replicas = [result.valid(column) for column in columns]
             if result.dataset != dataset or not all(map(len, replicas)):
                 continue
             band = pit_band(min(map(len, replicas)), len(columns))
+            bands.add(band)
             beyond = [
                 f"{region} {number(distance)}"
                 for (name, region), chosen in zip(columns, replicas, strict=True)
@@ -453,7 +455,8 @@ def departures(results: Sequence[Result]) -> list[str]:
             within += [] if beyond else [result.row]
         if within or outside:
             found.append(
-                f"{dataset}: the PITs of f under exact Bayes are within {number(band)} of uniform in all regions, with "
-                f"probability 95 %. Within: {', '.join(within) or 'none'}. Beyond: {', '.join(outside) or 'none'}."
+                f"{dataset}: with probability 95 % the PITs of f under exact Bayes are within {number(max(bands))} of "
+                f"uniform in all regions. Within: {', '.join(within) or 'none'}. "
+                f"Beyond: {', '.join(outside) or 'none'}."
             )
     return found

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -73,6 +74,11 @@ class NotFinite(Prior):
 class ChainsThatDoNotDivide(Prior):
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
         return PosteriorDraws(model, model.sample_prior(generator, (len(y), self.draws)), chains=self.draws + 1)
+
+
+class EveryReplicaFails(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        return replace(super().fit(model, x, y, generator), failures=dict.fromkeys(range(len(y)), "too hard"))
 
 
 class GlobalStream(Prior):
@@ -156,8 +162,21 @@ class NotCompared(Prior):
 
 @dataclass(frozen=True)
 class Rounded(Prior):
+    width: float = 0.25
+
     def __repr__(self) -> str:
         return f"Rounded(draws={self.draws}, width={self.width:.2f})"
+
+
+@dataclass(frozen=True)
+class LeftOut(Prior):
+    """`max_steps=6` holds the letters of `steps=6`."""
+
+    steps: int = 6
+    max_steps: int = 6
+
+    def __repr__(self) -> str:
+        return f"LeftOut(draws={self.draws}, width={self.width}, max_steps={self.max_steps})"
 
 
 @dataclass(frozen=True)
@@ -174,6 +193,7 @@ class FailsWithItsOwnError(Prior):
 BROKEN = {
     OneDiagnosticForAll: "shapes, types, finite",
     DrawsFirst: "shapes, types, finite",
+    EveryReplicaFails: "shapes, types, finite",
     NotFinite: "shapes, types, finite",
     ChainsThatDoNotDivide: "shapes, types, finite",
     FailsWithItsOwnError: "shapes, types, finite",
@@ -190,6 +210,7 @@ BROKEN = {
     Hidden: "repr tells all hyperparameters",
     NotCompared: "repr tells all hyperparameters",
     Rounded: "repr tells all hyperparameters",
+    LeftOut: "repr tells all hyperparameters",
     Unchecked: "nonsense settings are refused",
 }
 
@@ -263,6 +284,40 @@ class ClosedForm(UncertaintyMethod):
 def test_a_claim_holds_to_five_percent(method: ClosedForm, outcome: str) -> None:
     """Of the posterior's variance and std, where nothing is left to chance; and no variance means none."""
     assert conformance.verdict(method, EXACT, conformance.exact).outcome == outcome
+
+
+@dataclass(frozen=True)
+class FewDraws(UncertaintyMethod):
+    """Independent draws of the posterior of linear regression, stretched: right on the average over repeats."""
+
+    draws: int = 1
+    stretch: float = 1.0
+
+    @property
+    def exactness(self) -> Claim:
+        return Claim(self, lambda regression: regression.posterior)
+
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        posterior = LinearRegression(model, x[0], y[0]).posterior  # type: ignore[arg-type]
+        normal = torch.randn(len(y), self.draws, model.size, generator=generator, dtype=torch.float64)
+        root = torch.from_numpy(np.linalg.cholesky(self.stretch * posterior.covariance))
+        return PosteriorDraws(model, (torch.from_numpy(posterior.mean) + normal @ root.mT).float())
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        (FewDraws(draws=200), "kept"),
+        (FewDraws(draws=200, stretch=1.25), "variance off by"),
+        (FewDraws(draws=1), "a prediction's own variance is 0"),
+        (FewDraws(draws=4), "more draws are needed"),
+    ],
+)
+def test_error_bars_are_a_predictions_own(method: FewDraws, says: str) -> None:
+    """A point estimate that scatters as the posterior does has none, and few draws prove nothing. Seen to catch: the
+    second moment about the law's mean alone, an allowance without an end."""
+    found = conformance.verdict(method, EXACT, conformance.exact)
+    assert says in (found.outcome, found.detail) or (found.outcome == "broken" and says in found.detail)
 
 
 def test_an_error_without_end_is_no_small_error() -> None:

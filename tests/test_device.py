@@ -38,7 +38,9 @@ ASKING = {
 
 CASES: dict[str, UncertaintyMethod] = {
     **{name: shrunk(cls()) for name, cls in methods().items()},
-    "sgld_private": SGLD(burn_in=64, draws=2, thin=32, noise_multiplier=1.0, allow_clipping=True, sampling=Poisson()),
+    "sgld_private": SGLD(
+        batch=8, burn_in=64, draws=2, thin=32, noise_multiplier=1.0, allow_clipping=True, sampling=Poisson()
+    ),
 }
 
 

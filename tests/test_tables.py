@@ -274,18 +274,23 @@ def test_what_is_not_ranked_is_neither_marked_nor_compared() -> None:
         ([1.0, 1.01, 1.051], "not converged"),
         ([1.0, math.inf, 1.0], "not converged"),
         ([1.0, math.nan, 1.0], "not converged"),
+        ([1.0] * 19 + [1.2], "ranked"),
+        ([1.0] * 18 + [1.2] * 2, "not converged"),
     ],
 )
 def test_convergence_decides_the_status(rhat: list[float], status: str) -> None:
-    """The worst replica and point decide; nan is not converged. A replica that failed has no say. Seen to catch: the
-    mean over replicas, `any` for `all`, `not (rhat > 1.05)` (nan ranked), failed replicas' nan counted."""
+    """The worst point decides, of all replicas but one in twenty; nan is not converged. One that failed has no say.
+    Seen to catch: the mean over replicas, `any` for `all`, `all` for 95 %, `not (rhat > 1.05)` (nan ranked), failed
+    replicas' nan counted."""
     assert CONVERGED == 1.05
-    assert make("a", np.ones(3), rhat=rhat).status == status
-    one_point = np.tile([[1.0], [1.0], [1.0]], (1, 4))
+    ones = np.ones(len(rhat))
+    assert make("a", ones, rhat=rhat).status == status
+    one_point = np.ones((len(rhat), 4))
     one_point[:, 3] = rhat
-    assert make("a", np.ones(3), rhat=one_point).status == status
-    assert make("a", np.ones(3), rhat=rhat, failures={1: "diverged", 2: "diverged"}).status == "ranked"
-    assert make("a", np.ones(3), rhat=rhat, kind="floor").status == "floor"
+    assert make("a", ones, rhat=one_point).status == status
+    failed = dict.fromkeys((1, 2, 18, 19), "diverged")
+    assert make("a", ones, rhat=rhat, failures=failed).status == "ranked"
+    assert make("a", ones, rhat=rhat, kind="floor").status == "floor"
 
 
 # --- Floor and ceiling ------------------------------------------------------------------------------------------------
