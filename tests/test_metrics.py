@@ -681,7 +681,17 @@ def test_gap_ratio_where_a_region_says_nothing() -> None:
 
 # --- What a column means ----------------------------------------------------------------------------------------------
 
-LOWER = ("nll", "rmse", "crps", "interval_50", "interval_90", "interval_95", "calibration_error", "miscalibration_area")
+LOWER = (
+    "nll",
+    "rmse",
+    "crps",
+    "interval_50",
+    "interval_90",
+    "interval_95",
+    "calibration_error",
+    "miscalibration_area",
+    "pit_distance",
+)
 
 
 def test_every_score_is_made_and_says_what_is_good() -> None:
