@@ -55,7 +55,7 @@ def _empirical(pits: Floats, weights: Floats | None) -> tuple[Floats, Floats]:
     order = np.argsort(pits)
     steps = np.cumsum(weights[..., order], axis=-1)
     total = steps[..., -1:] if len(pits) else np.full((*weights.shape[:-1], 1), np.nan)
-    level = np.concatenate([np.zeros_like(total) * total, steps / total], -1)
+    level = np.concatenate([0 * total, steps / total], -1)
     return np.concatenate([[0.0], pits[order], [1.0]]), level
 
 

@@ -248,7 +248,9 @@ def others(value: object) -> Iterator[object]:
     elif isinstance(value, int):
         yield from (value + 1, value - 1)
     elif isinstance(value, float):
-        yield from (value * 1.001, value * 0.999)
+        yield from (value * 1.001, value * 0.999) if value else (0.001,)
+    elif isinstance(value, str):
+        yield value + "?"
     elif is_dataclass(value) and not isinstance(value, type):
         for one in fields(value):
             yield from (replace(value, **{one.name: other}) for other in others(getattr(value, one.name)))
