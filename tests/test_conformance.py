@@ -105,6 +105,13 @@ class SameNoiseForAll(Prior):
         return PosteriorDraws(model, theta + y.mean(1).view(-1, 1, 1))
 
 
+class SameNoiseForSome(Prior):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+        theta = model.sample_prior(generator, (len(y), self.draws))
+        theta[-1] = theta[-2]
+        return PosteriorDraws(model, theta + y.mean(1).view(-1, 1, 1))
+
+
 @dataclass(frozen=True)
 class NoisyPredictor(Predictor):
     model: Model
@@ -209,6 +216,7 @@ BROKEN = {
     GlobalStream: "the generator decides everything",
     GlobalSeed: "the generator decides everything",
     FixedSeed: "the generator decides everything",
+    SameNoiseForSome: "the generator decides everything",
     SameNoiseForAll: "the generator decides everything",
     NoiseAtPrediction: "the generator decides everything",
     StandardisedOverTheStack: "replicas do not see each other",
