@@ -34,7 +34,8 @@ class HMC(UncertaintyMethod):
     lr: the first step size, in units of prior_std; during burn_in it is tuned to this `acceptance`, first for each
         chain by itself, and from the middle on for all chains of a replica together.
     max_steps: of one trajectory, which is cut there.
-    burn_in, thin: in trajectories. draws: kept from each chain.
+    burn_in, thin: in trajectories, the k-th of which has at most k steps until the middle of burn_in. draws: kept from
+        each chain.
     """
 
     trajectory: float = 1.5
@@ -92,7 +93,9 @@ class HMC(UncertaintyMethod):
                 state = replace(state, tuning=Tuning.start(_shared(state.tuning.log_step.amin(1), state)))
             step = (state.tuning.log_step if warm else state.tuning.log_mean).exp() * model.prior_std  # (R, chains)
             length = 1 + self.jitter * (2 * torch.rand(len(y), 1, generator=generator, device=y.device) - 1)
-            steps = (length * self.trajectory * model.prior_std / step).ceil().clamp(1, self.max_steps).long()
+            # Friction: what a chain gains in falling from the prior would carry it too far away to come back.
+            most = min(self.max_steps, state.steps + 1) if alone else self.max_steps
+            steps = (length * self.trajectory * model.prior_std / step).ceil().clamp(1, most).long()
             momentum = torch.empty_like(state.theta).normal_(generator=generator)
             uniform = torch.rand(momentum.shape[:-1], generator=generator, device=y.device)
 

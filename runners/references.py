@@ -31,7 +31,7 @@ from gapbench.methods.model import Model
 from gapbench.runners.execute import end_with_parent
 from gapbench.runners.memory import keep_freed_memory
 
-METHOD = HMC(burn_in=150, draws=500, thin=1)
+METHOD = HMC(burn_in=150, draws=500, thin=1, max_steps=4000)
 MORE = 100  # draws a chain, as often as the certificate asks for them
 MOST = 3000
 SECONDS = 60.0  # between checkpoints

@@ -16,6 +16,7 @@ from pyro.infer import MCMC, NUTS
 from scipy import integrate
 from torch import Generator, Tensor
 
+from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.methods.hmc import HMC, State, Trace, Tuning, hamiltonian, leapfrog, start
 from gapbench.methods.model import MLP, Model, PerSampleGradients, Perturb
 
@@ -247,6 +248,19 @@ def test_no_chain_is_left_behind(seeded: Seeded) -> None:
     theta[0, 3] = 16.0
     *_, last = method.walk(model, x, y, start(method, theta), seeded(0))
     assert last.theta.max() < 4 and last.tuning.log_mean.exp().min() > 0.05
+
+
+def test_no_chain_is_carried_away(seeded: Seeded) -> None:
+    """Draws of the prior that miss the data by far fall from a great height, and end near the prior's sphere all the
+    same, where the posterior's draws are. Seen to catch: long trajectories from the start on (one is 80 radii off)."""
+    model, data = MLP(hidden=(10, 10), noise_std=0.003), GappedSine(n=40).splits(range(4))
+    method = HMC(burn_in=40)
+    state = start(method, model.init(seeded(0), (4, 8)))
+    walk = method.walk(model, data.x, data.y, state, seeded(1))
+    while state.steps < method.burn_in // 2:
+        state = next(walk)
+    radius = state.theta.norm(dim=-1) / (model.prior_std * math.sqrt(model.size))
+    assert radius.min() > 0.5 and radius.max() < 1.5
 
 
 def test_a_run_goes_on_from_any_state(seeded: Seeded) -> None:
