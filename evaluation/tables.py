@@ -247,6 +247,7 @@ def _column(dataset: str, rows: Sequence[Result], column: Column) -> list[dict[s
                 "status": result.status,
                 "replicas": len(result.replicas),
                 "failed": len(result.failures),
+                "known": len(replicas),
                 "score": name,
                 "region": region,
                 "value": value,
@@ -291,11 +292,13 @@ def header(column: Column) -> str:
 
 
 def entry(line: pd.Series) -> tuple[str, str]:
-    """What is printed of a line: the value, and its interval below."""
+    """What is printed of a line: the value; below it its interval, and how many replicas have one if not all do."""
     if np.isnan(line["value"]):
         return "n/a", ""
-    interval = "" if np.isnan(line["low"]) else f"[{number(line['low'])}, {number(line['high'])}]"
-    return number(line["value"]) + ("*" if line["best"] else ""), interval
+    below = [] if np.isnan(line["low"]) else [f"[{number(line['low'])}, {number(line['high'])}]"]
+    sound = line["replicas"] - line["failed"]
+    below += [f"{line['known']} of {sound}"] if line["known"] < sound else []
+    return number(line["value"]) + ("*" if line["best"] else ""), " ".join(below)
 
 
 def number(value: float) -> str:
@@ -350,7 +353,7 @@ def text(frame: pd.DataFrame) -> list[Table]:
                 escape(label(lines[0])),
                 *(f"[bold]{value}[/]" if value.endswith("*") else value for value, _ in shown),
             )
-            table.add_row("", *(f"[dim]\\{interval}[/]" if interval else "" for _, interval in shown))
+            table.add_row("", *(f"[dim]{escape(below)}[/]" if below else "" for _, below in shown))
         tables.append(table)
     return tables
 
@@ -366,8 +369,8 @@ def markdown(frame: pd.DataFrame) -> str:
         for _, cells in rows:
             shown = [
                 (f"**{value.rstrip('*')}**" if value.endswith("*") else value)
-                + (f"<br><sub>{interval}</sub>" if interval else "")
-                for value, interval in map(entry, cells)
+                + (f"<br><sub>{below}</sub>" if below else "")
+                for value, below in map(entry, cells)
             ]
             lines.append(f"| {label(cells[0])} | " + " | ".join(shown) + " |")
         parts.append("\n".join(lines))

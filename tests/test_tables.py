@@ -408,6 +408,19 @@ def test_failed_replicas_are_left_out_and_counted() -> None:
     assert pooled["low"] < pooled["value"] < pooled["high"]
 
 
+def test_a_value_says_how_many_replicas_it_is_of() -> None:
+    """Below it, if not all that are sound have one: a mean over two is no mean over six. Seen to catch: nothing said,
+    failed replicas counted, said of complete values too."""
+    w1 = np.array([0.5, np.nan, 0.7, np.nan, np.nan, np.nan, np.nan])
+    result = make("a", np.arange(7.0), failures={6: "diverged"}, reference_w1=w1)
+    frame = summarise([result], [GAP, ("reference_w1", "gap")])
+    below = dict(zip(frame["score"], (entry(one)[1] for _, one in frame.iterrows()), strict=True))
+    assert " of " not in below["crps_y"] and below["reference_w1"] == "[0.5, 0.7] 2 of 6"
+    assert "[0.5, 0.7] 2 of 6" in markdown(frame) and "[0.5, 0.7] 2 of 6" in rendered(text(frame))
+    alone = summarise([make("a", np.arange(3.0), reference_w1=[0.5, np.nan, np.nan])], [("reference_w1", "gap")])
+    assert entry(alone.iloc[0]) == ("0.5", "1 of 3")
+
+
 def test_infinite_values_are_shown_and_disturb_nothing() -> None:
     """Chains that never moved have an infinite R-hat: the mean is infinite, and neither a warning (an error in this
     test suite) nor a verdict comes of it; a resample without the infinite replica is finite. Seen to catch: 0·inf =
