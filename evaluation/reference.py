@@ -33,11 +33,11 @@ FOLDER = Path(__file__).parent / "references"
 FORMAT = 1
 LEVELS = 2**16 - 1  # f is kept in 16 bits between its smallest and largest draw at each point
 KEPT = 200  # draws a chain
-# What a reference must pass: R-hat at most, by region; effective draws at least; halves apart at most, in standard
-# errors (the largest over a region's points, which are anything but independent).
+# What a reference must pass: R-hat at most, by region; effective draws at least; halves of the chains, and of the
+# draws, apart at most, in standard errors (the largest over a region's points, which are anything but independent).
 RHAT = {"data": 1.01, "gap": 1.01, "edge": 1.02}
 EFFECTIVE = 400
-APART = 4.0
+APART = 5.0
 
 
 class Refused(Exception):
@@ -267,12 +267,19 @@ def certificate(f: Tensor, regions: Mapping[str, Tensor], diverged: int, slack: 
 
 
 def halves_apart(f: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(2, M): how far the means and the stds of the first and the last half of the chains are apart, in their
-    Monte-Carlo standard errors. f: (chains, draws, M)."""
-    half = len(f) // 2
-    first, second = (_moments(part) for part in (f[:half], f[half : 2 * half]))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.abs(first[0] - second[0]) / np.hypot(first[1], second[1]))
+    """(4, M): how far the means and the stds of two halves are apart: of the chains, then of the draws. f: (chains,
+    draws, M).
+
+    In the Monte-Carlo standard errors of the surer half. A chain that has not arrived widens its own half's error by
+    as much as it moves its std, and R-hat of ranks hardly sees it if it is quick.
+    """
+    chains, draws = len(f) // 2, f.shape[1] // 2
+    found = []
+    for pair in ((f[:chains], f[chains : 2 * chains]), (f[:, :draws], f[:, draws : 2 * draws])):
+        (first, error), (second, other) = map(_moments, pair)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found.append(np.abs(first - second) / (math.sqrt(2) * np.minimum(error, other)))
+    return np.concatenate(found)
 
 
 def _moments(f: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

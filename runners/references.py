@@ -28,6 +28,7 @@ from gapbench.datasets.streams import torch_stream
 from gapbench.evaluation.reference import FORMAT, Reference, Refused, certificate, find, key_of, path_of, verdict
 from gapbench.methods.hmc import HMC, State, Trace, Tuning, start
 from gapbench.methods.model import Model
+from gapbench.runners.benchmark import source_hash
 from gapbench.runners.execute import end_with_parent
 from gapbench.runners.memory import keep_freed_memory
 
@@ -166,6 +167,11 @@ def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
     return path
 
 
+def _maker(task: Task) -> str:
+    """What a checkpoint must have been made by, to be gone on with."""
+    return f"{task.method!r}, code {source_hash(type(task.method))[:16]}"
+
+
 def _cost(run: Run) -> dict[str, Any]:
     return {
         "diagnostics": {name: float(value[0]) for name, value in run.trace.diagnostics.items()},
@@ -178,9 +184,9 @@ def _begun(task: Task, splits: Splits, checkpoint: Path, generator: Generator, t
     """Where the run stands: at its checkpoint, or at a draw of the prior."""
     if checkpoint.exists():
         try:
-            return _read(checkpoint, generator, task.device)
+            return _read(checkpoint, _maker(task), generator, task.device)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            tell(f"{checkpoint} cannot be read ({error}): beginning anew")
+            tell(f"{checkpoint} cannot be gone on with ({error}): beginning anew")
     chains = task.method.chains
     theta = task.model.init(generator, (1, chains))
     f = theta.new_empty(chains, 0, splits.x_test.shape[1])
@@ -211,7 +217,7 @@ def _ended(
             grown = torch.cat([run.f, torch.stack(f, 1)], 1) if f else run.f
             run = Run(state, run.trace.joined(past), grown, earlier + now - began)
             states, f, saved = [], [], now
-            _save(checkpoint, run, generator)
+            _save(checkpoint, run, _maker(task), generator)
             tell(
                 f"{task.name} replica {task.replica}: {state.steps} of {method.steps} trajectories, "
                 f"acceptance {float(state.acceptance.mean()):.2f}, step {float(state.tuning.log_mean.exp().mean()):.2e}"
@@ -226,21 +232,24 @@ def _write(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
-def _save(path: Path, run: Run, generator: Generator) -> None:
+def _save(path: Path, run: Run, maker: str, generator: Generator) -> None:
     state, tuning = run.state, run.state.tuning
     tensors = {"f": run.f, "generator": generator.get_state()}
     tensors |= {f"state {name}": value for name, value in vars(state).items() if isinstance(value, Tensor)}
     tensors |= {f"tuning {name}": value for name, value in vars(tuning).items() if isinstance(value, Tensor)}
     tensors |= {f"trace {name}": value for name, value in vars(run.trace).items()}
-    numbers = np.array([state.steps, tuning.count, run.seconds])
+    arrays = {name: value.cpu().numpy() for name, value in tensors.items()}
+    arrays |= {"maker": np.array(maker), "numbers": np.array([state.steps, tuning.count, run.seconds])}
     buffer = io.BytesIO()
-    np.savez(buffer, numbers=numbers, **{name: value.cpu().numpy() for name, value in tensors.items()})  # type: ignore[arg-type]
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     _write(path, buffer.getvalue())
 
 
-def _read(path: Path, generator: Generator, device: str) -> Run:
+def _read(path: Path, maker: str, generator: Generator, device: str) -> Run:
     with np.load(path, allow_pickle=False) as arrays:
-        tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        if (other := str(arrays["maker"])) != maker:
+            raise ValueError(f"it is of {other}, this run of {maker}")
+        tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != "maker"}
     generator.set_state(tensors["generator"])
 
     def part(prefix: str) -> dict[str, Tensor]:
