@@ -41,37 +41,33 @@ def splits_at(x_test: Tensor) -> Splits:
 @pytest.mark.parametrize("features", [1, 3])
 @pytest.mark.parametrize("scaled", [True, False])
 def test_the_prior_of_a_line(scaled: bool, features: int) -> None:
-    """f = w·x/√D + b with w, b ~ N(0, s²) has mean 0 and variance s²(‖x‖²/D + 1), y that and the noise's. Over 50
-    replicas of 1000 draws, within 5 standard errors of a normal's sample variance, and so close that 10 % in s would
-    show. Seen to catch: training's initialisation for the prior, prior_std² for prior_std, no prior on the intercept,
-    the network's own weights for θ (√D), replicas that share their draws."""
-    model = MLP(features=features, hidden=(), prior_std=1.7, noise_std=0.8, scale_by_fan_in=scaled)
+    """f = w·x/√D + b with w, b ~ N(0, s²) is N(0, s²(‖x‖²/D + 1)), to the last bits. Seen to catch: training's
+    initialisation for the prior, prior_std² for prior_std, no prior on the intercept, the network's own weights for θ
+    (√D), f's own std forgotten."""
+    model = MLP(features=features, hidden=(), prior_std=1.7, noise_std=0.8, f_std=0.6, scale_by_fan_in=scaled)
     if not scaled:
         model = replace(model, default_init=True)  # training starts elsewhere, but the prior stays what it is
     x = torch.randn(7, features, generator=generator(1)) * 2
-    found = PriorPredictive(draws=1000).predict(model, splits_at(x.expand(50, -1, -1)), generator())
-    assert found.mean.shape == (50, 1000, 7)
-    expected = 1.7**2 * (x.square().sum(1) / (features if scaled else 1) + 1)
-    assert torch.allclose(found.f.std.square().mean(0), expected.double(), rtol=5 * math.sqrt(2 / 50_000), atol=0)
-    error = found.f.mean.mean(0) / (expected / 50_000).sqrt()
-    assert (error.abs() < 5).all()
-    torch.testing.assert_close(found.y.std.square(), found.f.std.square() + 0.8**2, rtol=1e-6, atol=0)
-    # 50 means of 1000 draws scatter as independent ones do.
-    scatter = found.f.mean.std(0) / (expected / 1000).sqrt()
-    assert ((scatter > 0.5) & (scatter < 1.6)).all()
-    assert found.chains == 0
+    found = PriorPredictive().predict(model, splits_at(x.expand(3, -1, -1)), generator())
+    variance = 1.7**2 * (x.square().sum(1) / (features if scaled else 1) + 1) + 0.6**2
+    torch.testing.assert_close(found.f.std.square(), variance.double().expand(3, -1), rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.y.std.square(), found.f.std.square() + 0.8**2, rtol=1e-5, atol=0)
+    assert not found.f.mean.any() and found.chains == 0
 
 
-def test_the_prior_draws_are_functions() -> None:
-    """Each draw is one line through all test points, not new weights at every point. Seen to catch: θ drawn per point,
-    draws and points exchanged."""
-    model = MLP(hidden=())
-    x = torch.tensor([-2.0, 0.0, 2.0]).reshape(1, 3, 1).expand(2, -1, -1)
-    draws = PriorPredictive(draws=9).predict(model, splits_at(x), generator()).mean
-    torch.testing.assert_close(draws[..., 1], (draws[..., 0] + draws[..., 2]) / 2)
-    again = PriorPredictive(draws=9).predict(model, splits_at(x), generator()).mean
-    assert torch.equal(draws, again)
-    assert not torch.equal(draws, PriorPredictive(draws=9).predict(model, splits_at(x), generator(1)).mean)
+@pytest.mark.parametrize("scaled", [True, False])
+def test_the_prior_of_a_network(scaled: bool) -> None:
+    """p(f ≤ t) is that of 100,000 draws of all of θ, within 5 standard errors; replicas have their own draws. Seen to
+    catch: inputs of another layer than the last, a std for a variance, the fan-in forgotten, one draw for all."""
+    model = MLP(hidden=(6, 3), prior_std=1.3, scale_by_fan_in=scaled)
+    x = torch.tensor([-2.0, 0.5, 4.0]).reshape(1, 3, 1)
+    found = PriorPredictive(draws=1000).predict(model, splits_at(x.expand(20, -1, -1)), generator())
+    f = model.mean(model.sample_prior(generator(1), (100_000,)), x[0])  # (draws, 3)
+    assert not torch.equal(found.std[0], found.std[1])
+    for t in (-3.0, -0.5, 1.0, 4.0):
+        ours, theirs = found.f.cdf(torch.full((20, 3), t, dtype=torch.float64)), (f <= t).double()
+        error = torch.hypot(ours.std(0) / math.sqrt(20), theirs.std(0) / math.sqrt(len(f)))
+        assert ((ours.mean(0) - theirs.mean(0)).abs() < 5 * error).all() and (error < 0.01).all()
 
 
 def test_the_prior_never_skips() -> None:
