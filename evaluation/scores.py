@@ -23,7 +23,7 @@ from gapbench.evaluation.gap import gap_ratio
 from gapbench.evaluation.reference import Reference, agreement
 from gapbench.methods.base import Distribution, Predictive
 
-METRICS_VERSION = 2  # raise it whenever a score's definition changes: old runs are then scored again, not trained
+METRICS_VERSION = 3  # raise it whenever a score's definition changes: old runs are then scored again, not trained
 
 Floats = NDArray[np.float64]
 LEVELS = (50, 90, 95)
@@ -130,6 +130,7 @@ SCORES: dict[str, Score] = {
         1.0,
         over_points=largest,
     ),
+    "rhat_limit": Score("the R-hat up to which as many draws count as converged", None, over_points=largest),
     "ess_bulk": Score("bulk effective sample size of f, the smallest over points", "higher", over_points=smallest),
     "ess_tail": Score("tail effective sample size of f, the smallest over points", "higher", over_points=smallest),
 }

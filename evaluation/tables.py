@@ -18,7 +18,6 @@ from rich.table import Table
 
 from gapbench.datasets.streams import stream
 from gapbench.evaluation.calibration import calibration_error, miscalibration_area, pit_band, pit_distance
-from gapbench.evaluation.diagnostics import CONVERGED
 from gapbench.evaluation.scores import LEVELS, SCORES, Floats, replica_scores
 
 RESAMPLES = 2000
@@ -52,7 +51,11 @@ TASKS = (  # the summary where each replica is a task with one test point a regi
     ("nll_y", "gap"),
     ("rhat", "all"),
 )
-COMPARED = tuple((name, region) for name in ("nll_y", "crps_y") for region in REGIONS)  # with floor and ceiling
+# With floor and ceiling. NLL over all points would be that of the edge, where it is decided by the number of draws.
+COMPARED = (
+    *(("nll_y", region) for region in REGIONS[1:]),
+    *(("crps_y", region) for region in REGIONS),
+)
 EVERYTHING = tuple(
     (name, region) for region in REGIONS for name in SCORES if name not in ("gap_ratio", "gap_wider") or region == "all"
 )
@@ -108,9 +111,10 @@ class Result:
         rhat = self.scores.get("rhat", {}).get("all")
         if rhat is None:
             return "ranked"
-        # A failed replica says nothing about the others; an R-hat that is nan or inf is not a converged one. One in
-        # twenty may be above by the chance of its draws.
-        return "ranked" if (rhat[self.sound] <= CONVERGED).mean() >= 0.95 else "not converged"
+        # A failed replica says nothing about the others; an R-hat that is nan or inf is not a converged one. Of many
+        # replicas one in twenty may be above by the chance of its draws.
+        limit = self.scores["rhat_limit"]["all"]
+        return "ranked" if (rhat <= limit)[self.sound].mean() >= 0.95 else "not converged"
 
     def estimates(self, column: Column, replicas: NDArray[np.int64], counts: Floats) -> Floats:
         """The score if replica k counted counts[..., k] times, (...). replicas: the (K,) numbers to use."""
@@ -133,7 +137,11 @@ class Result:
             number = len(replicas)
             rng = stream("bootstrap", self.dataset, replicas.tolist())
             counts = rng.multinomial(number, np.full(number, 1 / number), RESAMPLES).astype(np.float64)
-            self._resampled[key] = self.estimates(column, replicas, counts)
+            values = self.estimates(column, replicas, counts)
+            if SCORES[column[0]].pooled:  # PITs drawn twice are further from uniform than those they were drawn from
+                bias = values.mean() - self.estimates(column, replicas, np.ones(number))
+                values = np.maximum(values - bias, 0)
+            self._resampled[key] = values
         return self._resampled[key]
 
     @cached_property

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from gapbench.evaluation.diagnostics import CONVERGED, convergence
+from gapbench.evaluation.diagnostics import CONVERGED, convergence, limit
 from gapbench.methods.base import Mixture
 
 Floats = NDArray[np.float64]
@@ -100,6 +100,21 @@ def test_independent_draws_are_converged(chains: int) -> None:
     for name in ("ess_bulk", "ess_tail"):
         assert found[name].shape == (2, 20)
         assert found[name].mean() == pytest.approx(2000, rel=0.1)
+
+
+@pytest.mark.parametrize(("chains", "draws"), [(8, 25), (20, 10), (4, 50), (1, 100), (4, 500)])
+def test_independent_draws_are_converged_however_few(chains: int, draws: int) -> None:
+    """By the limit for so many: in each of 40 replicas at every of 20 points, where 1.05 would refuse many of the first
+    two; and chains whose means are a std apart are not. With many draws it is 1.05. Seen to catch: a limit of 1.05 for
+    all, one too wide to see anything."""
+    f = np.random.default_rng(draws).standard_normal((40, chains, draws, 20))
+    found = diagnosed(f)
+    assert (found["rhat"] <= found["rhat_limit"]).all()
+    assert (found["rhat"].max(1) > CONVERGED).mean() > 0.05 or draws > 25
+    apart = f + np.linspace(-1.5, 1.5, draws if chains == 1 else chains).reshape((-1, 1) if chains == 1 else (-1, 1, 1))
+    found = diagnosed(apart)
+    assert (found["rhat"] > found["rhat_limit"]).all()
+    assert limit(8, 10**6) == pytest.approx(CONVERGED, abs=1e-5)
 
 
 def test_what_did_not_converge_is_flagged_where_it_did_not() -> None:

@@ -727,7 +727,7 @@ def test_every_score_is_made_and_says_what_is_good() -> None:
         elif stem.startswith("reference") and quantity == "floor":
             assert score.better is None and name.removesuffix("_floor") in SCORES
         else:
-            assert name in ("std_f", "std_y", "std_aleatoric", "gap_ratio", "gap_wider"), name
+            assert name in ("std_f", "std_y", "std_aleatoric", "gap_ratio", "gap_wider", "rhat_limit"), name
             assert score.better is None and score.direction == ""
         in_units = stem.startswith(("rmse", "crps", "interval")) or name.startswith("std")
         assert score.unit == ("nats" if stem == "nll" else "y" if in_units else ""), name
@@ -739,4 +739,9 @@ def test_chains_are_judged_only_where_there_are_chains() -> None:
     plain = Mixture(mixture.location, torch.zeros(()), mixture.scale)
     chained = Mixture(mixture.location, torch.zeros(()), mixture.scale, chains=2)
     without = set(point_values(plain, splits_of(t), generator()))
-    assert set(point_values(chained, splits_of(t), generator())) - without == {"rhat", "ess_bulk", "ess_tail"}
+    assert set(point_values(chained, splits_of(t), generator())) - without == {
+        "rhat",
+        "rhat_limit",
+        "ess_bulk",
+        "ess_tail",
+    }
