@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import multiprocessing
 import os
 import signal
@@ -133,9 +132,7 @@ def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
     task.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = path.with_name(f".{path.stem}.checkpoint")
     generator = torch_stream(task.device, "reference", key, task.method)
-    run = _begun(task, splits, checkpoint, generator, tell)
-    more = max(0, run.f.shape[1] - task.method.draws)  # than it began with, when it was stopped
-    method = replace(task.method, draws=task.method.draws + MORE * math.ceil(more / MORE))
+    run, method = _begun(task, splits, checkpoint, generator, tell), task.method
     what = {
         "format": FORMAT,
         "key": key,
@@ -146,25 +143,37 @@ def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
         "device": torch.cuda.get_device_name() if task.device.startswith("cuda") else "CPU",
         "torch": metadata.version("torch"),
     }
+    regions = {region: mask[0] for region, mask in splits.regions.items()}
     while True:
         run = _ended(task, method, splits.to(task.device), run, checkpoint, generator, tell)
-        regions = {region: mask[0] for region, mask in splits.regions.items()}
-        found = certificate(run.f, regions, int(run.trace.diverged.sum()))
-        problems = found["problems"]
+        past = _until_last_divergence(run.trace, method.draws)
+        f = run.f[:, past : method.draws]  # of a run that was stopped later there are more
+        missing = task.method.draws - f.shape[1]
+        if missing > 0:
+            problems = [f"a trajectory diverged, {past} after burn-in: all up to it count as burn-in"]
+        else:
+            found = certificate(f, regions, 0)
+            problems = found["problems"]
         if not problems:
-            about = {**what, **_cost(run), "method": repr(method), "certificate": found}
-            reference = Reference.of(run.f, about)
+            about = {**what, **_cost(run), "method": repr(method), "left out": past, "certificate": found}
+            reference = Reference.of(f, about)
             problems = verdict(reference, regions)  # what is kept of it must stand on its own
         if not problems:
             break
         why = "; ".join(problems)
-        if found["divergences"] or method.draws >= MOST:
+        if method.draws >= MOST:
             raise NotCertified(f"{name}: {why}")
         tell(f"{name}: {method.draws} draws a chain are too few: {why}")
-        method = replace(method, draws=method.draws + MORE)
+        method = replace(method, draws=method.draws + (missing if missing > 0 else MORE))
     _write(path, reference.bytes())
     checkpoint.unlink(missing_ok=True)
     return path
+
+
+def _until_last_divergence(trace: Trace, draws: int) -> int:
+    """How many of the first draws there are up to the last that diverged in any chain, and with it."""
+    diverged = trace.diverged[..., :draws].flatten(0, 1).any(0).nonzero()
+    return int(diverged.max()) + 1 if len(diverged) else 0
 
 
 def _maker(task: Task) -> str:

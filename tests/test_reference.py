@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from scipy import stats
-from torch import Tensor
+from torch import Generator, Tensor
 
 from gapbench.datasets.base import Splits
 from gapbench.datasets.gapped_sine import GappedSine
@@ -36,8 +36,8 @@ from gapbench.evaluation.reference import (
     wasserstein,
 )
 from gapbench.methods.base import NormalMixture
-from gapbench.methods.hmc import HMC
-from gapbench.methods.model import MLP
+from gapbench.methods.hmc import HMC, State
+from gapbench.methods.model import MLP, Model
 from gapbench.methods.svi import SVI
 from gapbench.runners import cli, suites
 from gapbench.runners import references as making
@@ -318,6 +318,46 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path, monkeypa
     assert {**pieces.about, "seconds": 0} == {**whole.about, "seconds": 0}
 
 
+@pytest.mark.parametrize("stops", [(), (25, 60, 95)])
+def test_what_comes_before_a_divergence_counts_as_burn_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: tuple[int, ...]
+) -> None:
+    """Two trajectories diverge: the reference is of as many draws as were asked for, all after the second, also if the
+    run is stopped before, between and after. Seen to catch: the divergent one kept, draws up to the first left out
+    alone, fewer draws than asked for, a longer run in the stopped case."""
+    monkeypatch.setattr(references, "RHAT", dict.fromkeys(("data", "gap", "edge"), 1.2))
+    monkeypatch.setattr(references, "EFFECTIVE", 20)
+    monkeypatch.setattr(making, "SECONDS", -1.0)
+    every: dict[int, Tensor] = {}
+    own = HMC.walk
+
+    def walk(self: HMC, model: Model, x: Tensor, y: Tensor, state: State, generator: Generator) -> Iterator[State]:
+        for after in own(self, model, x, y, state, generator):
+            every[after.steps] = model.mean(after.theta[0], x_test)
+            chain = {30: 1, 45: 3}.get(after.steps)
+            yield after if chain is None else replace(after, diverged=torch.arange(4).unsqueeze(0) == chain)
+
+    monkeypatch.setattr(HMC, "walk", walk)
+    splits, x_test = splits_of(0), splits_of(0).x_test[0]
+    method = replace(SHORT, burn_in=20, draws=50)
+    for stop in stops:
+        told: list[str] = []
+
+        def tell(line: str, stop: int = stop) -> None:
+            if f" {stop} of " in line:
+                raise Stop
+
+        with pytest.raises(Stop):
+            make(task(tmp_path, method=method), tell)
+    told = []
+    make(task(tmp_path, method=method), told.append)
+    found = find(splits, 0, MODEL, tmp_path)
+    assert found is not None and found.about["left out"] == 25 and found.about["certificate"]["draws"] == 200
+    assert any("a trajectory diverged, 25 after burn-in" in line for line in told)
+    f = torch.stack([every[step] for step in range(46, 96)], 1)
+    np.testing.assert_array_equal(found.codes, Reference.of(f, {}).codes)
+
+
 def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is its burn-in: the file says which settings it is of. Seen to catch: any checkpoint taken."""
     monkeypatch.setattr(making, "SECONDS", -1.0)
@@ -345,9 +385,8 @@ def test_what_cannot_be_certified_is_no_reference(tmp_path: Path, monkeypatch: p
         make(task(tmp_path, method=replace(SHORT, draws=8)), told.append)
     assert any(line.startswith("sine replica 0: 8 draws a chain are too few: rhat") for line in told)
     assert not list(tmp_path.glob("*.npz")) and digests(splits_of(0), MODEL, tmp_path) == [None]
-    with pytest.raises(NotCertified, match="diverged"):  # more draws do not undo it
+    with pytest.raises(NotCertified, match="replica 1: a trajectory diverged, 16 after burn-in"):
         make(task(tmp_path, 1, method=replace(SHORT, burn_in=0, lr=30.0, draws=8)), told.append)
-    assert not any("replica 1: 8 draws a chain are too few" in line for line in told)
 
 
 def test_side_by_side_they_are_the_same(tmp_path: Path) -> None:
