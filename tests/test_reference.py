@@ -515,7 +515,7 @@ def test_make_check_and_show(gapbench: Callable[..., Result], shipped: Path) -> 
 
 # 7. What is shipped
 
-SHIPPED = {"gapped_sine": (), "gapped_sine_noisy": tuple(range(10))}  # replicas
+SHIPPED = {"gapped_sine": (0,), "gapped_sine_noisy": tuple(range(10))}  # replicas
 
 
 @pytest.mark.parametrize(("name", "replica"), [(name, r) for name, some in SHIPPED.items() for r in some])
