@@ -33,7 +33,7 @@ class PriorPredictive(Control):
     distribution of f. Draws of all of θ are so far apart that the density between them would be the noise's tails.
     """
 
-    draws: int = 100
+    draws: int = 50
 
     def predict(self, model: Model, splits: Splits, generator: Generator) -> Mixture:
         theta = model.sample_prior(generator, (len(splits.x), self.draws))

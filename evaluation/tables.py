@@ -18,6 +18,7 @@ from rich.table import Table
 
 from gapbench.datasets.streams import stream
 from gapbench.evaluation.calibration import calibration_error, miscalibration_area, pit_band, pit_distance
+from gapbench.evaluation.diagnostics import CONVERGED
 from gapbench.evaluation.scores import LEVELS, SCORES, Floats, replica_scores
 
 RESAMPLES = 2000
@@ -113,7 +114,9 @@ class Result:
             return "ranked"
         # A failed replica says nothing about the others; an R-hat that is nan or inf is not a converged one. Of many
         # replicas one in twenty may be above by the chance of its draws.
-        limit = self.scores["rhat_limit"]["all"]
+        limit = (
+            self.scores["rhat_limit"]["all"] if "rhat_limit" in self.scores else CONVERGED
+        )  # scored before version 3
         return "ranked" if (rhat <= limit)[self.sound].mean() >= 0.95 else "not converged"
 
     def estimates(self, column: Column, replicas: NDArray[np.int64], counts: Floats) -> Floats:

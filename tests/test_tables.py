@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -294,6 +295,10 @@ def test_convergence_decides_the_status(rhat: list[float], status: str) -> None:
     assert make("a", ones, rhat=rhat, failures=failed).status == "ranked"
     assert make("a", ones, rhat=rhat, kind="floor").status == "floor"
     assert make("a", ones, rhat=ones + 0.1, rhat_limit=ones + 0.11).status == "ranked"  # few draws have another limit
+    for rhat_then, status_then in ((1.04, "ranked"), (1.06, "not converged")):  # records of older scores have none
+        older = make("a", ones, rhat=np.full(len(ones), rhat_then))
+        points = {name: value for name, value in older.points.items() if name != "rhat_limit"}
+        assert replace(older, points=points).status == status_then
 
 
 # --- Floor and ceiling ------------------------------------------------------------------------------------------------
