@@ -76,8 +76,10 @@ def bands(rows: Sequence[Result]) -> Figure | None:
     down = -(-len(rows) // across)
     figure = Figure(figsize=(4.2 * across, 3.0 * down + 0.5), layout="constrained")
     axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
+    replica = int(rows[0].replicas[_first_sound(rows[0])])
     for ax, result in zip(axes, rows, strict=False):
         r = _first_sound(result)
+        other = "" if result.replicas[r] == replica else f", replica {result.replicas[r]}"
         x, mean, std = result.grid["x_test"][r, :, 0], result.points["mean_f"][r], result.points["std_f"][r]
         colour, _ = style(result.row)
         ax.plot(result.grid["x"][r, :, 0], result.grid["y"][r], ".", color="#999999", ms=3, alpha=0.5, zorder=1)
@@ -86,7 +88,7 @@ def bands(rows: Sequence[Result]) -> Figure | None:
         ax.plot(x, mean, color=colour, lw=1.6)
         if "f_test" in result.grid:
             ax.plot(x, result.grid["f_test"][r], color="black", lw=1, ls="--")
-        ax.set_title(_name(result), fontsize=11)
+        ax.set_title(_name(result) + other, fontsize=11)
         ax.set_ylim(-3, 3)
         _shade_gap(ax, result)
     for index in range(len(rows), len(axes)):
@@ -94,7 +96,6 @@ def bands(rows: Sequence[Result]) -> Figure | None:
         axes[index - across].tick_params(labelbottom=True)  # the last of its column now
     figure.supxlabel("x")
     figure.supylabel("f(x)")
-    replica = int(rows[0].replicas[_first_sound(rows[0])])
     figure.suptitle(
         f"{rows[0].dataset}, replica {replica}: mean, ±1 and ±2 std of f; dashed the truth, grey the data and the gap",
         fontsize=11,

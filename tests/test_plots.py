@@ -261,6 +261,9 @@ def test_the_bands_are_one_replica_s() -> None:
         assert vertices[:, 1].max() == pytest.approx((mean.get_ydata() + width * std).max())
         assert vertices[:, 1].min() == pytest.approx((mean.get_ydata() - width * std).min())
     assert figure.get_suptitle().startswith("sine, replica 4:")
+    beside = bands([result, make("svi")])
+    assert beside is not None
+    assert [ax.get_title() for ax in beside.axes] == ["sgld", "svi, replica 3"]
 
 
 def test_noise_free_data_show_the_calibration_of_f() -> None:
