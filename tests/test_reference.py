@@ -367,6 +367,7 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tmp_path: Path, monk
 
     with pytest.raises(Stop):
         make(task(tmp_path / "one", method=replace(SHORT, acceptance=0.5)), stop)
+    monkeypatch.setattr(making, "SECONDS", 60.0)
     told: list[str] = []
     made = make(task(tmp_path / "one"), told.append)
     assert "it is of HMC(" in told[0] and "acceptance=0.5" in told[0] and told[0].endswith("beginning anew")
