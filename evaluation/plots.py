@@ -20,6 +20,7 @@ matplotlib.use("Agg")
 COLOURS = {
     "sgld": "#0072B2",
     "sgld_private": "#D55E00",
+    "sgld_sigma1": "#56B4E9",
     "hmc": "#8C564B",
     "mc_dropout": "#009E73",
     "svi": "#CC79A7",
@@ -193,12 +194,17 @@ def cost(rows: Sequence[Result]) -> Figure | None:
             colour, line = style(str(name))
             ax.plot(found["cost"], found["value"], marker="o", ls=line, color=colour, lw=1.8, ms=5, label=name)
             ax.fill_between(found["cost"], found["low"], found["high"], color=colour, alpha=0.15, lw=0)
+            fewer = found[found["known"] < found["replicas"]]
+            if len(fewer):
+                ax.plot(fewer["cost"], fewer["value"], marker="o", ls="", color=colour, mfc="white", ms=5)
         floor = here["value"][here["score"] == "reference_w1_floor"].mean()
         ax.axhline(floor, color="#555555", lw=1, ls=":")
         ax.text(0.02, floor, "the reference's own error", transform=ax.get_yaxis_transform(), fontsize=8, va="bottom")
         ax.set(xscale="log", yscale="log", title=region, xlabel="gradients of one point, for a replica")
     axes[0].set_ylabel("distance to the posterior (W1, in its stds)")
-    figure.suptitle(f"{rows[0].dataset}: what compute buys, mean over {len(rows[0].replicas)} replicas", fontsize=11)
+    hollow = "; hollow: over fewer" if (drawn["known"] < drawn["replicas"]).any() else ""
+    title = f"{rows[0].dataset}: what compute buys, mean over {len(rows[0].replicas)} replicas{hollow}"
+    figure.suptitle(title, fontsize=11)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure

@@ -157,17 +157,17 @@ def colours(figure: Figure | None) -> dict[str, set[str]]:
     for ax in figure.axes:
         for line in ax.get_lines():
             name = str(line.get_label())
-            name = name if not name.startswith("_") else ax.get_title()
+            name = name if not name.startswith("_") else ax.get_title().partition(",")[0]
             found.setdefault(name, set()).add(to_hex(line.get_color()).lower())
     return found
 
 
-def at_budgets(row: str, spent: Mapping[int, float]) -> list[Result]:
+def at_budgets(row: str, spent: Mapping[int, float], failures: Mapping[int, str] | None = None) -> list[Result]:
     """Rows row@budget whose distance to the reference is the given one in the data, and double in the gap; not in the
     edge."""
     rows = []
     for budget, distance in spent.items():
-        one = make(f"{row}@{budget}", reference_w1=distance, reference_w1_floor=0.1)
+        one = make(f"{row}@{budget}", reference_w1=distance, reference_w1_floor=0.1, failures=failures)
         one.points["reference_w1"][:, REGIONS["gap"]] *= 2
         rows.append(replace(one, diagnostics={"gradient evaluations": np.full(4, 100.0 * budget)}))
     return rows
@@ -188,7 +188,17 @@ def test_budgets_are_drawn_as_a_line_a_name(tmp_path: Path) -> None:
         assert set(drawn) == {"fast", "slow"}
         np.testing.assert_allclose(drawn["fast"], [[100 * k, factor * v] for k, v in fast.items()])
         np.testing.assert_allclose(drawn["slow"], [[100_000, 0.3 * factor]])
+    assert "hollow" not in figure.get_suptitle()
     assert cost([make("blind@5")]) is None
+
+
+def test_a_point_of_fewer_replicas_is_hollow() -> None:
+    """And the title says what that means. Seen to catch: every point hollow, none."""
+    figure = cost([*at_budgets("a", {1: 0.5}, {3: "diverged"}), *at_budgets("a", {2: 0.4})])
+    assert figure is not None and figure.get_suptitle().endswith("; hollow: over fewer")
+    for ax, factor in zip(figure.axes, (1, 2), strict=True):
+        hollow = [line.get_xydata() for line in ax.get_lines() if line.get_markerfacecolor() == "white"]
+        np.testing.assert_allclose(hollow, [[[100, 0.5 * factor]]])
 
 
 def test_a_row_has_one_colour_everywhere() -> None:
