@@ -45,7 +45,7 @@ class SGLD(UncertaintyMethod):
     burn_in, thin: in steps. draws: kept from each chain. delta: the δ at which ε(δ) is reported.
     """
 
-    lr: float = 4e-4
+    lr: float = 6e-4
     batch: int = 64
     noise_multiplier: float = 1e-3
     temperature: float = 256.0
@@ -107,7 +107,8 @@ class SGLD(UncertaintyMethod):
         """The law that its chains keep at a step so large (ελ/2 up to 0.4) that it is far from the posterior."""
         if self.allow_clipping:
             return None
-        quick = replace(self, lr=3.0, batch=5, temperature=4.0, burn_in=200, draws=600, thin=5, chains=1)
+        unclipped = replace(self, lr=3.0, batch=5, noise_multiplier=1e-3)
+        quick = replace(unclipped, temperature=4.0, burn_in=200, draws=600, thin=5, chains=1)
         return Claim(quick, quick.stationary_law)
 
     def stationary_law(self, regression: LinearRegression) -> Law:

@@ -109,7 +109,7 @@ def _budgets() -> Suite:
     sgld, private = default.methods["sgld"], default.methods["sgld_private"]
     assert isinstance(sgld, SGLD) and isinstance(private, SGLD)
     rows: dict[str, UncertaintyMethod] = {}
-    settings = {f"sgld_lr{lr:g}": replace(sgld, lr=lr) for lr in (1e-4, 4e-4, 8e-4)}
+    settings = {f"sgld_lr{lr:g}": replace(sgld, lr=lr) for lr in (2e-4, 6e-4, 8e-4)}
     settings["sgld_sigma1"] = replace(sgld, noise_multiplier=1.0, allow_clipping=True, sampling=Poisson())
     for name, setting in settings.items():
         for steps in (630, 2450, 9800, 39_200)[: None if setting == sgld else 3]:

@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from torch.distributions import Normal
 from torch.utils.data import DataLoader, TensorDataset
 
+from gapbench.evaluation.conformance import exact
 from gapbench.methods.base import PosteriorDraws
 from gapbench.methods.exactness import example
 from gapbench.methods.minibatches import Batch, FixedSize, Minibatches, OpacusLoader, Poisson
@@ -293,6 +294,11 @@ def test_the_law_is_kept_by_a_step_over_every_batch(sampling: Minibatches) -> No
     assert total == pytest.approx(1)
     np.testing.assert_allclose(mean, law.mean, rtol=1e-9)
     np.testing.assert_allclose(covariance, law.covariance, rtol=1e-9, atol=1e-12)
+
+
+def test_what_it_claims_is_unclipped() -> None:
+    """Also for an instance whose σ would clip everything there. Seen to catch: the instance's own σ."""
+    exact(SGLD(noise_multiplier=10.0))
 
 
 @pytest.mark.parametrize(
