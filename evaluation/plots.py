@@ -20,7 +20,10 @@ matplotlib.use("Agg")
 COLOURS = {
     "sgld": "#0072B2",
     "sgld_private": "#D55E00",
-    "sgld_sigma1": "#56B4E9",
+    "sgld_sigma1": "#E69F00",
+    "sgld_lr0.0002": "#5D3A9B",
+    "sgld_lr0.0006": "#0072B2",
+    "sgld_lr0.0008": "#1A7F7F",
     "hmc": "#8C564B",
     "mc_dropout": "#009E73",
     "svi": "#CC79A7",
