@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -367,7 +368,8 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[int
 @click.option("--out", callback=_folder, metavar="FOLDER", help="Default: the package's own evaluation/references.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Replicas side by side. Default: one for each core.")
 def make(dataset: str, suite: str, replicas: list[int], device: str, out: Path | None, jobs: int | None) -> None:
-    """Make the references of DATASET: a quarter of an hour or more for each replica. Run it again to resume."""
+    """Make the references of DATASET: a quarter of an hour or, for a thousand points, two hours for each replica. Run
+    it again to resume."""
     from gapbench.evaluation.reference import FOLDER
     from gapbench.runners.references import NotCertified, Task, make_all
     from gapbench.runners.suites import suites
@@ -384,7 +386,9 @@ def make(dataset: str, suite: str, replicas: list[int], device: str, out: Path |
             sound = sound and not isinstance(made, NotCertified)
             click.echo(made, err=isinstance(made, NotCertified))
     except KeyboardInterrupt as interrupt:
-        raise Interrupted(f"Checkpoints are in {folder}; run the same command again to go on.") from interrupt
+        raise Interrupted(
+            f"Checkpoints, one a minute, are in {folder}: run the same command again to go on from them."
+        ) from interrupt
     sys.exit(0 if sound else 1)
 
 
@@ -434,12 +438,21 @@ def show(dataset: str, suite: str, replicas: list[int], folder: Path | None) -> 
 def _references(
     dataset: str, suite: str, replicas: list[int], folder: Path | None
 ) -> Iterator[tuple[int, list[str], dict[str, Any] | None]]:
-    """(replica, what is wrong with its reference, what is recorded of it) of each."""
-    from gapbench.evaluation.reference import FOLDER, Refused, find, verdict
+    """(replica, what is wrong with its reference, what is recorded of it) of each.
+
+    Where no replicas are named, of those that have one, if any has; a line says which have none."""
+    from gapbench.evaluation.reference import FOLDER, Refused, digests, find, verdict
     from gapbench.runners.suites import suites
 
     chosen = suites()[_known("suite", suite, suites())]
     data = chosen.datasets[_known("dataset", dataset, chosen.datasets)]
+    if click.get_current_context().get_parameter_source("replicas") is ParameterSource.DEFAULT:
+        kept = digests(data.splits(replicas), chosen.model, folder or FOLDER)
+        absent = [str(number) for number, digest in zip(replicas, kept, strict=True) if digest is None]
+        if len(absent) < len(replicas):
+            replicas = [number for number in replicas if str(number) not in absent]
+            if absent:
+                click.echo(f"{dataset}: no reference of replicas {', '.join(absent)}", err=True)
     for number in replicas:
         splits = data.splits([number])
         try:

@@ -193,7 +193,9 @@ def _begun(task: Task, splits: Splits, checkpoint: Path, generator: Generator, t
     """Where the run stands: at its checkpoint, or at a draw of the prior."""
     if checkpoint.exists():
         try:
-            return _read(checkpoint, _maker(task), generator, task.device)
+            run = _read(checkpoint, _maker(task), generator, task.device)
+            tell(f"{task.name} replica {task.replica}: going on from {run.state.steps} trajectories")
+            return run
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             tell(f"{checkpoint} cannot be gone on with ({error}): beginning anew")
     chains = task.method.chains

@@ -486,6 +486,7 @@ def gapbench(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
 def test_make_check_and_show(gapbench: Callable[..., Result], shipped: Path) -> None:
     """Made once, certified from the file, shown by region; what is missing or altered is told, exit code 1. Seen to
     catch: exit code 0 for a missing one, made again."""
+    assert gapbench("check", "sine").exit_code == 1  # there are none
     missing = gapbench("check", "sine", "--replicas", "2")
     assert missing.exit_code == 1
     assert missing.stdout == "sine replica 2: no reference; `gapbench reference make sine --replicas 2` makes it\n"
@@ -505,6 +506,9 @@ def test_make_check_and_show(gapbench: Callable[..., Result], shipped: Path) -> 
     ]
     assert "HMC(" in shown.stdout.splitlines()[-1]
 
+    told = gapbench("check", "sine")  # those that there are
+    assert (told.exit_code, told.stdout) == (0, "sine replica 0: certified\nsine replica 2: certified\n")
+    assert told.stderr == "sine: no reference of replicas 1, 3, 4, 5, 6, 7, 8, 9\n"
     second.write_bytes(second.read_bytes()[:-3])
     checked = gapbench("check", "sine", "--replicas", "0,2")
     assert checked.exit_code == 1 and f"sine replica 2: {second.name} cannot be read" in checked.stdout
