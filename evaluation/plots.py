@@ -142,9 +142,8 @@ def calibration(rows: Sequence[Result]) -> Figure | None:
     if np.isnan(rows[0].points[pits]).all():
         return None
     names = [name for name, mask in rows[0].regions.items() if mask.any()]
-    figure = Figure(
-        figsize=(3.3 * len(names), 4.0 + 0.25 * -(-len(rows) // 3)), layout="constrained"
-    )  # the legend's rows
+    height = 4.0 + 0.25 * -(-len(rows) // 3)  # the legend has three names in a line
+    figure = Figure(figsize=(3.3 * len(names), height), layout="constrained")
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for ax, region in zip(axes, names, strict=True):
         ax.plot([0, 1], [0, 1], color="#bbbbbb", lw=1)

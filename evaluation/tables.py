@@ -114,9 +114,7 @@ class Result:
             return "ranked"
         # A failed replica says nothing about the others; an R-hat that is nan or inf is not a converged one. Of many
         # replicas one in twenty may be above by the chance of its draws.
-        limit = (
-            self.scores["rhat_limit"]["all"] if "rhat_limit" in self.scores else CONVERGED
-        )  # scored before version 3
+        limit = self.scores.get("rhat_limit", {"all": CONVERGED})["all"]  # older scores have none
         return "ranked" if (rhat <= limit)[self.sound].mean() >= 0.95 else "not converged"
 
     def estimates(self, column: Column, replicas: NDArray[np.int64], counts: Floats) -> Floats:
