@@ -1,59 +1,151 @@
-"""What a dataset is: a frozen description that gives every replica its own split."""
+"""The contract of a dataset: a frozen description that gives every replica its own problem."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
+from gapbench.datasets.standardise import Standardisation
+from gapbench.methods.engine.model import Model
+
+
+class ProblemError(ValueError):
+    """Data that cannot be used; the message names the tensor, the value, and what was expected."""
+
 
 @dataclass(frozen=True)
-class Splits:
-    """R training sets with their test points. Everything is float32 but the regions, which are bool.
+class Layout:
+    """What the test points of a dataset are, which decides what may be drawn and what may be tested.
 
-    y_test are fresh noisy draws. f_test and noise_test are the noise-free truth and the true noise std, where they
-    are known (noise 0 for noise-free data). y_scale brings scores back to the data's units (1 where nothing was
-    standardised). regions: "data", "gap", "edge" (beyond the data) -> which test points lie there.
+    points: "grid", the same points for every replica, to draw over; "tasks", replicas are independent tasks with at
+        most one test point a region, so their PITs are independent; "rows", held-out rows.
+    feature: which feature a grid is drawn over; None if it is not to be drawn.
+    """
+
+    points: Literal["grid", "tasks", "rows"] = "rows"
+    feature: int | None = None
+
+
+@dataclass(frozen=True)
+class Problems:
+    """R training sets with their test points, in the units of the data, on the CPU, float32 or float64.
+
+    y_test are fresh noisy observations. f_test and noise_test are the noise-free truth and the true std of the noise
+    where they are known (0 for noise-free data). regions: name -> which test points lie there; any names, "data", "gap"
+    and "extrapolation" where they exist. standardisation: None for the identity.
+    Raises ProblemError if a shape does not fit, or a number is not finite.
     """
 
     x: Tensor  # (R, N, D)
     y: Tensor  # (R, N)
     x_test: Tensor  # (R, M, D)
     y_test: Tensor  # (R, M)
-    f_test: Tensor | None  # (R, M)
-    noise_test: Tensor | None  # (R, M)
-    y_scale: Tensor  # (R,)
-    regions: Mapping[str, Tensor]  # (R, M) each
+    f_test: Tensor | None = None  # (R, M)
+    noise_test: Tensor | None = None  # (R, M)
+    regions: Mapping[str, Tensor] = field(default_factory=dict)  # (R, M) bool each
+    standardisation: Standardisation = None  # type: ignore[assignment]  # never None once it is made
 
-    def to(self, device: torch.device | str) -> Splits:
-        moved = {
-            field.name: value.to(device)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
+    def __post_init__(self) -> None:
+        if not (isinstance(self.x, Tensor) and self.x.ndim == 3 and self.x.shape[1] > 0):
+            raise ProblemError(f"x: {_shape(self.x)}, expected (R, N, D) with at least one training point")
+        replicas, points, features = self.x.shape
+        if not (isinstance(self.x_test, Tensor) and self.x_test.ndim == 3 and self.x_test.shape[1] > 0):
+            raise ProblemError(f"x_test: {_shape(self.x_test)}, expected (R, M, D) with at least one test point")
+        tests = self.x_test.shape[1]
+        expected = {
+            "y": (replicas, points),
+            "x_test": (replicas, tests, features),
+            "y_test": (replicas, tests),
+            "f_test": (replicas, tests),
+            "noise_test": (replicas, tests),
         }
-        return replace(self, **moved, regions={name: mask.to(device) for name, mask in self.regions.items()})
+        for name, shape in expected.items():
+            value = getattr(self, name)
+            if value is None and name in ("f_test", "noise_test"):
+                continue
+            if not isinstance(value, Tensor) or value.shape != shape:
+                raise ProblemError(f"{name}: {_shape(value)}, expected {shape}")
+        for name in ("x", *expected):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if value.dtype not in (torch.float32, torch.float64):
+                raise ProblemError(f"{name}: {value.dtype}, expected float32 or float64")
+            if not value.isfinite().all():
+                at = (~value.isfinite()).nonzero()[0].tolist()
+                raise ProblemError(f"{name}{at} = {float(value[tuple(at)])}: expected finite numbers; drop or fill it")
+        if self.noise_test is not None and (self.noise_test < 0).any():
+            raise ProblemError(f"noise_test: {float(self.noise_test.min())}, expected a std of at least 0")
+        for name, mask in self.regions.items():
+            if not isinstance(mask, Tensor) or mask.shape != (replicas, tests) or mask.dtype != torch.bool:
+                raise ProblemError(f"region {name}: {_shape(mask)}, expected bool {(replicas, tests)}")
+            if name == "all":
+                raise ProblemError('region "all": the name is taken by all test points together; choose another')
+        if self.standardisation is None:
+            object.__setattr__(self, "standardisation", Standardisation.identity(replicas, features))
+        for name in ("x_mean", "x_std", "y_mean", "y_std"):
+            value, shape = getattr(self.standardisation, name), (replicas, features)[: 2 if name[0] == "x" else 1]
+            sound = value.shape == shape and value.isfinite().all() and (name.endswith("mean") or (value > 0).all())
+            if not sound:
+                raise ProblemError(f"standardisation: {name} = {value}, expected {shape}, finite, stds above 0")
+
+    def select(self, keep: Tensor) -> Self:
+        """Some of the replicas. keep: (R,) bool."""
+        chosen = {one.name: v[keep] for one in fields(self) if isinstance(v := getattr(self, one.name), Tensor)}
+        regions = {name: mask[keep] for name, mask in self.regions.items()}
+        return replace(self, **chosen, regions=regions, standardisation=self.standardisation.select(keep))
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """x (R, N, D), y (R, N) and x_test (R, M, D) as methods see them: standardised, float32."""
+        units = self.standardisation
+        return units.x(self.x), units.y(self.y), units.x(self.x_test)
 
     @property
     def sha256(self) -> str:
-        """Of every number in it: a dataset that changed is another dataset, whatever it is called."""
+        """The hash of every number in it: a dataset that changed is another dataset, whatever it is called."""
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
+        units = parts.pop("standardisation")
+        parts |= {f"region {name}": mask for name, mask in parts.pop("regions").items()}
+        parts |= {f"standardisation {one.name}": getattr(units, one.name) for one in fields(units)}
         digest = hashlib.sha256()
-        parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "regions"}
-        for name, value in sorted({**parts, **self.regions}.items()):
+        for name, value in sorted(parts.items()):
             if value is not None:
-                digest.update(f"{name}{tuple(value.shape)}".encode())
+                digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
                 digest.update(value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 
+def _shape(value: object) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dataset(ABC):
-    """Described completely by its fields; `repr` is part of what results are filed under."""
+    """A dataset. Its fields describe it completely, and are part of what results are filed under."""
 
     @abstractmethod
-    def splits(self, replicas: Sequence[int], seed: int = 0) -> Splits:
-        """The splits of these replicas, on the CPU. Replica r is always the same split, whatever else is asked
+    def problems(self, replicas: Sequence[int], seed: int = 0) -> Problems:
+        """The problems of these replicas, on the CPU. Replica r is always the same problem, whatever else is asked
         for, so that methods are compared in pairs."""
+
+    @property
+    def layout(self) -> Layout:
+        """What the test points are."""
+        return Layout()
+
+    @property
+    def summary(self) -> tuple[tuple[str, str], ...] | None:
+        """The (score, region) columns of this dataset's table; None for those that suit its layout."""
+        return None
+
+    @property
+    def network(self) -> Model | None:
+        """The model that this dataset asks for; None for the one that its user chooses."""
+        return None

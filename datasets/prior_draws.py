@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapbench.datasets.base import Dataset, Splits
+from gapbench.datasets.base import Dataset, Layout, Problems
 from gapbench.datasets.streams import stream, torch_stream
-from gapbench.methods.model import MLP, Model
+from gapbench.methods.engine.model import MLP, Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,40 +20,47 @@ class PriorDraws(Dataset):
 
     Where p(f | x, data) is the posterior under this model, the PITs of the truth are uniform over tasks, at any point.
     Those of one task are dependent; so each has one test point in the data (spread as the training points are), one in
-    the gap and one in the edge, and the PITs of a region are independent.
+    the gap and one beyond the data, and the PITs of a region are independent.
 
-    model: whose prior and noise. span, gap, edge: as in GappedSine, units of x.
+    model: whose prior and noise. span, gap, extrapolation: as in GappedSine, units of x.
     """
 
     model: Model = field(default_factory=lambda: MLP(hidden=(20, 20)))
     n: int = 40
     span: tuple[float, float] = (-4.0, 4.0)
     gap: tuple[float, float] = (-1.0, 1.0)
-    edge: float = 2.0
+    extrapolation: float = 2.0
 
     def __post_init__(self) -> None:
         (low, high), (left, right) = self.span, self.gap
         if self.n < 2 or self.n % 2:
             raise ValueError(f"PriorDraws: n = {self.n}: expected an even number of at least 2, half for each side")
-        if not (low < left < right < high and 0 < self.edge < np.inf):
+        if not (low < left < right < high and 0 < self.extrapolation < np.inf):
             raise ValueError(
-                f"PriorDraws: span = {self.span}, gap = {self.gap}, edge = {self.edge}: expected the gap inside the "
-                "span, and an edge of some width"
+                f"PriorDraws: span = {self.span}, gap = {self.gap}, extrapolation = {self.extrapolation}: expected the "
+                "gap inside the span, and an extrapolation of some width"
             )
 
-    def splits(self, replicas: Sequence[int], seed: int = 0) -> Splits:
+    @property
+    def layout(self) -> Layout:
+        return Layout("tasks")
+
+    @property
+    def network(self) -> Model:
+        return self.model
+
+    def problems(self, replicas: Sequence[int], seed: int = 0) -> Problems:
         tasks = torch.stack([self._task(seed, replica) for replica in replicas]).float()
         x, y, f, noise = tasks.unbind(1)  # (R, n + 3) each
         train, test = slice(None, self.n), slice(self.n, None)
         names = list(self._pieces)
-        return Splits(
+        return Problems(
             x=x[:, train].unsqueeze(-1),
             y=y[:, train],
             x_test=x[:, test].unsqueeze(-1),
             y_test=y[:, test],
             f_test=f[:, test],
             noise_test=noise[:, test],
-            y_scale=torch.ones(len(replicas)),
             regions={name: torch.tensor([[one == name for one in names]] * len(replicas)) for name in names},
         )
 
@@ -64,7 +71,7 @@ class PriorDraws(Dataset):
         return {
             "data": [(low, left), (right, high)],
             "gap": [(left, right)],
-            "edge": [(low - self.edge, low), (high, high + self.edge)],
+            "extrapolation": [(low - self.extrapolation, low), (high, high + self.extrapolation)],
         }
 
     def _task(self, seed: int, replica: int) -> Tensor:

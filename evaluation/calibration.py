@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from gapbench.methods.base import Distribution
+from gapbench.methods.engine.distributions import HasCdf
 
 Floats = NDArray[np.float64]
 
 
-def pit(distribution: Distribution, t: Tensor, uniform: Tensor) -> Tensor:
+def pit(distribution: HasCdf, t: Tensor, uniform: Tensor) -> Tensor:
     """u = F(t⁻) + v·(F(t) − F(t⁻)) with v `uniform` (R, M): F(t) itself but at an atom, where it is spread over the
     jump, so that u is uniform whenever t is drawn from F (Czado, Gneiting & Held 2009)."""
     below = distribution.cdf_below(t)
@@ -37,15 +37,15 @@ def calibration_error(pits: Floats, weights: Floats | None = None) -> Floats:
     return np.asarray((integral(knots[1:]) - integral(knots[:-1])).sum(-1))
 
 
-def pit_distance(pits: Floats, weights: Floats | None = None) -> Floats:
-    """max over p of |P(u ≤ p) − p|, Kolmogorov's. pits and weights as in `calibration_error`."""
+def pit_ks(pits: Floats, weights: Floats | None = None) -> Floats:
+    """Kolmogorov–Smirnov statistic: the largest |P(u ≤ p) − p| over p. pits, weights: as in `calibration_error`."""
     knots, level = _empirical(pits, weights)
     return np.asarray(np.maximum(np.abs(knots[1:] - level), np.abs(knots[:-1] - level)).max(-1))
 
 
 def pit_band(pits: int, regions: int, probability: float = 0.95) -> float:
-    """What the `pit_distance` of so many independent uniform PITs stays below in all regions with this probability, at
-    least: Kolmogorov's exact law, and Bonferroni's share of each region."""
+    """The bound that `pit_ks` of so many independent uniform PITs keeps in all regions with this probability, at least:
+    Kolmogorov's exact law, and Bonferroni's share of each region."""
     return float(stats.kstwo.isf((1 - probability) / regions, pits))
 
 

@@ -1,75 +1,97 @@
-"""The two rows every method is read against: the prior (floor) and the true distribution of y (ceiling)."""
+"""Controls: the entries that every method is read against. They need no training, and may look at what a method never
+sees."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from gapbench.datasets.base import Splits
-from gapbench.methods.base import Mixture, PosteriorDraws
-from gapbench.methods.model import MLP, Model
+from gapbench.datasets.base import Problems
+from gapbench.evaluation.entries import Entry, Kind, Run
+from gapbench.evaluation.reference_file import find, key_of, path_of, thinned
+from gapbench.methods.engine.model import MLP, Model
+from gapbench.methods.engine.posterior_draws import PosteriorDraws
+from gapbench.methods.engine.predictions import MixturePrediction
 
 
 @dataclass(frozen=True)
-class Control(ABC):
-    """A prediction that needs no training, and may look at what a method never sees."""
+class Control(Entry):
+    """An entry that describes itself by its own fields."""
 
-    @abstractmethod
-    def predict(self, model: Model, splits: Splits, generator: Generator) -> Mixture: ...
-
-    def skip(self, model: Model, splits: Splits) -> str | None:
-        """Why there is none for these data; None if there is."""
-        return None
+    @property
+    def subject(self) -> Control:
+        return self
 
 
 @dataclass(frozen=True)
 class PriorPredictive(Control):
-    """Floor: the model before it has seen any data. A method that loses to it was better not trained.
+    """Baseline: the model before it has seen any data. A method that loses to it was better not trained.
 
     An MLP is linear in its last layer, whose prior is summed over exactly: each draw, of the layers below, is a normal
     distribution of f. Draws of all of θ are so far apart that the density between them would be the noise's tails.
     """
 
     draws: int = 50
+    kind: ClassVar[Kind] = "baseline"
 
-    def predict(self, model: Model, splits: Splits, generator: Generator) -> Mixture:
-        theta = model.sample_prior(generator, (len(splits.x), self.draws))
+    def run(self, model: Model, problems: Problems, generator: Generator) -> Run:
+        x = problems.inputs[2].to(generator.device)
+        theta = model.sample_prior(generator, (len(x), self.draws))
         if not isinstance(model, MLP):
-            return PosteriorDraws(model, theta)(splits.x_test)
-        std = torch.stack([_std_of_last_layer(model, one, splits.x_test) for one in theta.unbind(1)], 1)  # (R, S, M)
-        std = torch.hypot(std, std.new_tensor(model.f_std))
-        return Mixture(torch.zeros_like(std), std, model.noise(theta, splits.x_test.unsqueeze(1)))
+            return Run(PosteriorDraws(model, theta)(x))
+        std = torch.stack([_std_of_last_layer(model, one, x) for one in theta.unbind(1)], 1)  # (R, S, M)
+        noise = model.noise(theta, x.unsqueeze(1))
+        return Run(MixturePrediction(torch.zeros_like(std), std, noise))
 
 
 def _std_of_last_layer(model: MLP, theta: Tensor, x: Tensor) -> Tensor:
     """Prior std of f given the layers below the last, (R, M). theta: (R, P), x: (R, M, D)."""
-    inputs = x
-
-    def keep(hidden: Tensor, index: int) -> Tensor:
-        nonlocal inputs
-        inputs = hidden
-        return hidden
-
-    model.mean(theta, x, keep)
-    scale = 1 / inputs.shape[-1] if model.scale_by_fan_in else 1.0
-    return model.prior_std * (1 + scale * inputs.square().sum(-1)).sqrt()
+    hidden, (_, _, scale) = model.last_hidden(theta, x), model.layers[-1]
+    return model.prior_std * (1 + scale**2 * hidden.square().sum(-1)).sqrt()
 
 
 @dataclass(frozen=True)
 class Truth(Control):
-    """Ceiling: the true p(y | x). A method that significantly beats it in NLL or CRPS has a bug."""
+    """Oracle: the true p(y | x). A method that significantly beats it in NLL or CRPS has a bug."""
 
-    def skip(self, model: Model, splits: Splits) -> str | None:
-        if splits.f_test is None or splits.noise_test is None:
+    kind: ClassVar[Kind] = "oracle"
+
+    def skip(self, model: Model, problems: Problems) -> str | None:
+        if problems.f_test is None or problems.noise_test is None:
             return "the true function or noise is not known"
-        if not (splits.noise_test > 0).all():
+        if not (problems.noise_test > 0).all():
             return "the data are noise-free, so the true p(y | x) has no density"
         return None
 
-    def predict(self, model: Model, splits: Splits, generator: Generator) -> Mixture:
-        assert splits.f_test is not None and splits.noise_test is not None, self.skip(model, splits)
-        zero = splits.f_test.new_zeros(())
-        return Mixture(splits.f_test.unsqueeze(1), zero, splits.noise_test.unsqueeze(1))
+    def run(self, model: Model, problems: Problems, generator: Generator) -> Run:
+        assert problems.f_test is not None and problems.noise_test is not None, self.skip(model, problems)
+        units = problems.standardisation
+        f = units.y(problems.f_test).to(generator.device).unsqueeze(1)
+        noise = (problems.noise_test / units.y_std.unsqueeze(1)).float().to(generator.device).unsqueeze(1)
+        return Run(MixturePrediction(f, torch.zeros_like(f), noise))
+
+
+@dataclass(frozen=True)
+class ReferencePosterior(Control):
+    """Reference: `draws` of the posterior itself, from the shipped long chains."""
+
+    draws: int = 200
+    kind: ClassVar[Kind] = "reference"
+
+    def skip(self, model: Model, problems: Problems) -> str | None:
+        missing = [r for r in range(len(problems.x)) if not path_of(key_of(problems, r, model)).exists()]
+        return f"no reference posterior for {len(missing)} of {len(problems.x)} replicas" if missing else None
+
+    def run(self, model: Model, problems: Problems, generator: Generator) -> Run:
+        found = [find(problems, r, model) for r in range(len(problems.x))]
+        chains = [thinned(reference.f, self.draws) for reference in found if reference is not None]
+        assert len(chains) == len(found), self.skip(model, problems)
+        # (R, chains, draws, M). The prediction has no chains: R-hat of the few draws that are kept would say less than
+        # the certificate does.
+        f = torch.from_numpy(np.stack(chains)).float().to(generator.device).flatten(1, 2)
+        noise = model.noise(f.new_empty(model.size), f.new_empty(1, model.features))
+        return Run(MixturePrediction(f, f.new_zeros(()), noise))

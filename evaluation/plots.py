@@ -1,229 +1,417 @@
-"""The figures, drawn from scored results; nothing here is computed that is not in the records."""
+"""The figures, drawn from results; nothing here is computed that is not in the records."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 
+from gapbench.evaluation.bootstrap import Bootstrap, estimate
 from gapbench.evaluation.calibration import pit_band
-from gapbench.evaluation.tables import Result, summarise
+from gapbench.evaluation.results import Floats, Result
 
 matplotlib.use("Agg")
 
-# Okabe & Ito's colours, told apart by every common form of colour blindness. A row keeps its colour everywhere.
-COLOURS = {
-    "sgld": "#0072B2",
-    "sgld_private": "#D55E00",
-    "sgld_sigma1": "#E69F00",
-    "sgld_lr0.0002": "#5D3A9B",
-    "sgld_lr0.0006": "#0072B2",
-    "sgld_lr0.0008": "#1A7F7F",
-    "hmc": "#8C564B",
-    "mc_dropout": "#009E73",
-    "svi": "#CC79A7",
-    "notebook": "#D55E00",
-    "corrected_rates": "#E69F00",
-    "corrected": "#0072B2",
-    "reference": "#8B1A1A",
-    "prior": "#777777",
-    "truth": "#000000",
-}
-SPARE = ("#E69F00", "#56B4E9", "#8C564B", "#5D3A9B", "#1A7F7F", "#A6761D")
-LINES = ("-", "--", "-.", ":")
+# Okabe & Ito's colours and darker relatives, told apart by every common form of colour blindness.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5D3A9B", "#56B4E9", "#8C564B")
+Line = str | tuple[int, tuple[int, ...]]
+LINES: tuple[Line, ...] = (
+    "-",
+    (0, (5, 2)),
+    (0, (1, 1)),
+    (0, (7, 2, 1, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (9, 3)),
+    (0, (2, 4)),
+    (0, (9, 2, 3, 2)),
+)
+CONTROLS = {"reference": "#000000", "baseline": "#777777", "oracle": "#8B1A1A"}
+BANDS = ("05", "25", "50", "75", "95")  # quantiles in per cent
+PANELS = 24  # methods beyond which panels are too many to look at
+Style = tuple[str, Line]
 
 
-def style(row: str) -> tuple[str, str]:
-    """(colour, line style) of a row: given for the shipped ones, derived from the name for any other."""
-    if row in COLOURS:
-        return COLOURS[row], "-"
-    number = int.from_bytes(hashlib.sha256(row.encode()).digest()[:4], "big")
-    return SPARE[number % len(SPARE)], LINES[number // len(SPARE) % len(LINES)]
+@dataclass(frozen=True)
+class Drawn:
+    """paths: the files written. skipped: a sentence for each figure that cannot be drawn."""
+
+    paths: list[Path]
+    skipped: list[str]
 
 
-def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Every figure of every dataset, as files in `folder`: "png", "svg". The same results give the same bytes. Returns
-    their paths."""
+class Undrawable(Exception):
+    """The reason why a figure cannot be drawn, in words that go on after the figure's name."""
+
+
+def styles(results: Sequence[Result]) -> dict[str, Style]:
+    """The colour and line style of each method, by its position in the results: every colour with the first line
+    style, then every colour with the next. Controls have the colour of their kind."""
+    kinds = {result.method: result.kind for result in results}
+    found = by_position([name for name, kind in kinds.items() if kind == "method"])
+    for kind, colour in CONTROLS.items():
+        found |= by_position([name for name, own in kinds.items() if own == kind], (colour,))
+    return found
+
+
+def by_position(names: Sequence[str], colours: Sequence[str] = COLOURS) -> dict[str, Style]:
+    positions = ((name, *divmod(position, len(colours))) for position, name in enumerate(names))
+    return {name: (colours[colour], LINES[line % len(LINES)]) for name, line, colour in positions}
+
+
+def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png",), limit: int | None = None) -> Drawn:
+    """Every figure of every dataset, as files in `folder`: "png", "svg". The same results give the same bytes.
+
+    limit: the most bytes that a PNG may have; colours and resolution give way.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    drawn, style = Drawn([], []), styles(results)
     for dataset in dict.fromkeys(result.dataset for result in results):
         rows = [result for result in results if result.dataset == dataset and result.status != "failed"]
-        if not rows:
-            continue
-        if any("@" in result.row for result in rows):
-            figures = {"cost": cost(rows)}
-        elif rows[0].independent:  # every replica has test points of its own: no grid to draw lines over
-            figures = {"calibration": calibration(rows)}
-        else:
-            figures = {"bands": bands(rows), "std": stds(rows), "calibration": calibration(rows)}
-        for name, figure in figures.items():
-            if figure is not None:
-                for form in formats:
-                    paths.append(folder / f"{dataset}_{name}.{form}")
-                    unstamped = {"Software": None} if form == "png" else {"Date": None}
-                    with matplotlib.rc_context({"svg.hashsalt": paths[-1].stem}):
-                        figure.savefig(paths[-1], dpi=130, metadata=unstamped)
-    return paths
+        figures = FIGURES if rows else {}
+        for name, make in figures.items():
+            if name == "cost" and not families(rows):
+                continue
+            try:
+                figure = make(rows, style)
+            except Undrawable as reason:
+                drawn.skipped.append(f"{dataset}: no figure of {name}: {reason}")
+                continue
+            for form in formats:
+                drawn.paths.append(folder / f"{dataset}_{name}.{form}")
+                drawn.paths[-1].write_bytes(_bytes(figure, form, drawn.paths[-1].stem, limit))
+    return drawn
 
 
-def bands(rows: Sequence[Result]) -> Figure | None:
-    """A panel a method: one replica's data, the truth, the mean, and ±1 and ±2 std of f."""
-    rows = [result for result in rows if result.kind != "ceiling"]
-    if not rows:
-        return None
-    across = 2 if len(rows) == 4 else min(3, len(rows))
-    down = -(-len(rows) // across)
-    figure = Figure(figsize=(4.2 * across, 3.0 * down + 0.5), layout="constrained")
+def bands(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
+    """A panel a method: one replica's data, the truth, the median of f, and the intervals that hold 50 and 90 % of it.
+    Of y where a method has no f."""
+    rows = [result for result in rows if result.kind != "oracle"]
+    feature = _feature(rows)
+    if len(rows) > PANELS:
+        raise Undrawable(f"{len(rows)} methods, and {PANELS} panels are the most; choose some with --methods")
+    drawable = [(result, of) for result in rows if (of := _quantity(result))]
+    if not drawable:
+        raise Undrawable("no method's record has quantiles of f or y")
+    across = 2 if len(drawable) == 4 else min(3 if len(drawable) <= 12 else 4, len(drawable))
+    down = -(-len(drawable) // across)
+    figure = Figure(figsize=(4.2 * min(across, 3), (2.8 if across < 4 else 2.2) * down + 0.6), layout="constrained")
     axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
-    replica = int(rows[0].replicas[_first_sound(rows[0])])
-    for ax, result in zip(axes, rows, strict=False):
+    first = drawable[0][0]
+    replica = int(first.replicas[_first_sound(first)])
+    for ax, (result, of) in zip(axes, drawable, strict=False):
         r = _first_sound(result)
-        other = "" if result.replicas[r] == replica else f", replica {result.replicas[r]}"
-        x, mean, std = result.grid["x_test"][r, :, 0], result.points["mean_f"][r], result.points["std_f"][r]
-        colour, _ = style(result.row)
-        ax.plot(result.grid["x"][r, :, 0], result.grid["y"][r], ".", color="#999999", ms=3, alpha=0.5, zorder=1)
-        ax.fill_between(x, mean - 2 * std, mean + 2 * std, color=colour, alpha=0.18, lw=0)
-        ax.fill_between(x, mean - std, mean + std, color=colour, alpha=0.35, lw=0)
-        ax.plot(x, mean, color=colour, lw=1.6)
-        if "f_test" in result.grid:
-            ax.plot(x, result.grid["f_test"][r], color="black", lw=1, ls="--")
-        ax.set_title(_name(result) + other, fontsize=11)
-        ax.set_ylim(-3, 3)
-        _shade_gap(ax, result)
-    for index in range(len(rows), len(axes)):
+        remarks = [] if result.replicas[r] == replica else [f"replica {result.replicas[r]}"]
+        remarks += [] if of == "f" else ["of y"]
+        x = result.curves["x_test"][r, :, feature]
+        low, lower, middle, upper, high = (result.curves[f"{of}_{level}"][r] for level in BANDS)
+        colour, _ = style[result.method]
+        ax.plot(
+            result.curves["x"][r, :, feature], result.curves["y"][r], ".", color="#999999", ms=3, alpha=0.5, zorder=1
+        )
+        for bottom, top, alpha in ((low, high, 0.18), (lower, upper, 0.35)):
+            at, bottom, top = _known(x, bottom, top)
+            ax.fill_between(at, bottom, top, color=colour, alpha=alpha, lw=0)
+        ax.plot(*_known(x, middle), color=colour, lw=1.6)
+        if "f_test" in result.curves:
+            ax.plot(*_known(x, result.curves["f_test"][r]), color="black", lw=1, ls="--")
+        ax.set_title(", ".join([result.label, *remarks]), fontsize=10)
+        _shade_gap(ax, result, feature)
+    axes[0].set_ylim(_limits(drawable))
+    for index in range(len(drawable), len(axes)):
         axes[index].set_visible(False)
         axes[index - across].tick_params(labelbottom=True)  # the last of its column now
-    figure.supxlabel("x")
-    figure.supylabel("f(x)")
+    figure.supxlabel(_x_label(first, feature), fontsize=10)
+    shown = {of for _, of in drawable}
+    figure.supylabel("f(x)" if shown == {"f"} else "y", fontsize=10)
+    what = "f" if shown == {"f"} else "y" if shown == {"y"} else "f (of y where it says so)"
+    truth = "; dashed the truth" if "f_test" in first.curves else ""
+    heading = f"{first.dataset}, replica {replica}: median, 50 and 90 % of {what}{truth}; grey the data"
     figure.suptitle(
-        f"{rows[0].dataset}, replica {replica}: mean, ±1 and ±2 std of f; dashed the truth, grey the data and the gap",
-        fontsize=11,
+        _wrapped(heading + (" and the gap" if first.inside("gap").any() else ""), 52 * min(across, 3)), fontsize=11
     )
     return figure
 
 
-def stds(rows: Sequence[Result]) -> Figure | None:
-    """The std of f against x, mean over replicas, of every row that has one."""
-    rows = [result for result in rows if result.kind != "ceiling"]
+def stds(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
+    """The std of f against x, mean over replicas, of every method that has one."""
+    rows = [result for result in rows if result.kind != "oracle"]
+    feature = _feature(rows)
+    rows = [result for result in rows if np.isfinite(result.curves.get("std_f", np.nan)).any()]
     if not rows:
-        return None
-    figure = Figure(figsize=(8, 4.8), layout="constrained")
+        raise Undrawable("no method has a std of f")
+    lines = -(-len(rows) // 3)
+    figure = Figure(figsize=(8, 4.2 + 0.22 * lines), layout="constrained")  # it grows with its legend
     ax = figure.subplots()
-    scale, top = "linear", 0.0
+    largest, methods = 0.0, [result for result in rows if result.kind in ("method", "reference")]
     for result in rows:
-        colour, line = style(result.row)
-        std = np.nanmean(result.points["std_f"], 0)
-        scale = "log" if (std > 0).any() else scale  # a logarithm needs one row that is not certain of everything
-        top = max(top, std.max()) if result.kind == "method" else top
-        ax.plot(result.grid["x_test"][0, :, 0], std, color=colour, ls=line, lw=1.8, label=_name(result))
-    _shade_gap(ax, rows[0])
-    ax.set_yscale(scale)
-    if top > 0:
-        ax.set_ylim(top=min(ax.get_ylim()[1], 20 * top))  # a vague prior must not squeeze the methods together
-    ax.set_xlabel("x")
-    ax.set_ylabel("std of f")
-    title = f"{rows[0].dataset}: epistemic std, mean over {len(rows[0].replicas)} replicas; grey the gap"
-    figure.suptitle(title, fontsize=11)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+        std = result.curves["std_f"]
+        here = np.isfinite(std).any(0)
+        x, mean = result.curves["x_test"][0, here, feature], np.nanmean(std[:, here], 0)
+        largest = max(largest, float(mean.max())) if result in methods or not methods else largest
+        colour, line = style[result.method]
+        ax.plot(*_known(x, mean), color=colour, ls=line, lw=1.8, label=result.label)
+    _shade_gap(ax, rows[0], feature)
+    if largest > 0:  # a logarithm needs one method that is not certain of everything
+        ax.set_yscale("log")
+        low, high = ax.get_ylim()
+        # Neither a vague prior nor a method that is certain somewhere must squeeze the others together.
+        ax.set_ylim(max(low, largest * 1e-4), min(high, largest * 20))
+    ax.set_xlabel(_x_label(rows[0], feature))
+    ax.set_ylabel("std of f, units of y")
+    title = f"{rows[0].dataset}: epistemic std, mean over {len(rows[0].replicas)} replicas"
+    figure.suptitle(title + ("; grey the gap" if rows[0].inside("gap").any() else ""), fontsize=11)
+    _legend(figure, ax)
     return figure
 
 
-def calibration(rows: Sequence[Result]) -> Figure | None:
-    """P(u ≤ p) against p for pooled PITs by region: of y where the data are noisy, else of f. Of f also where its PITs
-    are independent, with the band that those of exact Bayes lie in."""
-    band = rows[0].independent
-    pits = "pit_f" if band or np.isnan(rows[0].points["pit_y"]).all() else "pit_y"
-    rows = [result for result in rows if pits == "pit_y" or result.kind != "ceiling"]
-    if np.isnan(rows[0].points[pits]).all():
-        return None
-    names = [name for name, mask in rows[0].regions.items() if mask.any()]
-    height = 4.0 + 0.25 * -(-len(rows) // 3)  # the legend has three names in a line
-    figure = Figure(figsize=(3.3 * len(names), height), layout="constrained")
-    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for ax, region in zip(axes, names, strict=True):
+def calibration(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
+    """P(u ≤ p) against p for pooled PITs by region: of y where the data are noisy, else of f. Of f also where every
+    replica is a task of its own, with the band that the PITs of exact Bayes lie in."""
+    tasks = rows[0].layout.points == "tasks" and any(_pits(result, "f") for result in rows)
+    of = "f" if tasks or not any(_pits(result, "y") for result in rows) else "y"
+    rows = [result for result in rows if _pits(result, of) and (of == "y" or result.kind != "oracle")]
+    if not rows:
+        raise Undrawable("neither y nor f has PITs")
+    names = [name for name in rows[0].regions if rows[0].inside(name).any()] or ["all"]
+    across = min(len(names), 4)
+    down = -(-len(names) // across)
+    columns = max(1, across)  # names of the legend in a line
+    width = 3.3 * across if across > 1 else 4.4
+    height = 3.3 * down + 0.6 + 0.2 * -(-len(rows) // columns)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax, region in zip(axes, names, strict=False):
         ax.plot([0, 1], [0, 1], color="#bbbbbb", lw=1)
-        if band:
-            width = pit_band(len(rows[0].replicas), len(names))
+        if tasks:
+            distance = pit_band(len(rows[0].replicas), len(names))
             level = np.linspace(0, 1, 201)
-            low, high = np.clip(level - width, 0, 1), np.clip(level + width, 0, 1)
+            low, high = np.clip(level - distance, 0, 1), np.clip(level + distance, 0, 1)
             ax.fill_between(level, low, high, color="#cccccc", alpha=0.6, lw=0, zorder=0)
         for result in rows:
-            colour, line = style(result.row)
-            u = np.sort(result.points[pits][result.regions[region]])
+            colour, line = style[result.method]
+            u = np.sort(result.pits[f"pit_{of}"][result.inside(region)])
             u = u[~np.isnan(u)]
-            level = np.arange(1, len(u) + 1) / len(u)
-            ax.plot(
-                np.concatenate([[0], u, [1]]),
-                np.concatenate([[0], level, [1]]),
-                color=colour,
-                ls=line,
-                lw=1.6,
-                drawstyle="steps-post",
-                label=_name(result) if ax is axes[0] else None,
-            )
-        ax.set_title(region, fontsize=11)
+            level = np.arange(1, len(u) + 1) / max(len(u), 1)
+            ends = ([1.0] if len(u) else []), ([1.0] if len(u) else [])
+            at, share = np.concatenate([[0], u, ends[0]]), np.concatenate([[0], level, ends[1]])
+            label = result.label if ax is axes[0] else None
+            ax.plot(at, share, color=colour, ls=line, lw=1.6, drawstyle="steps-post", label=label)
+        for x, y, words in (
+            (0.02, 0.98, "over-"),
+            (0.98, 0.02, "over-"),
+            (0.48, 0.02, "under-"),
+            (0.52, 0.98, "under-"),
+        ):
+            side = {"ha": "left" if x in (0.02, 0.52) else "right", "va": "top" if y > 0.5 else "bottom"}
+            ax.text(x, y, f"{words}\nconfident", color="#888888", fontsize=7, zorder=0.5, **side)
+        ax.axvline(0.5, color="#dddddd", lw=0.8, zorder=0)
+        ax.set_title(region, fontsize=10)
         ax.set_aspect("equal")
-        ax.set_xlabel("p")
-    axes[0].set_ylabel(f"share of PITs of {pits[-1]} ≤ p")
-    what = f"{len(rows[0].replicas)} tasks; grey where exact Bayes lies with 95 %" if band else "pooled over replicas"
-    figure.suptitle(f"{rows[0].dataset}: calibration of {pits[-1]}, {what}", fontsize=11)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+        ax.set(xlim=(0, 1), ylim=(0, 1))
+    for index in range(len(names), len(axes)):
+        axes[index].set_visible(False)
+        axes[index - across].tick_params(labelbottom=True)
+    for index in range(max(len(names) - across, 0), len(names)):  # the lowest of each column
+        axes[index].set_xlabel("p")
+    figure.supylabel(f"share of PITs of {of} ≤ p", fontsize=10)
+    what = f"{len(rows[0].replicas)} tasks; grey where exact Bayes lies with 95 %" if tasks else "pooled over replicas"
+    figure.suptitle(_wrapped(f"{rows[0].dataset}: calibration of {of}, {what}", 13 * width), fontsize=11)
+    _legend(figure, axes[0], columns)
     return figure
 
 
-def cost(rows: Sequence[Result]) -> Figure | None:
-    """Distance to the reference posterior against gradient evaluations, in the data and in the gap: rows `name@budget`
-    are a line `name`, with the intervals of the table."""
-    regions = ("data", "gap")
-    frame = summarise(rows, [(f"reference_w1{part}", region) for part in ("", "_floor") for region in regions])
+def cost(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
+    """Distance to the reference posterior against gradient evaluations, by region: a line a family of methods, with
+    the intervals of the table. Lines have styles of their own, by position."""
     costs = {
-        result.row: float(result.diagnostics["gradient evaluations"][result.sound].mean())
+        result.method: float(result.diagnostics["gradient evaluations"][result.sound].mean())
         for result in rows
-        if "gradient evaluations" in result.diagnostics and len(result.valid(("reference_w1", "gap")))
+        if result.kind == "method" and "gradient evaluations" in result.diagnostics
     }
-    if not costs:
-        return None
-    frame["cost"], frame["name"] = frame["row"].map(costs), frame["row"].str.partition("@")[0]
-    drawn = frame[frame["cost"].notna()].sort_values("cost")
-    figure = Figure(figsize=(9, 4.8), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    regions = [name for name in rows[0].regions if any(len(one.valid(("reference_w1", name))) for one in rows)]
+    regions = [name for name in ("data", "gap") if name in regions] or regions[:3]
+    drawn = sorted((one for one in rows if costs.get(one.method, 0) > 0), key=lambda one: costs[one.method])
+    if not regions or not drawn:
+        raise Undrawable("no method has gradient evaluations and a distance to a reference posterior")
+    lines = {name: [one for one in drawn if one.method in own] for name, own in families(rows).items()}
+    lines |= {one.method: [one] for one in drawn if not any(one in own for own in lines.values())}
+    style = by_position(list(lines))
+    height = 4.2 + 0.22 * -(-len(lines) // 3)
+    figure = Figure(figsize=(4.6 * len(regions), height), layout="constrained")
+    axes = figure.subplots(1, len(regions), sharey=True, squeeze=False)[0]
+    fewer = False
     for ax, region in zip(axes, regions, strict=True):
-        here = drawn[drawn["region"] == region]
-        for name, found in here[here["score"] == "reference_w1"].groupby("name"):
-            colour, line = style(str(name))
-            ax.plot(found["cost"], found["value"], marker="o", ls=line, color=colour, lw=1.8, ms=5, label=name)
-            ax.fill_between(found["cost"], found["low"], found["high"], color=colour, alpha=0.15, lw=0)
-            fewer = found[found["known"] < found["replicas"]]
-            if len(fewer):
-                ax.plot(fewer["cost"], fewer["value"], marker="o", ls="", color=colour, mfc="white", ms=5)
-        floor = here["value"][here["score"] == "reference_w1_floor"].mean()
-        ax.axhline(floor, color="#555555", lw=1, ls=":")
-        ax.text(0.02, floor, "the reference's own error", transform=ax.get_yaxis_transform(), fontsize=8, va="bottom")
-        ax.set(xscale="log", yscale="log", title=region, xlabel="gradients of one point, for a replica")
+        column, own_error = ("reference_w1", region), ("reference_w1_mc_error", region)
+        bootstrap = Bootstrap(column)
+        for name, members in lines.items():
+            own = [result for result in members if len(result.valid(column))]
+            if not own:
+                continue
+            colour, line = style[name]
+            at = np.array([costs[result.method] for result in own])
+            value = np.array([estimate(result, column, result.valid(column)) for result in own])
+            low, high = np.array([bootstrap.interval(result) for result in own]).T
+            ax.plot(at, value, marker="o", ls=line, color=colour, lw=1.8, ms=5, label=name)
+            ax.fill_between(*_known(at, low, high), color=colour, alpha=0.15, lw=0)
+            some = np.array([len(result.valid(column)) < len(result.replicas) for result in own])
+            if some.any():
+                fewer = True
+                ax.plot(at[some], value[some], marker="o", ls="", color=colour, mfc="white", ms=5)
+        errors = np.array([estimate(result, own_error, result.valid(own_error)) for result in drawn])
+        if np.isfinite(errors).any():
+            level = float(np.nanmean(errors))
+            ax.axhline(level, color="#555555", lw=1, ls=":")
+            where = ax.get_yaxis_transform()
+            ax.text(0.02, level, "the reference's own error", transform=where, fontsize=8, va="bottom")
+        ax.set(xscale="log", yscale="log", xlabel="gradients of one point, for a replica")
+        ax.set_title(region, fontsize=10)
     axes[0].set_ylabel("distance to the posterior (W1, in its stds)")
-    hollow = "; hollow: over fewer" if (drawn["known"] < drawn["replicas"]).any() else ""
+    hollow = "; hollow: over fewer" if fewer else ""
     title = f"{rows[0].dataset}: what compute buys, mean over {len(rows[0].replicas)} replicas{hollow}"
     figure.suptitle(title, fontsize=11)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    _legend(figure, max(axes, key=lambda ax: len(ax.get_legend_handles_labels()[0])))
     return figure
+
+
+FIGURES: dict[str, Callable[[Sequence[Result], Mapping[str, Style]], Figure]] = {
+    "bands": bands,
+    "std": stds,
+    "calibration": calibration,
+    "cost": cost,
+}
+
+
+def families(rows: Sequence[Result]) -> dict[str, list[str]]:
+    """Methods that are one method at several budgets: NAME -> its NAME@BUDGET, where there are two of them at least.
+    One `@` in a plugin's name is no budget."""
+    found: dict[str, list[str]] = {}
+    for result in rows:
+        name, at, _ = result.method.partition("@")
+        if at and result.kind == "method":
+            found.setdefault(name, []).append(result.method)
+    return {name: own for name, own in found.items() if len(own) > 1}
+
+
+def _feature(rows: Sequence[Result]) -> int:
+    """The feature that a grid is drawn over."""
+    if not rows:
+        raise Undrawable("there is nothing but the oracle")
+    layout = rows[0].layout
+    if layout.points == "tasks":
+        raise Undrawable("every replica is a task with test points of its own, and there is no line to draw over them")
+    if layout.points == "rows":
+        raise Undrawable("the test points are held-out rows, and there is no line to draw over them")
+    if layout.feature is None:
+        raise Undrawable("the dataset names no feature to draw its grid over (Layout.feature)")
+    if "x_test" not in rows[0].curves:
+        raise Undrawable("the records hold no test points")
+    return layout.feature
+
+
+def _quantity(result: Result) -> str | None:
+    """Whose quantiles a method has: of f, else of y."""
+    for of in ("f", "y"):
+        if np.isfinite(result.curves.get(f"{of}_50", np.nan)).any():
+            return of
+    return None
+
+
+def _limits(drawable: Sequence[tuple[Result, str]]) -> tuple[float, float]:
+    """What the y axis shows: all data and the truth, and bands and medians as far as they reach beyond by the same
+    height at most. A vague prior or a method that blew up is cut."""
+    core, wide = [], []
+    for result, of in drawable:
+        r = _first_sound(result)
+        core += [result.curves[name][r].ravel() for name in ("y", "f_test") if name in result.curves]
+        if result.kind != "baseline":
+            wide += [result.curves[f"{of}_{level}"][r] for level in ("05", "95")]
+    low, high = _range(core if np.isfinite(np.concatenate(core)).any() else [*core, *wide])
+    height = (high - low) or abs(high) or 1.0
+    least, most = _range([*core, *wide])
+    least, most = max(least, low - height), min(most, high + height)
+    margin = 0.04 * ((most - least) or height)
+    return least - margin, most + margin
+
+
+def _range(arrays: Sequence[Floats]) -> tuple[float, float]:
+    values = np.concatenate(arrays)
+    values = values[np.isfinite(values)]
+    return (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+
+
+def _known(x: Floats, *values: Floats) -> list[Floats]:
+    """x and curves over it in the order of x, where all are known: published curves have fewer points than scores."""
+    order = np.argsort(x, kind="stable")
+    order = order[np.isfinite([each[order] for each in (x, *values)]).all(0)]
+    return [each[order] for each in (x, *values)]
+
+
+def _pits(result: Result, of: str) -> bool:
+    return not np.isnan(result.pits.get(f"pit_{of}", np.nan)).all()
 
 
 def _first_sound(result: Result) -> int:
-    return next(r for r, replica in enumerate(result.replicas) if int(replica) not in result.failures)
+    return int(result.sound.argmax())
 
 
-def _name(result: Result) -> str:
-    return result.row + ("" if result.status in ("ranked", result.row) else f" ({result.status})")
+def _x_label(result: Result, feature: int) -> str:
+    return "x" if result.curves["x_test"].shape[-1] == 1 else f"feature {feature} of x"
 
 
-def _shade_gap(ax: Axes, result: Result) -> None:
-    inside = result.grid["x_test"][0, :, 0][result.regions["gap"][0]]
-    if len(inside):
-        step = (inside[-1] - inside[0]) / max(len(inside) - 1, 1)  # the grid points next to the gap bound it
-        ax.axvspan(inside[0] - step, inside[-1] + step, color="black", alpha=0.07, lw=0, zorder=0)
+def _wrapped(words: str, width: float) -> str:
+    lines = [""]
+    for word in words.split(" "):
+        if len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] += word + " "
+    return "\n".join(line.strip() for line in lines)
+
+
+def _legend(figure: Figure, ax: Axes, columns: int = 3) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    look = {"fontsize": 8, "frameon": False, "handlelength": 3.2}
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, max(len(labels), 1)), **look)
+
+
+def _shade_gap(ax: Axes, result: Result, feature: int) -> None:
+    """The gap, or each of several: from one grid point before it to one after."""
+    x = result.curves["x_test"][0, :, feature]
+    order = np.argsort(x, kind="stable")
+    x, inside = x[order], result.inside("gap")[0][order]
+    for start, stop in _runs(inside):
+        ax.axvspan(x[max(start - 1, 0)], x[min(stop, len(x) - 1)], color="black", alpha=0.07, lw=0, zorder=0)
+
+
+def _runs(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """start and stop of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
+    return ((int(start), int(stop)) for index, (start, stop) in enumerate(pairwise(edges)) if index % 2 == 0)
+
+
+def _bytes(figure: Figure, form: str, name: str, limit: int | None) -> bytes:
+    """The file of a figure, without date and version of the software."""
+    buffer = io.BytesIO()
+    if form != "png":
+        with matplotlib.rc_context({"svg.hashsalt": name}):
+            figure.savefig(buffer, format=form, metadata={"Date": None})
+        return buffer.getvalue()
+    for dpi, colours in ((130, 0), (130, 256), (110, 256), (95, 192), (80, 192), (70, 128), (60, 128), (50, 64)):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        if colours:
+            with Image.open(buffer) as picture:
+                few = picture.convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+            buffer = io.BytesIO()
+            few.save(buffer, format="png", optimize=True)
+        if limit is None or buffer.tell() <= limit:
+            break
+    return buffer.getvalue()

@@ -1,206 +1,411 @@
-"""The scores: values at every test point first, then one number for each replica and region.
+"""The scores: a value at every test point first, then one number for each replica and region.
 
 Scores named _y are of p(y | x) at fresh noisy observations, those named _f of p(f | x) at the true function. There is
-no NLL of f: draws have no density.
+no NLL of f: draws have no density. To add a score, add one object to `ALL`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
-import scoringrules
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from gapbench.datasets.base import Splits
-from gapbench.evaluation.calibration import pit
+from gapbench.datasets.base import Problems
+from gapbench.evaluation.agreement import agreement
+from gapbench.evaluation.calibration import calibration_error, miscalibration_area, pit, pit_ks
 from gapbench.evaluation.diagnostics import convergence
-from gapbench.evaluation.gap import gap_ratio
-from gapbench.evaluation.reference import Reference, agreement
-from gapbench.methods.base import Distribution, Predictive
+from gapbench.evaluation.gap import gap_ratio, gap_wider
+from gapbench.evaluation.reference_file import Reference
+from gapbench.methods.engine.distributions import Distribution, HasCdf, HasDensity, HasQuantiles
+from gapbench.methods.engine.predictions import Prediction
 
-METRICS_VERSION = 3  # raise it whenever a score's definition changes: old runs are then scored again, not trained
+METRICS_VERSION = 4  # raise it whenever a score's definition changes: old runs are then scored again, not trained
 
 Floats = NDArray[np.float64]
-LEVELS = (50, 90, 95)
+LEVELS = (50, 90, 95)  # of central intervals, in percent
+CURVES = (5, 25, 50, 75, 95)  # the quantiles that figures show, in percent
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """f or y: its predicted distribution, and what came true. (R, M) each, float64, units of the data.
+
+    target: None where it is not known. certain: where the target has no noise, so that a frequency of it means nothing.
+    uniform: numbers that spread a PIT over a jump.
+    """
+
+    distribution: Distribution
+    target: Tensor | None
+    certain: Tensor
+    uniform: Tensor
+
+    def quantile(self, p: float) -> Tensor:
+        """The p-quantile of a distribution that HasQuantiles. Those of the shipped scores are computed once."""
+        if p in self._quantiles:
+            return self._quantiles[p]
+        assert isinstance(self.distribution, HasQuantiles)
+        return self.distribution.quantiles([p])[:, 0]
+
+    @cached_property
+    def _quantiles(self) -> dict[float, Tensor]:
+        assert isinstance(self.distribution, HasQuantiles)
+        ends = [end for level in LEVELS for end in interval(level)]
+        levels = sorted({*ends, *(percent / 100 for percent in CURVES)})
+        return dict(zip(levels, self.distribution.quantiles(levels).unbind(1), strict=True))
+
+
+def interval(level: int) -> tuple[float, float]:
+    """The two quantile levels of the central interval of so many percent."""
+    outside = round((1 - level / 100) / 2, 12)
+    return outside, 1 - outside
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prediction with all that it is scored against. Both are in the units of the data, on the CPU."""
+
+    prediction: Prediction
+    problems: Problems
+    uniform: Tensor
+    references: Sequence[Reference | None]
+
+    @cached_property
+    def y(self) -> Quantity:
+        noise, target = self.problems.noise_test, self.problems.y_test.double()
+        certain = torch.zeros_like(target, dtype=torch.bool) if noise is None else noise == 0
+        return Quantity(self.prediction.y, target, certain, self.uniform)
+
+    @cached_property
+    def f(self) -> Quantity | None:
+        truth, f = self.problems.f_test, self.prediction.f
+        if f is None:
+            return None
+        target = None if truth is None else truth.double()
+        return Quantity(f, target, torch.zeros_like(self.uniform, dtype=torch.bool), self.uniform)
+
+    @cached_property
+    def agreement(self) -> dict[str, Floats]:
+        f = self.prediction.f
+        return agreement(f, self.references, self.prediction.draws) if isinstance(f, HasQuantiles) else {}
+
+    @cached_property
+    def convergence(self) -> dict[str, Floats]:
+        chained = self.prediction.chained_f
+        return {} if chained is None else convergence(chained)
 
 
 def mean(values: Floats) -> float:
     return float(values.mean())
 
 
-def root_mean(values: Floats) -> float:
-    return float(np.sqrt(values.mean()))
+def root_mean_square(values: Floats) -> float:
+    return float(np.sqrt(np.square(values).mean()))
 
 
 def largest(values: Floats) -> float:
-    return float(values.max())
+    """The largest of the points at which the score was taken."""
+    return float(np.nanmax(values)) if not np.isnan(values).all() else np.nan
 
 
 def smallest(values: Floats) -> float:
-    return float(values.min())
+    """The smallest of the points at which the score was taken."""
+    return float(np.nanmin(values)) if not np.isnan(values).all() else np.nan
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a column means.
+    """A column: what it means and how it is computed.
 
     better: "lower", "higher", the value to be near, or None where neither is good by itself.
-    unit: "y" (brought back to the data's units), "nats" or "" (a pure number).
-    over_points: how the points of a region make one number. pooled: of PITs over all replicas instead.
+    unit: "y" (the data's), "nats" or "" (a pure number).
+    of: the quantity that is scored; "run" for what is no property of f or y alone.
+    needs: the ability that the quantity's distribution must have; without it the score is n/a.
+    at_point: of the Quantity, or for "run" of the Case, a value for each replica and test point, (R, M); None for n/a.
+    targeted: whether the truth must be known.
+    over_points: how the points of a region make one number.
+    pooled: of the PITs of all replicas together, in place of `at_point`.
+    across: of the stds of f of all regions, in place of `at_point`.
     interval: whether a bootstrap over replicas says anything of it.
     """
 
-    about: str
+    name: str
+    description: str
     better: Literal["lower", "higher"] | float | None
     unit: Literal["y", "nats", ""] = ""
+    of: Literal["y", "f", "run"] = "run"
+    needs: type[Distribution] = Distribution
+    at_point: Callable[..., Tensor | Floats | None] | None = None
+    targeted: bool = True
     over_points: Callable[[Floats], float] = mean
-    pooled: Literal["pit_y", "pit_f"] | None = None
+    pooled: Callable[..., Floats] | None = None
+    across: Callable[[Mapping[str, Floats]], Floats | None] | None = None
     interval: bool = True
 
-    @property
-    def direction(self) -> str:
-        if isinstance(self.better, float):
-            return f"→ {self.better:g}"
-        return {"lower": "↓", "higher": "↑", None: ""}[self.better]
+    def values(self, case: Case) -> Floats | None:
+        """The value at each replica and test point, (R, M); None where the score is n/a."""
+        if self.at_point is None:
+            return None
+        if self.of == "run":
+            found = self.at_point(case)
+        else:
+            quantity = case.y if self.of == "y" else case.f
+            if quantity is None or not isinstance(quantity.distribution, self.needs):
+                return None
+            if self.targeted and quantity.target is None:
+                return None
+            found = self.at_point(quantity)
+        return found.numpy() if isinstance(found, Tensor) else found
 
 
-def _both(quantity: Literal["y", "f"], what: str, pits: Literal["pit_y", "pit_f"]) -> dict[str, Score]:
-    scores = {
-        "rmse": Score(f"root mean squared error of the predicted mean, against {what}", "lower", "y", root_mean),
-        "crps": Score(
-            f"continuous ranked probability score of p({quantity} | x), against {what} (Matheson & Winkler 1976)",
+# What a score is at a point. The targets of targeted scores are known.
+
+
+def absolute_error(q: Quantity) -> Tensor:
+    assert q.target is not None
+    return (q.distribution.mean - q.target).abs()
+
+
+def crps(q: Quantity) -> Tensor:
+    assert isinstance(q.distribution, HasCdf) and q.target is not None
+    return q.distribution.crps(q.target)
+
+
+def negative_log_density(q: Quantity) -> Tensor:
+    assert isinstance(q.distribution, HasDensity) and q.target is not None
+    return -q.distribution.log_density(q.target)
+
+
+def coverage(level: int, q: Quantity) -> Tensor:
+    assert q.target is not None
+    low, high = map(q.quantile, interval(level))
+    return ((low <= q.target) & (q.target <= high)).double().masked_fill(q.certain, torch.nan)
+
+
+def winkler(level: int, q: Quantity) -> Tensor:
+    assert q.target is not None
+    low, high = map(q.quantile, interval(level))
+    outside = (low - q.target).clamp(min=0) + (q.target - high).clamp(min=0)
+    return high - low + 2 / (1 - level / 100) * outside
+
+
+def width(level: int, q: Quantity) -> Tensor:
+    low, high = map(q.quantile, interval(level))
+    return high - low
+
+
+def std(q: Quantity) -> Tensor:
+    return q.distribution.std
+
+
+def pits(q: Quantity | None) -> Tensor | None:
+    """PITs, nan where the target is certain; None without a cdf or a target."""
+    if q is None or q.target is None or not isinstance(q.distribution, HasCdf):
+        return None
+    return pit(q.distribution, q.target, q.uniform).masked_fill(q.certain, torch.nan)
+
+
+def _of(of: Literal["y", "f"], what: str) -> tuple[Score, ...]:
+    """The scores that y and f have alike. what: the name of the target."""
+    pooled = (
+        ("calibration_error", f"∫|P(u ≤ p) − p| dp of the PIT u of {what}, pooled over replicas", calibration_error),
+        ("miscalibration_area", "the same of |2u − 1|: centred intervals too wide or too narrow", miscalibration_area),
+        ("pit_ks", "largest |P(u ≤ p) − p|, pooled: a test (Kolmogorov–Smirnov) where PITs are independent", pit_ks),
+    )
+    return (
+        Score(
+            f"rmse_{of}",
+            f"root mean squared error of the predicted mean, against {what}",
             "lower",
             "y",
+            of,
+            at_point=absolute_error,
+            over_points=root_mean_square,
         ),
-    }
-    for level in LEVELS:
-        scores[f"coverage_{level}"] = Score(f"how often the central {level} % interval holds {what}", level / 100)
-        scores[f"interval_{level}"] = Score(
-            f"interval (Winkler) score of the central {level} % interval: width, and a penalty for {what} outside it "
-            "(Gneiting & Raftery 2007)",
+        Score(
+            f"crps_{of}",
+            f"continuous ranked probability score of p({of} | x), against {what} (Matheson & Winkler 1976)",
             "lower",
             "y",
-        )
-    scores["calibration_error"] = Score(
-        f"∫|P(u ≤ p) − p| dp of the PIT u of {what}, pooled over replicas", "lower", pooled=pits
+            of,
+            HasCdf,
+            crps,
+        ),
+        *(
+            score
+            for level in LEVELS
+            for score in (
+                Score(
+                    f"coverage_{level}_{of}",
+                    f"how often the central {level} % interval holds {what}",
+                    level / 100,
+                    "",
+                    of,
+                    HasQuantiles,
+                    partial(coverage, level),
+                ),
+                Score(
+                    f"interval_{level}_{of}",
+                    f"interval (Winkler) score of the central {level} % interval: its width, and a penalty for {what} "
+                    "outside it (Gneiting & Raftery 2007)",
+                    "lower",
+                    "y",
+                    of,
+                    HasQuantiles,
+                    partial(winkler, level),
+                ),
+            )
+        ),
+        Score(
+            f"width_90_{of}",
+            f"width of the central 90 % interval of {of}",
+            None,
+            "y",
+            of,
+            HasQuantiles,
+            partial(width, 90),
+            targeted=False,
+        ),
+        *(
+            # A resample's distance is larger than that of what it was drawn from: no interval of pit_ks.
+            Score(f"{name}_{of}", about, "lower", of=of, needs=HasCdf, pooled=statistic, interval=name != "pit_ks")
+            for name, about, statistic in pooled
+        ),
+        Score(f"std_{of}", STDS[of], None, "y", of, at_point=std, targeted=False),
     )
-    scores["miscalibration_area"] = Score(
-        "the same for centred intervals, |2u − 1|: too wide or too narrow, not biased", "lower", pooled=pits
-    )
-    scores["pit_distance"] = Score(
-        "largest |P(u ≤ p) − p| over p, pooled over replicas: where their PITs are independent, a test (Kolmogorov)",
+
+
+STDS = {"y": "sharpness: std of y", "f": "epistemic std: of f"}
+
+
+def _reference(name: str) -> Callable[[Case], Floats | None]:
+    return lambda case: case.agreement.get(name)
+
+
+def _chains(name: str) -> Callable[[Case], Floats | None]:
+    return lambda case: case.convergence.get(name)
+
+
+ALL = (
+    Score(
+        "nll_y",
+        "negative log density of an observation under p(y | x)",
         "lower",
-        pooled=pits,
-        interval=False,  # that of a resample is larger than that of what it was drawn from
-    )
-    return {f"{name}_{quantity}": score for name, score in scores.items()}
-
-
-SCORES: dict[str, Score] = {
-    "nll_y": Score("negative log density of an observation under p(y | x)", "lower", "nats"),
-    **_both("y", "an observation", "pit_y"),
-    **_both("f", "the true function", "pit_f"),
-    "std_f": Score("epistemic std: of f", None, "y"),
-    "std_aleatoric": Score("aleatoric std: root of the expected noise variance", None, "y"),
-    "std_y": Score("sharpness: std of y", None, "y"),
-    "gap_ratio": Score("mean std of f in the gap over mean std of f in the data", None),
-    "gap_wider": Score("share of replicas in which that ratio is above 1", None),
-    "reference_w1": Score("Wasserstein distance of p(f | x) to the reference posterior's, in its stds", "lower"),
-    "reference_log_std": Score(
-        "log of std of f over the reference posterior's: above 0 is under-, below 0 over-confident", 0.0
+        "nats",
+        "y",
+        HasDensity,
+        negative_log_density,
     ),
-    "reference_error": Score("distance of the mean of f to the reference posterior's, in its stds", "lower"),
-    **{
-        f"reference_{name}_floor": Score(
-            f"{what} of as many draws of the reference itself: its Monte-Carlo error", None
+    *_of("y", "an observation"),
+    *_of("f", "the true function"),
+    Score(
+        "std_aleatoric",
+        "aleatoric std: root of the expected noise variance",
+        None,
+        "y",
+        at_point=lambda case: case.prediction.aleatoric_std,
+    ),
+    Score("gap_ratio", "mean std of f in the gap over mean std of f in the data", None, across=gap_ratio),
+    Score("gap_wider", "share of replicas in which that ratio is above 1", None, across=gap_wider),
+    Score(
+        "reference_w1",
+        "Wasserstein distance of p(f | x) to the reference posterior's, in its stds",
+        "lower",
+        at_point=_reference("reference_w1"),
+    ),
+    Score(
+        "reference_log_std",
+        "log of std of f over the reference posterior's: above 0 is under-, below 0 over-confident",
+        0.0,
+        at_point=_reference("reference_log_std"),
+    ),
+    Score(
+        "reference_error",
+        "distance of the mean of f to the reference posterior's, in its stds",
+        "lower",
+        at_point=_reference("reference_error"),
+    ),
+    *(
+        Score(
+            f"reference_{name}_mc_error",
+            f"Monte-Carlo error of the reference: {what} of as many of its own draws",
+            None,
+            at_point=_reference(f"reference_{name}_mc_error"),
         )
         for name, what in (
             ("w1", "reference_w1"),
             ("log_std", "|reference_log_std| at a point"),
             ("error", "reference_error"),
         )
-    },
-    "rhat": Score(
-        "rank-normalised split R-hat of f, the largest over points (Vehtari et al. 2021); methods with chains",
+    ),
+    Score(
+        "rhat",
+        "rank-normalised split R-hat of f (Vehtari et al. 2021), the largest over every fifth point; for chains",
         1.0,
+        at_point=_chains("rhat"),
         over_points=largest,
     ),
-    "rhat_limit": Score("the R-hat up to which as many draws count as converged", None, over_points=largest),
-    "ess_bulk": Score("bulk effective sample size of f, the smallest over points", "higher", over_points=smallest),
-    "ess_tail": Score("tail effective sample size of f, the smallest over points", "higher", over_points=smallest),
-}
+    Score(
+        "rhat_limit",
+        "the R-hat up to which as many draws count as converged",
+        None,
+        at_point=_chains("rhat_limit"),
+        over_points=largest,
+    ),
+    Score(
+        "ess_bulk",
+        "bulk effective sample size of f, the smallest over every fifth point",
+        "higher",
+        at_point=_chains("ess_bulk"),
+        over_points=smallest,
+    ),
+    Score(
+        "ess_tail",
+        "tail effective sample size of f, the smallest over every fifth point",
+        "higher",
+        at_point=_chains("ess_tail"),
+        over_points=smallest,
+    ),
+)
+SCORES: Mapping[str, Score] = {score.name: score for score in ALL}
 
 
 def point_values(
-    predictive: Predictive,
-    splits: Splits,
+    prediction: Prediction,
+    problems: Problems,
     generator: Generator,
     references: Sequence[Reference | None] = (),
-    draws: int | None = None,
 ) -> dict[str, Floats]:
-    """Every score's value at each replica's test points, (R, M) each, and `pit_y`, `pit_f`, `mean_f` beside them.
+    """Every score's value at each replica's test points, (R, M) each; nan where a score is n/a.
 
-    All on the CPU. `generator` spreads the PIT at atoms. references: one for each replica, or none at all.
-    draws: what f is made of, None if it is a closed form. nan where a score is not defined: f without a known truth,
-    calibration of y where the data have no noise (a probability of something certain).
+    Beside the scores: "pit_y" and "pit_f", "mean_f", and the quantiles that figures show, "f_05" to "f_95" ("y_05" to
+    "y_95" for a prediction without f). All on the CPU and in the units of the data, as `prediction` and `problems` are.
+    generator: spreads PITs at atoms. references: one for each replica, or none at all.
     """
-    scale = splits.y_scale.double().unsqueeze(1)
-    uniform = torch.rand(splits.y_test.shape, generator=generator, dtype=torch.float64)
-    y, f = predictive.y, predictive.f
-    target = splits.y_test.double()
-
-    of_y = _distribution_values(y, target, uniform)
-    of_y["nll"] = -y.log_density(target)
-    if splits.noise_test is not None:
-        certain = splits.noise_test == 0
-        for name in ("pit", *(f"coverage_{level}" for level in LEVELS)):
-            of_y[name] = of_y[name].masked_fill(certain, torch.nan)
-    values = {f"{name}_y": value for name, value in of_y.items()}
-
-    truth = splits.f_test
-    of_f = _distribution_values(f, torch.zeros_like(target) if truth is None else truth.double(), uniform)
-    for name, value in of_f.items():
-        values[f"{name}_f"] = value if truth is not None else torch.full_like(value, torch.nan)
-
-    values |= {"mean_f": f.mean, "std_f": f.std, "std_y": y.std, "std_aleatoric": predictive.aleatoric_std}
-    for name, value in values.items():
-        if name.startswith("rmse"):
-            values[name] = value * scale.square()  # squared errors, until a region's mean is taken
-        elif name == "nll_y":
-            values[name] = value + scale.log()
-        elif name == "mean_f" or (name in SCORES and SCORES[name].unit == "y"):
-            values[name] = value * scale
-    result = {name: value.numpy() for name, value in values.items()}
-    result |= agreement(f, references or [None] * len(target), draws)
-    if predictive.chained_f is not None:
-        result |= convergence(predictive.chained_f)
-    return result
+    shape = tuple(problems.y_test.shape)
+    uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
+    case = Case(prediction, problems, uniform, list(references) or [None] * shape[0])
+    found: dict[str, Tensor | Floats | None] = {
+        score.name: score.values(case) for score in SCORES.values() if score.at_point
+    }
+    found |= {"pit_y": pits(case.y), "pit_f": pits(case.f)}
+    found["mean_f"] = None if case.f is None else case.f.distribution.mean
+    drawn, letter = (case.y, "y") if case.f is None else (case.f, "f")
+    if isinstance(drawn.distribution, HasQuantiles):
+        found |= {f"{letter}_{percent:02}": drawn.quantile(percent / 100) for percent in CURVES}
+    return {name: np.full(shape, np.nan) if value is None else np.asarray(value) for name, value in found.items()}
 
 
 def undefined(shape: tuple[int, int]) -> dict[str, Floats]:
     """What `point_values` would give, all nan: for replicas none of which can be scored."""
-    names = [name for name, score in SCORES.items() if score.pooled is None and not name.startswith("gap_")]
-    return {name: np.full(shape, np.nan) for name in (*names, "pit_y", "pit_f", "mean_f")}
-
-
-def _distribution_values(distribution: Distribution, t: Tensor, uniform: Tensor) -> dict[str, Tensor]:
-    values = {
-        "rmse": (distribution.mean - t).square(),
-        "crps": distribution.crps(t),
-        "pit": pit(distribution, t, uniform),
-    }
-    for level in LEVELS:
-        alpha = 1 - level / 100
-        low, high = distribution.quantile(alpha / 2), distribution.quantile(1 - alpha / 2)
-        values[f"coverage_{level}"] = ((low <= t) & (t <= high)).double()
-        score = scoringrules.interval_score(t.numpy(), low.numpy(), high.numpy(), alpha, backend="numpy")
-        values[f"interval_{level}"] = torch.from_numpy(np.asarray(score))
-    return values
+    names = [name for name, score in SCORES.items() if score.at_point]
+    curves = [f"f_{percent:02}" for percent in CURVES]
+    return {name: np.full(shape, np.nan) for name in (*names, *curves, "pit_y", "pit_f", "mean_f")}
 
 
 def replica_scores(
@@ -210,19 +415,23 @@ def replica_scores(
 
     points: (R, M) each, as `point_values` gives them. Pooled scores are not here: they need all replicas at once.
     """
-    replicas = len(next(iter(points.values())))
-    everywhere = {"all": np.ones_like(next(iter(regions.values()))), **regions}
+    shape = next(iter(points.values())).shape
+    everywhere = {"all": np.ones(shape, dtype=bool), **regions}
     result = {
         name: {
-            region: np.array(
-                [score.over_points(points[name][r, mask[r]]) if mask[r].any() else np.nan for r in range(replicas)]
-            )
+            region: np.array([over_region(score, points[name][r], mask[r]) for r in range(shape[0])])
             for region, mask in everywhere.items()
         }
         for name, score in SCORES.items()
         if name in points
     }
-    ratio = gap_ratio(result["std_f"])
-    result["gap_ratio"] = {"all": ratio}
-    result["gap_wider"] = {"all": np.where(np.isnan(ratio), np.nan, ratio > 1)}
+    for name, score in SCORES.items():
+        found = score.across(result["std_f"]) if score.across is not None and "std_f" in result else None
+        if found is not None:
+            result[name] = {"all": found}
     return result
+
+
+def over_region(score: Score, values: Floats, mask: NDArray[np.bool_]) -> float:
+    """The number of one replica in one region. values, mask: (M,)."""
+    return score.over_points(values[mask]) if mask.any() else np.nan

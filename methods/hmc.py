@@ -18,8 +18,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Generator, Tensor
 
-from gapbench.methods.base import Claim, PosteriorDraws, UncertaintyMethod
-from gapbench.methods.model import Model
+from gapbench.methods.base import Claim, UncertaintyMethod
+from gapbench.methods.engine.model import Model
+from gapbench.methods.engine.posterior_draws import PosteriorDraws
+from gapbench.methods.engine.precision import widest
 
 DIVERGED = 1000.0  # an energy error beyond which a trajectory has left the Hamiltonian's level (as Stan counts)
 CACHED = 2**23  # bytes of activations, about, that a block of chains may have on a CPU: measured
@@ -59,7 +61,7 @@ class HMC(UncertaintyMethod):
 
     @property
     def steps(self) -> int:
-        """Of the chains: trajectories."""
+        """Trajectories per chain, burn-in included."""
         return self.burn_in + self.draws * self.thin
 
     @property
@@ -89,7 +91,7 @@ class HMC(UncertaintyMethod):
         the same run: that is how one is resumed."""
         while state.steps < self.steps:
             warm, alone = state.steps < self.burn_in, state.steps < self.burn_in // 2
-            if state.steps == self.burn_in // 2:  # the way there needed smaller steps than the place
+            if state.steps == self.burn_in // 2:  # steps tuned on the way in are too small once there
                 state = replace(state, tuning=Tuning.start(_shared(state.tuning.log_step.amin(1), state)))
             step = (state.tuning.log_step if warm else state.tuning.log_mean).exp() * model.prior_std  # (R, chains)
             length = 1 + self.jitter * (2 * torch.rand(len(y), 1, generator=generator, device=y.device) - 1)
@@ -104,7 +106,7 @@ class HMC(UncertaintyMethod):
             after = hamiltonian(model, theta, end, x, y).nan_to_num(nan=math.inf)  # (R, chains)
             acceptance = (before - after).clamp(max=0).exp()
             accepted = uniform < acceptance
-            # On the way there each chain has its own step, lest one be left behind with what suits the others.
+            # On the way in each chain has its own step: one step for all could leave a chain behind.
             found = acceptance if alone else _shared(acceptance.mean(1), state)
             state = State(
                 steps=state.steps + 1,
@@ -170,7 +172,7 @@ class Trace:
         return Trace(
             *(
                 torch.zeros(*lead, trajectories, dtype=kind, device=device)
-                for kind in (torch.float64, torch.bool, torch.bool, torch.float64)
+                for kind in (widest(torch.device(device)), torch.bool, torch.bool, widest(torch.device(device)))
             )
         )
 
@@ -195,7 +197,7 @@ class Trace:
         spread = (self.energy - self.energy.mean(-1, keepdim=True)).square().sum(-1)
         return {
             "acceptance": self.acceptance.mean((1, 2)),
-            "divergences": self.diverged.double().sum((1, 2)),
+            "divergences": self.diverged.sum((1, 2)),
             "E-BFMI": (change / spread).amin(1),
         }
 
@@ -219,7 +221,7 @@ class Trace:
 
 def start(method: HMC, theta: Tensor) -> State:
     """Before the first trajectory. theta: (R, chains, P)."""
-    nothing = torch.zeros(theta.shape[:2], dtype=torch.float64, device=theta.device)
+    nothing = torch.zeros(theta.shape[:2], dtype=widest(theta.device), device=theta.device)
     log_step = torch.full_like(nothing, math.log(method.lr))
     return State(0, theta, Tuning.start(log_step), nothing, nothing > 0, nothing > 0, nothing, nothing[:, 0].long())
 
@@ -243,7 +245,7 @@ def leapfrog(
         eps, last = step[block].unsqueeze(-1), steps[block].unsqueeze(-1)
         # A chain that has done its steps stands still, with kicks and drifts of 0, until the longest is done.
         number = torch.arange(int(last.max()) + 1, device=step.device).view(-1, 1, 1, 1)
-        kicks = eps * ((number < last).double() - 0.5 * (number == 0) + 0.5 * (number == last))
+        kicks = eps * ((number < last).to(eps) - 0.5 * (number == 0) + 0.5 * (number == last))
         drifts = eps * (number < last)
         t, p = theta[block], momentum[block]
         inputs = x[block].unsqueeze(1).expand(-1, chains, -1, -1), y[block].unsqueeze(1).expand(-1, chains, -1)
@@ -257,7 +259,8 @@ def leapfrog(
 
 
 def hamiltonian(model: Model, theta: Tensor, momentum: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """(R, chains), float64: differences of sums over all data decide what is accepted."""
-    theta, x, y = theta.double(), x.double().unsqueeze(1), y.double().unsqueeze(1)
+    """H, (R, chains), as precise as the device can: differences of sums over all data decide what is accepted."""
+    kind = widest(theta.device)
+    theta, x, y = theta.to(kind), x.to(kind).unsqueeze(1), y.to(kind).unsqueeze(1)
     potential = -model.log_prior(theta) - model.log_likelihood(theta, x, y).sum(-1)
-    return potential + 0.5 * momentum.double().square().sum(-1)
+    return potential + 0.5 * momentum.to(kind).square().sum(-1)

@@ -10,15 +10,17 @@ ReLU layer the variance is convex in x, so it cannot be larger between two clust
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
-from gapbench.methods.base import Claim, Mixture, Predictor, UncertaintyMethod
-from gapbench.methods.minibatches import FixedSize, take
-from gapbench.methods.model import Model
-from gapbench.methods.optimise import minimise, negative_log_posterior
+from gapbench.methods.base import Claim, FittedMethod, UncertaintyMethod
+from gapbench.methods.engine.minibatches import FixedSize, gather_points
+from gapbench.methods.engine.model import Model, Perturb
+from gapbench.methods.engine.optimise import minimise, negative_log_posterior
+from gapbench.methods.engine.posterior_draws import mixture
+from gapbench.methods.engine.predictions import MixturePrediction
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class MCDropout(UncertaintyMethod):
 
     @property
     def exactness(self) -> Claim:
-        """Without hidden layers there is nothing to drop: the mode, and no variance."""
+        """The mode, and no variance: without hidden layers there is nothing to drop."""
         return Claim(replace(self, steps=1000, lr=0.05, batch=5), lambda regression: regression.point)
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Dropout:
@@ -46,46 +48,36 @@ class MCDropout(UncertaintyMethod):
 
         def loss(theta: Tensor) -> Tensor:
             index = next(batches).index
-            fresh = Masks(self.rate, (replicas, batch), generator)  # a mask for every point of the batch
-            likelihood = model.log_likelihood(theta, take(x, index), take(y, index), fresh)
+            drop = dropout(draw_masks(model, self.rate, (replicas, batch), generator))  # of its own for each point
+            likelihood = model.log_likelihood(theta, gather_points(x, index), gather_points(y, index), drop)
             return negative_log_posterior(likelihood, model.log_prior(theta), n)
 
         theta = minimise(loss, model.init(generator, (replicas,)), self.steps, self.lr)
         evaluations = torch.full((replicas,), float(self.steps * batch), device=x.device)
-        # A mask for every draw, the same at every x, so that a draw is a function.
-        masks = [Masks(self.rate, (replicas, 1), generator) for _ in range(self.draws)]
-        for mask in masks:
-            model.mean(theta, x[:, :1], mask)  # any x: it is the layers' widths that are asked for
+        # One mask for a draw, the same at every x, so that a draw is a function.
+        masks = [draw_masks(model, self.rate, (replicas, 1), generator) for _ in range(self.draws)]
         return Dropout(model, theta, masks, diagnostics={"gradient evaluations": evaluations})
 
 
 @dataclass(frozen=True)
-class Masks:
-    """Masks for each hidden layer, drawn when a layer first asks and then kept. lead: leading dimensions."""
-
-    rate: float
-    lead: Sequence[int]
-    generator: Generator
-    drawn: list[Tensor] = field(default_factory=list)
-
-    def __call__(self, h: Tensor, layer: int) -> Tensor:
-        if self.rate == 0:
-            return h
-        if layer == len(self.drawn):
-            kept = torch.empty((*self.lead, h.shape[-1]), device=h.device, dtype=h.dtype)
-            self.drawn.append(kept.bernoulli_(1 - self.rate, generator=self.generator).div_(1 - self.rate))
-        return h * self.drawn[layer]
-
-
-@dataclass(frozen=True)
-class Dropout(Predictor):
-    """Predicts by the network at one θ (R, P) under S masks."""
+class Dropout(FittedMethod):
+    """The network at one θ (R, P) under S masks, each with a tensor (R, 1, width) for each hidden layer."""
 
     model: Model
     theta: Tensor
-    masks: Sequence[Masks]
+    masks: Sequence[Sequence[Tensor]]
 
-    def __call__(self, x: Tensor) -> Mixture:
-        mean = torch.stack([self.model.mean(self.theta, x, mask) for mask in self.masks], 1)  # (R, S, M)
-        noise = self.model.noise(self.theta, x).expand(mean[:, 0].shape).unsqueeze(1)
-        return Mixture(mean, mean.new_tensor(self.model.f_std), noise)
+    def __call__(self, x: Tensor) -> MixturePrediction:
+        return mixture(self.model.mean_and_noise(self.theta, x, dropout(mask)) for mask in self.masks)
+
+
+def draw_masks(model: Model, rate: float, lead: Sequence[int], generator: Generator) -> list[Tensor]:
+    """m / (1 − rate) for each hidden layer, (*lead, width)."""
+    device = generator.device
+    empty = [torch.empty((*lead, width), device=device, dtype=torch.float32) for width in model.hidden if rate]
+    return [mask.bernoulli_(1 - rate, generator=generator).div_(1 - rate) for mask in empty]
+
+
+def dropout(masks: Sequence[Tensor]) -> Perturb | None:
+    """h ← m h / (1 − rate), layer by layer; None without masks."""
+    return (lambda h, layer: h * masks[layer]) if masks else None

@@ -10,71 +10,128 @@ import inspect
 import pkgutil
 import re
 import sys
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TypeGuard
+from types import ModuleType
+from typing import TypeGuard, TypeVar
 
 from gapbench.methods.base import UncertaintyMethod
 
 GROUP = "gapbench.methods"
+FILE_MODULE = "gapbench_file_"  # begins the names of modules that are loaded from a user's file
+T = TypeVar("T")
 
 
-class NotAMethod(ValueError):
-    """A file of methods/ or an entry point that gives none; the message names it and says what to do."""
+@dataclass(frozen=True)
+class Registry:
+    """methods: name -> class, sorted by name. unavailable: name of a file or an entry point -> why it gives none."""
+
+    methods: dict[str, type[UncertaintyMethod]] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
 
 
 def methods() -> dict[str, type[UncertaintyMethod]]:
-    """Row name -> class, sorted by name. MCDropout is mc_dropout, SGLD is sgld; an entry point has its own name.
+    """Name -> class of every method that can be used. MCDropout is mc_dropout; an entry point has its own name."""
+    return registry().methods
 
-    Raises NotAMethod if a file cannot be imported, or an entry point is no method or has the name of a shipped one.
-    """
-    found = {}
+
+def registry() -> Registry:
+    """All methods that are found. One file or plugin that cannot be loaded is named, and spoils no other."""
+    found, unavailable = dict[str, type[UncertaintyMethod]](), dict[str, str]()
     for module in pkgutil.iter_modules([str(Path(__file__).parent)], "gapbench.methods."):
+        if module.ispkg:
+            continue
+        name = module.name.rpartition(".")[2]
         try:
-            there = vars(importlib.import_module(module.name))
+            loaded = importlib.import_module(module.name)
         except Exception as error:
-            file = Path(__file__).with_name(f"{module.name.rpartition('.')[2]}.py")
-            raise NotAMethod(f"{file}: {type(error).__name__}: {error}: mend it, or take it out of methods/") from error
-        for cls in there.values():
-            if is_method(cls) and cls.__module__ == module.name:
-                found[row_name(cls)] = cls
+            unavailable[name] = _why(error, f"mend {name}.py, or take it out of methods/")
+            continue
+        found |= {method_name(cls): cls for cls in classes(loaded, UncertaintyMethod)}
     for entry in metadata.entry_points(group=GROUP):
-        cls = entry.load()
+        source = f"entry point {entry.name} = {entry.value}"
+        try:
+            cls = entry.load()
+        except Exception as error:
+            unavailable[entry.name] = f"{source}: {_why(error, 'mend or uninstall its package')}"
+            continue
         if not is_method(cls):
-            raise NotAMethod(f"entry point {entry.name} = {entry.value}: expected a concrete UncertaintyMethod class")
-        if found.setdefault(entry.name, cls) is not cls:
-            raise NotAMethod(f"entry point {entry.name} = {entry.value}: the name is taken; choose another")
-    return dict(sorted(found.items()))
+            unavailable[entry.name] = f"{source}: expected a concrete UncertaintyMethod class"
+        elif found.setdefault(entry.name, cls) is not cls:
+            unavailable[f"{entry.name} ({entry.value})"] = f"{source}: the name is taken; choose another"
+    return Registry(dict(sorted(found.items())), unavailable)
 
 
-def from_file(source: str) -> type[UncertaintyMethod]:
+def _why(error: Exception, advice: str) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("gapbench"):
+        return f"needs {error.name}: pip install {error.name.partition('.')[0]}"
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}: {advice}"
+
+
+def classes(module: ModuleType, base: type[T]) -> list[type[T]]:
+    """The concrete subclasses of `base` that a module itself defines."""
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, base)
+        and not inspect.isabstract(value)
+        and value.__module__ == module.__name__
+    ]
+
+
+def class_from_file(source: str, base: type[T]) -> type[T]:
     """The class of "path.py:Class". Running a file is running its code: name only files that you trust.
 
-    Raises ValueError if there is no such file, no such class in it, or the class is no method.
+    Raises ValueError if there is no such file, no such class in it, or the class is no concrete `base`.
     """
-    path, _, name = source.rpartition(":")
+    path, colon, name = source.rpartition(":")
+    if not colon:
+        path, name = source, ""
+    if not path.endswith(".py"):
+        raise ValueError(f"{source}: expected path.py:Class")
+    if not Path(path).is_file():
+        raise ValueError(f"{source}: there is no file {path}")
+    module = load_file(path)
+    known = {cls.__name__: cls for cls in classes(module, base)}
+    if name not in known:
+        there = ", ".join(known) or f"no concrete {base.__name__}"
+        asked = f"no {base.__name__} {name} there" if name else "which class?"
+        raise ValueError(f"{source}: {asked} {path} has {there}")
+    return known[name]
+
+
+def load_file(path: str) -> ModuleType:
+    """The module of a Python file, run at most once in a process. Raises whatever its code raises."""
     file = Path(path).resolve()
-    if not path or not file.is_file():
-        raise ValueError(f"{source}: expected path.py:Class, and {path or 'the path'} is not a file")
-    module_name = f"gapbench_file_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, file)
+    name = FILE_MODULE + hashlib.sha256(str(file).encode()).hexdigest()[:16]
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
         if spec is None or spec.loader is None:
-            raise ValueError(f"{source}: {path} is not a Python file (.py)")
+            raise ValueError(f"{path} is not a Python file (.py)")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module  # before it runs: dataclasses look their module up
+        sys.modules[name] = module  # before it runs: dataclasses look their module up
         try:
             spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[module_name]
+        except BaseException as error:
+            del sys.modules[name]
+            if isinstance(error, ImportError) and (error.name or "").partition(".")[0] in _beside(file):
+                hint = f"a file beside {file.name} is only found if its folder is on PYTHONPATH, or in a package"
+                raise ImportError(f"{error}: {hint}") from error
             raise
-    cls = getattr(sys.modules[module_name], name, None)
-    if not is_method(cls):
-        known = [key for key, value in vars(sys.modules[module_name]).items() if is_method(value)]
-        raise ValueError(
-            f"{source}: no concrete UncertaintyMethod of that name there; found {', '.join(known) or 'none'}"
-        )
-    return cls
+    return sys.modules[name]
+
+
+def _beside(file: Path) -> set[str]:
+    """Names that stand for files of the same folder; "" for a relative import."""
+    return {"", FILE_MODULE, *(path.stem for path in file.parent.glob("*.py"))}
+
+
+def file_of(cls: type) -> str | None:
+    """The user's file that a class was loaded from; None for a class of an importable module."""
+    module = sys.modules.get(cls.__module__)
+    return str(module.__file__) if module is not None and cls.__module__.startswith(FILE_MODULE) else None
 
 
 def is_method(value: object) -> TypeGuard[type[UncertaintyMethod]]:
@@ -82,6 +139,6 @@ def is_method(value: object) -> TypeGuard[type[UncertaintyMethod]]:
     return isinstance(value, type) and issubclass(value, UncertaintyMethod) and not inspect.isabstract(value)
 
 
-def row_name(cls: type) -> str:
-    """snake_case, with runs of capitals kept together."""
+def method_name(cls: type) -> str:
+    """The class's name in snake_case, with runs of capitals kept together."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()

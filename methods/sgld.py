@@ -21,16 +21,18 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from opacus.accountants import PRVAccountant, RDPAccountant
 from opacus.optimizers import DPOptimizer
 from torch import Generator, Tensor
 
-from gapbench.methods.base import Claim, PosteriorDraws, UncertaintyMethod
-from gapbench.methods.exactness import Law, LinearRegression
-from gapbench.methods.minibatches import FixedSize, Minibatches, OpacusLoader, Poisson, take
-from gapbench.methods.model import Model, PerSampleGradients
+from gapbench.methods.base import Claim, UncertaintyMethod
+from gapbench.methods.engine.gradients import PerSampleGradients
+from gapbench.methods.engine.minibatches import FixedSize, Minibatches, OpacusLoader, Poisson, gather_points
+from gapbench.methods.engine.model import Model
+from gapbench.methods.engine.posterior_draws import PosteriorDraws
+from gapbench.methods.engine.precision import widest
+from gapbench.methods.engine.stationary_law import stationary_law
 
 NO_GUARANTEE = 50.0  # an ε of which e^ε is beyond any meaning; the PRV accountant would take minutes to refine it
 
@@ -109,36 +111,7 @@ class SGLD(UncertaintyMethod):
             return None
         unclipped = replace(self, lr=3.0, batch=5, noise_multiplier=1e-3)
         quick = replace(unclipped, temperature=4.0, burn_in=200, draws=600, thin=5, chains=1)
-        return Claim(quick, quick.stationary_law)
-
-    def stationary_law(self, regression: LinearRegression) -> Law:
-        """Mean and covariance that the chains keep on linear regression, to the last term in ε; no clip active.
-
-        One step, with d the divisor, q the rate, gᵢ = xᵢ(xᵢᵀw − yᵢ)/s²:
-        w ← w − ε (w/prior_std² + (n/d) Σ_{i ∈ B} gᵢ) + √(2ε)(b/d) ξ. The drift is linear in w, of matrix D, and with
-        A = I − εD  the covariance solves  Σ = A Σ Aᵀ + 2ε (b/d)² I + ε² E_w[Cov_B((n/d) Σ_B gᵢ)].  Cov_B is
-        (n/d)² q(1−q) Σᵢ gᵢgᵢᵀ for Poisson batches, and n/(n−1) of that with gᵢ − ḡ for gᵢ for b of n without
-        replacement: quadratic in w, so its expectation needs only mean and Σ, and Σ solves a linear system.
-        """
-        design, noise = regression.design, regression.model.noise_std
-        n, size = design.shape
-        step, rate, divisor = self.lr / n, self.sampling.rate(self.batch, n), self.sampling.divisor(self.batch, n)
-        likelihood = n * rate / divisor / noise**2
-        drift = np.eye(size) / regression.model.prior_std**2 + likelihood * design.T @ design
-        mean = np.linalg.solve(drift, likelihood * design.T @ regression.targets)
-
-        # gᵢ = Gᵢ w − cᵢ, so vec E[gᵢgᵢᵀ] = vec(g̃ᵢg̃ᵢᵀ) + (Gᵢ ⊗ Gᵢ) vec Σ with g̃ᵢ = gᵢ at the mean.
-        each = np.einsum("ni,nj->nij", design, design) / noise**2  # G, (N, P, P)
-        at_mean = design * (design @ mean - regression.targets)[:, None] / noise**2  # g̃, (N, P)
-        weight = (n / divisor) ** 2 * rate * (1 - rate)
-        if isinstance(self.sampling, FixedSize):
-            each, at_mean, weight = each - each.mean(0), at_mean - at_mean.mean(0), weight * n / max(n - 1, 1)
-        batches = weight * np.einsum("nij,nkl->ikjl", each, each).reshape(size**2, size**2)
-
-        kept = np.eye(size) - step * drift
-        system = np.eye(size**2) - np.kron(kept, kept) - step**2 * batches
-        added = 2 * step * (self.batch / divisor) ** 2 * np.eye(size) + step**2 * weight * at_mean.T @ at_mean
-        return Law(mean, np.linalg.solve(system, added.ravel()).reshape(size, size))
+        return Claim(quick, lambda regression: stationary_law(regression, quick.lr, quick.batch, quick.sampling))
 
     def skip(self, model: Model, x: Tensor) -> str | None:
         n = x.shape[1]
@@ -147,9 +120,9 @@ class SGLD(UncertaintyMethod):
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
         replicas, n = y.shape
         theta = model.init(generator, (replicas, self.chains)).requires_grad_()  # (R, chains, P)
-        weight_decay = 1 / (n * model.prior_std**2)
         optimizer = StackedDPOptimizer(
-            torch.optim.SGD([theta], lr=self.lr, weight_decay=weight_decay, fused=True),
+            # λ is that of the model's prior. Fused: one pass over θ a step.
+            torch.optim.SGD([theta], lr=self.lr, weight_decay=1 / (n * model.prior_std**2), fused=True),
             noise_multiplier=self.noise_multiplier,
             max_grad_norm=self.max_grad_norm(n),
             expected_batch_size=self.sampling.divisor(self.batch, n),
@@ -158,81 +131,87 @@ class SGLD(UncertaintyMethod):
         kept = theta.new_empty(replicas, self.chains, self.draws, theta.shape[-1])
         batches = self.sampling.draw((replicas, self.chains), self.batch, n, generator)
         for step in range(1, self.steps + 1):
-            optimizer.heat(self.noise_multiplier, weight_decay, self.tempering(step))
+            optimizer.set_temperature(self.tempering(step))
             batch = next(batches)
-            gradients = model.per_sample_gradients(theta.detach(), take(x, batch.index), take(y, batch.index))
-            optimizer.descend(gradients, batch.present)
+            points = gather_points(x, batch.index), gather_points(y, batch.index)
+            optimizer.step(model.per_sample_gradients(theta.detach(), *points), batch.present)
             past, rest = divmod(step - self.burn_in, self.thin)
             if past > 0 and rest == 0:
                 kept[:, :, past - 1] = theta.detach()
-
-        clipped = optimizer.clipped_fraction.mean(1)  # (R,)
-        likelihood, prior = self.temperatures(n)
-        reason = "a gradient norm reached C = {:.4g}: {:.2g} of the per-sample gradients were clipped"
-        forbidden = [] if self.allow_clipping else clipped.nonzero().flatten().tolist()
         return PosteriorDraws(
             model,
             kept.flatten(1, 2),
             self.chains,
-            diagnostics={
-                "clipped fraction": clipped,
-                "likelihood temperature": torch.full_like(clipped, likelihood),
-                "prior temperature": torch.full_like(clipped, prior),
-                "epsilon": torch.full_like(clipped, self.epsilon(n)),
-                "steps": torch.full_like(clipped, self.steps),
-                "gradient evaluations": optimizer.seen.sum(1),
-            },
-            failures={r: reason.format(self.max_grad_norm(n), float(clipped[r])) for r in forbidden},
+            diagnostics=self.diagnostics(optimizer, n),
+            failures={} if self.allow_clipping else clipped_replicas(optimizer),
         )
+
+    def diagnostics(self, optimizer: StackedDPOptimizer, n: int) -> dict[str, Tensor]:
+        """(R,) each."""
+        clipped, (likelihood, prior) = optimizer.clipped_fraction, self.temperatures(n)
+        return {
+            "clipped fraction": clipped,
+            "likelihood temperature": torch.full_like(clipped, likelihood),
+            "prior temperature": torch.full_like(clipped, prior),
+            "epsilon": torch.full_like(clipped, self.epsilon(n)),
+            "steps": torch.full_like(clipped, self.steps),
+            "gradient evaluations": optimizer.seen.sum(1),
+        }
 
 
 class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
     """Opacus's optimiser on a stack θ (R, chains, P): a sample's norm is taken over the last dimension, per replica
-    and chain, where the stock one takes it over everything. Noise, scaling and step stay Opacus's."""
+    and chain, where the stock one takes it over everything. Scaling, step and accounting stay Opacus's."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, **settings: Any) -> None:
         super().__init__(optimizer, **settings)
-        lead, device = self.params[0].shape[:-1], self.params[0].device
-        self.seen = torch.zeros(lead, device=device, dtype=torch.float64)  # per-sample gradients so far, (R, chains)
-        self._clipped = torch.zeros_like(self.seen)
+        (theta,) = self.params
+        theta.grad = torch.zeros_like(theta)
+        self.cold = self.noise_multiplier, self.param_groups[0]["weight_decay"]  # at temperature 1
+        # Per-sample gradients so far, and those of them that were clipped, (R, chains).
+        self.seen, self.clipped = torch.zeros(2, *theta.shape[:-1], device=theta.device, dtype=widest(theta.device))
 
     @property
     def clipped_fraction(self) -> Tensor:
-        """(R, chains): of all per-sample gradients so far, those longer than C."""
-        return self._clipped / self.seen.clamp(min=1)
-
-    def heat(self, noise_multiplier: float, weight_decay: float, temperature: float) -> None:
-        """Give the next steps √T times this noise and T times this weight decay."""
-        self.noise_multiplier = noise_multiplier * math.sqrt(temperature)
-        self.param_groups[0]["weight_decay"] = weight_decay * temperature
-
-    def descend(self, gradients: PerSampleGradients, present: Tensor | None) -> None:
-        """One step. present: (R, chains, B), 0 for padding; None if there is none."""
-        self._gradients, self._present = gradients, present
-        self.step()
-
-    @property
-    def grad_samples(self) -> list[PerSampleGradients]:
-        return [self._gradients]
+        """(R,): of all per-sample gradients so far, those longer than C."""
+        return (self.clipped / self.seen.clamp(min=1)).mean(1)
 
     @property
     def accumulated_iterations(self) -> int:
+        """How many batches a step sums over."""
         return 1
 
-    def clip_and_accumulate(self) -> None:
-        norms = self._gradients.norms  # (R, chains, B)
-        clipped, self._factors = norms > self.max_grad_norm, (self.max_grad_norm / (norms + 1e-6)).clamp_(max=1.0)
-        if self._present is None:
+    def set_temperature(self, temperature: float) -> None:
+        """Give the next steps √T times the noise and T times the weight decay."""
+        noise_multiplier, weight_decay = self.cold
+        self.noise_multiplier = noise_multiplier * math.sqrt(temperature)
+        self.param_groups[0]["weight_decay"] = weight_decay * temperature
+
+    def step(self, gradients: PerSampleGradients, present: Tensor | None) -> None:  # type: ignore[override]
+        """θ ← θ − η [ (1/d) (Σᵢ clip_C(gᵢ) + σ C ξ) + λ θ ]. present: (R, chains, B), 0 for padding; None for none."""
+        (theta,) = self.params
+        factors = self.clip(gradients, present)
+        # Noise first, drawn in place: on a stack, fresh memory for θ-sized tensors costs more than the arithmetic.
+        theta.grad.normal_(0, self.noise_multiplier * self.max_grad_norm, generator=self.generator)
+        gradients.add_weighted_sum(factors, theta.grad)
+        self.scale_grad()
+        self.original_optimizer.step()
+
+    def clip(self, gradients: PerSampleGradients, present: Tensor | None) -> Tensor:
+        """The factor min(1, C/‖gᵢ‖) of each gradient, 0 for padding, (R, chains, B)."""
+        norms = gradients.norms
+        longer, factors = norms > self.max_grad_norm, (self.max_grad_norm / (norms + 1e-6)).clamp_(max=1.0)
+        if present is None:
             self.seen += norms.shape[-1]
         else:
-            self.seen += self._present.sum(-1)
-            clipped, self._factors = clipped * self._present, self._factors * self._present
-        self._clipped += clipped.sum(-1)
+            self.seen += present.sum(-1)
+            longer, factors = longer * present, factors * present
+        self.clipped += longer.sum(-1)
+        return factors
 
-    def add_noise(self) -> None:
-        """The numbers of Opacus's own `add_noise`, drawn and summed in place: on a stack, fresh memory for θ-sized
-        tensors costs more than the arithmetic on them."""
-        theta = self.params[0]
-        theta.grad = torch.empty_like(theta) if theta.grad is None else theta.grad
-        theta.grad.normal_(0, self.noise_multiplier * self.max_grad_norm, generator=self.generator)
-        self._gradients.add_weighted_sum(self._factors, theta.grad)
+
+def clipped_replicas(optimizer: StackedDPOptimizer) -> dict[int, str]:
+    """Replica -> that it was clipped: it sampled something else than the posterior."""
+    reason = "a gradient norm reached C = {:.4g}: {:.2g} of the per-sample gradients were clipped"
+    fractions = enumerate(optimizer.clipped_fraction.tolist())
+    return {r: reason.format(optimizer.max_grad_norm, fraction) for r, fraction in fractions if fraction > 0}

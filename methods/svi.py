@@ -21,10 +21,11 @@ from pyro.infer.autoguide import AutoNormal
 from torch import Generator, Tensor
 from torch.distributions import kl_divergence
 
-from gapbench.methods.base import Claim, PosteriorDraws, UncertaintyMethod
-from gapbench.methods.minibatches import FixedSize, take
-from gapbench.methods.model import Model
-from gapbench.methods.optimise import adam
+from gapbench.methods.base import Claim, UncertaintyMethod
+from gapbench.methods.engine.minibatches import FixedSize, gather_points
+from gapbench.methods.engine.model import Model
+from gapbench.methods.engine.optimise import adam
+from gapbench.methods.engine.posterior_draws import PosteriorDraws
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class SVI(UncertaintyMethod):
         replicas, n = y.shape
         batch = min(self.batch, n)
         batches = FixedSize().draw((replicas,), batch, n, generator)
+        # The model's prior as an object of Pyro's, whose KL to the guide is a closed form.
         prior = dist.Normal(torch.zeros(replicas, 1, model.size, device=x.device), model.prior_std).to_event(1)
         everyone = torch.arange(batch, device=x.device)
 
@@ -58,7 +60,7 @@ class SVI(UncertaintyMethod):
                 theta = pyro.sample("theta", prior).squeeze(-2)  # (..., R, P)
                 # A plate of n of which these b were seen: Pyro scales the likelihood by n/b.
                 with pyro.plate("data", n, subsample=everyone, dim=-1):
-                    pyro.sample("y", dist.Normal(model.mean(theta, x), model.noise(theta, x)), obs=y)
+                    pyro.factor("y", model.log_likelihood(theta, x, y))
 
         with pyro_sandbox(generator):
             guide = AutoNormal(
@@ -70,7 +72,7 @@ class SVI(UncertaintyMethod):
 
             def loss() -> Tensor:
                 index = next(batches).index
-                return negative_elbo(program, guide, take(x, index), take(y, index), self.particles)
+                return negative_elbo(program, guide, gather_points(x, index), gather_points(y, index), self.particles)
 
             adam(loss, guide.parameters(), self.steps, self.lr)
             loc, scale = guide.locs.theta.detach(), guide.scales.theta.detach()  # (R, 1, P) each
@@ -94,14 +96,19 @@ def negative_elbo(program: Callable[..., None], guide: AutoNormal, x: Tensor, y:
 
 @contextmanager
 def pyro_sandbox(generator: Generator) -> Iterator[None]:
-    """Pyro keeps its parameters in a global store and draws from torch's global stream; both are put back afterwards,
-    and the stream starts from `generator`."""
-    devices = [generator.device] if generator.device.type == "cuda" else []
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with (
-        torch.random.fork_rng(devices),
-        pyro.get_param_store().scope(),
-        pyro.validation_enabled(False),
-    ):
-        torch.manual_seed(seed)
-        yield
+    """Pyro keeps its parameters in a global store and draws from torch's global streams. Both are put back afterwards,
+    and the streams start from `generator`."""
+    device = generator.device
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
+    apple = torch.mps.get_rng_state() if device.type == "mps" else None  # fork_rng does not know this stream
+    try:
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            pyro.get_param_store().scope(),
+            pyro.validation_enabled(False),
+        ):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        if apple is not None:
+            torch.mps.set_rng_state(apple)

@@ -1,4 +1,4 @@
-"""Writes the generated parts of the README: the tables and figures of results/published, and which records they are of.
+"""Writes the generated parts of the README: the tables of results/published, with the hash of what they are of.
 
 A generated part stands between `<!-- results: SUITE HASH -->` and `<!-- end -->`, and shows results/published/SUITE.
 """
@@ -8,29 +8,27 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gapbench.evaluation.plots import plot
-from gapbench.evaluation.tables import COMPARED, departures, markdown, provenance, remarks, run_table, summarise
-from gapbench.runners.store import Store, canonical, results, sha256
+from gapbench.evaluation.render import markdown, markdown_runs
+from gapbench.evaluation.tables import run_table, sentences, tabulate
+from gapbench.runners.publish import published_hash, read_published
 
 PART = re.compile(r"<!-- results: (?P<suite>\w+) (?P<hash>\w*) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def refresh(readme: Path) -> list[Path]:
-    """Rewrite every generated part and its figures. Returns what was written."""
+    """Rewrite every generated part. Returns what was written."""
     written = [readme]
 
     def part(match: re.Match[str]) -> str:
         folder = published(readme, match["suite"])
-        rows = results(folder)
-        figures = plot(rows, folder / "figures")
-        written.extend(figures)
+        found = read_published(folder)
+        figures = sorted((folder / "figures").glob("*.png"))
         images = [f"![{path.stem}]({path.relative_to(readme.parent).as_posix()})" for path in figures]
-        sentences = (*departures(rows), *remarks(summarise(rows, COMPARED)), *provenance(rows))
         pieces = [
-            f"<!-- results: {match['suite']} {records_hash(folder)} -->",
-            markdown(summarise(rows)),
-            run_table(rows, markdown=True),
-            "\n".join(f"* {sentence}" for sentence in sentences),
+            f"<!-- results: {match['suite']} {published_hash(folder)} -->",
+            markdown(tabulate(found)),
+            markdown_runs(run_table(found)),
+            "\n".join(f"* {sentence}" for sentence in sentences(found)),
             "\n".join(images),
             "<!-- end -->",
         ]
@@ -42,18 +40,13 @@ def refresh(readme: Path) -> list[Path]:
 
 
 def stale(readme: Path) -> list[str]:
-    """The suites whose part of the README is not of the records that are published."""
+    """The suites whose part of the README is not of what is published."""
     return [
         match["suite"]
         for match in PART.finditer(readme.read_text())
-        if match["hash"] != records_hash(published(readme, match["suite"]))
+        if match["hash"] != published_hash(published(readme, match["suite"]))
     ]
 
 
 def published(readme: Path, suite: str) -> Path:
     return readme.parent / "results" / "published" / suite
-
-
-def records_hash(folder: Path) -> str:
-    """Of all records of a results folder, whatever order they were written in."""
-    return sha256(canonical(sorted(canonical(record) for record in Store(folder).records())))[:16]

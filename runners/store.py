@@ -11,6 +11,7 @@ first writer of a name wins. What a killed writer leaves has a name that starts 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -18,33 +19,65 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from gapbench.evaluation.tables import Result, merge, tidy
+from gapbench.datasets.base import Layout
+from gapbench.evaluation.entries import Kind
 
-FORMAT = 1
+FORMAT = 2
 STALE = 3600.0  # seconds after which an unfinished file is nobody's: a commit takes far less
+# What os.link answers where a file system has no hard links: exFAT, SMB, cloud drives mounted in a notebook.
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES}
 
-Record = dict[str, Any]
 
-
-class StoreError(click.ClickException):
-    """The folder cannot be used as asked; the message says what to do, and the command line exits with 3."""
-
-    exit_code = 3
+class StoreError(Exception):
+    """A folder that cannot be used as asked; the message says what to do."""
 
 
 class Damaged(Exception):
     """A file is not what was written: truncated, altered or swapped."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept of a cell that was made.
+
+    identity: everything that decides the numbers; its hash is the record's key. prediction: class name of the kind of
+    prediction. replicas: their numbers. arrays: purpose -> name of its file: "predictions" and "points". diagnostics:
+    name -> a number for each replica. failures: replica number -> reason. summary: the columns that the dataset
+    declares. provenance: where, when and at what cost it was computed, which decides nothing.
+    """
+
+    identity: Mapping[str, Any]
+    kind: Kind
+    prediction: str
+    replicas: Sequence[int]
+    arrays: Mapping[str, str]
+    layout: Layout = field(default_factory=Layout)
+    summary: tuple[tuple[str, str], ...] | None = None
+    diagnostics: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """The record as JSON has it."""
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {**parts, "format": FORMAT, "layout": {"points": self.layout.points, "feature": self.layout.feature}}
+
+    @staticmethod
+    def from_document(body: Mapping[str, Any]) -> Record:
+        """The record that `document` wrote. Raises KeyError or TypeError if it is none."""
+        parts = {one.name: body[one.name] for one in fields(Record)}
+        summary = parts["summary"]
+        parts["summary"] = None if summary is None else tuple((score, region) for score, region in summary)
+        return Record(**{**parts, "layout": Layout(**parts["layout"])})
 
 
 def canonical(value: object) -> str:
@@ -93,7 +126,7 @@ class Store:
 
     def write(self, key: str, record: Record) -> None:
         """Commit a record; a no-op if another process was first."""
-        self._commit(self.path(key), _document(record))
+        self._commit(self.path(key), _document(record.document()))
 
     def read(self, key: str) -> Record | None:
         """The record of this key, or None. A damaged one is set aside and counts as absent."""
@@ -106,8 +139,7 @@ class Store:
 
     def records(self) -> Iterator[Record]:
         """Every record, by key. Raises Damaged at one that is not sound."""
-        for key in self.keys():
-            yield self.record(key)
+        return map(self.record, self.keys())
 
     def record(self, key: str) -> Record:
         """Raises Damaged if it is not sound, or not there."""
@@ -125,7 +157,7 @@ class Store:
         for key in self.keys():
             path = self.path(key)
             try:
-                arrays = [self._array_path(name) for name in self.record(key)["arrays"].values()]
+                arrays = [self._array_path(name) for name in self.record(key).arrays.values()]
             except Damaged:
                 broken = [path]
             else:
@@ -180,14 +212,16 @@ class Store:
 
     # Failures --------------------------------------------------------------------------------------------------------
 
-    def fail(self, key: str, record: Record) -> Path:
+    def fail(self, key: str, note: Mapping[str, Any]) -> Path:
         """Note a failed cell under the first free number."""
         number = 1
-        while not self._commit(path := self.root / "failures" / f"{key}-{number}.json", _document(record)):
+        while not self._commit(
+            path := self.root / "failures" / f"{key}-{number}.json", _document({**note, "format": FORMAT})
+        ):
             number += 1
         return path
 
-    def failures(self) -> Iterator[Record]:
+    def failures(self) -> Iterator[dict[str, Any]]:
         """Every note of a failed cell; one that cannot be read is left out."""
         for path in sorted((self.root / "failures").glob("*-*.json")):
             with suppress(Damaged):
@@ -201,7 +235,7 @@ class Store:
             temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
             try:
                 _write(temporary, data)
-                os.link(temporary, path)
+                _name(temporary, path, data)
                 first = True
             except FileExistsError:  # the first writer wins
                 first = False
@@ -259,12 +293,39 @@ def _sync(folder: Path) -> None:
         os.close(file)
 
 
-def _document(body: Record) -> bytes:
+def _name(temporary: Path, path: Path, data: bytes) -> None:
+    """Give a complete file its name. Raises FileExistsError if the name is taken."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        # The second best: a kill in the midst of this write leaves half a file under the name. Its checksum gives it
+        # away, and the next run sets it aside.
+        _write(path, data)
+
+
+def has_links(folder: Path) -> bool:
+    """Whether the file system of a folder that can be written to has hard links."""
+    one, other = (folder / f".probe-{secrets.token_hex(8)}" for _ in range(2))
+    try:
+        _write(one, b"")
+        os.link(one, other)
+        return True
+    except OSError as error:
+        return error.errno not in NO_LINKS
+    finally:
+        for path in (one, other):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def _document(body: Mapping[str, Any]) -> bytes:
     text = canonical(body)
     return f'{{"sha256":"{sha256(text)}","body":{text}}}\n'.encode()
 
 
-def _read(path: Path) -> Record:
+def _read(path: Path) -> dict[str, Any]:
     """A document's body, if the file is what was written, to the byte."""
     data = _bytes(path)
     try:
@@ -285,8 +346,14 @@ def _read(path: Path) -> Record:
 
 def _checked(path: Path) -> Record:
     """The record that belongs under this name."""
-    record = _read(path)
-    if key_of(record["identity"]) != path.stem:
+    body = _read(path)
+    if body["format"] < FORMAT:
+        raise Damaged(f"{path}: it is of an older gapbench (record format {body['format']}; this one reads {FORMAT})")
+    try:
+        record = Record.from_document(body)
+    except (KeyError, TypeError) as error:
+        raise Damaged(f"{path}: not a record ({error})") from error
+    if key_of(record.identity) != path.stem:
         raise Damaged(f"{path}: it belongs under another name")
     return record
 
@@ -300,175 +367,6 @@ def floats(values: Any) -> NDArray[np.float64]:
     return np.array(values, dtype=float)
 
 
-# What a folder has to show -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Survey:
-    """results: rows that may be compared. damaged: which files are left out. notes: what else is not shown, and why."""
-
-    results: list[Result]
-    damaged: list[str]
-    notes: list[str]
-
-
-def survey(folder: Path | str, keys: Collection[str] | None = None) -> Survey:
-    """Whatever is sound in a results folder, or in these of its cells; `results` says which versions are taken.
-
-    Raises StoreError if there is nothing at all, unless it was asked for certain cells.
-    """
-    store = Store(Path(folder))
-    datasets: dict[str, list[Record]] = {}
-    damaged: list[str] = []
-    for key in store.keys() if keys is None else sorted(keys):
-        try:
-            record = store.record(key)
-        except Damaged as error:
-            damaged.append(str(error))
-            continue
-        datasets.setdefault(record["identity"]["dataset"]["name"], []).append(record)
-
-    found: list[Result] = []
-    notes: list[str] = []
-    for dataset, records in sorted(datasets.items()):
-        shown = _comparable(records)
-        rows: dict[str, list[Result]] = {}
-        for row in dict.fromkeys(record["identity"]["row"] for record in shown):
-            for record in _blocks([record for record in shown if record["identity"]["row"] == row]):
-                try:
-                    part = _result(store, record)
-                except Damaged as error:
-                    damaged.append(str(error))
-                else:
-                    rows.setdefault(row, []).append(part)
-        found += [merge(parts) for parts in rows.values()]
-        hidden = _hidden(records, shown)
-        if hidden:
-            notes.append(
-                f"{dataset}: {', '.join(hidden)} also there with another seed, network, data or version of the scores: "
-                "not shown, since only the newest can be compared"
-            )
-    if keys is None:
-        notes += _failed(store, found)
-        if not found:
-            raise StoreError(_nothing(store.root, [*damaged, *notes]))
-    kinds = ("method", "reference", "floor", "ceiling")
-    return Survey(
-        sorted(found, key=lambda result: (result.dataset, kinds.index(result.kind), result.row)), damaged, notes
-    )
-
-
-def results(folder: Path | str) -> list[Result]:
-    """Every row of every dataset in a results folder, blocks of replicas merged.
-
-    Rows are only shown side by side if they are of the same data, network, seed and version of the scores: the newest.
-    If a row is there in several versions (its code or settings changed between runs), the one written last is taken;
-    blocks that overlap give way to the larger. Raises StoreError if there is nothing to show, or a file is damaged.
-    """
-    found = survey(folder)
-    if found.damaged:
-        raise StoreError(f"{found.damaged[0]}; `gapbench run --out {folder}` sets it aside and makes it again")
-    return found.results
-
-
-def _age(record: Record) -> tuple[int, str, int]:
-    """Scores of a later version count as newer, whenever the training was, and those with more references."""
-    references = record["identity"].get("references") or []
-    return record["identity"]["metrics"], record["provenance"]["finished"], sum(map(bool, references))
-
-
-def _setting(record: Record) -> tuple[object, ...]:
-    """What rows must share to be compared."""
-    identity = record["identity"]
-    return identity["dataset"]["repr"], identity["model"], identity["seed"], identity["metrics"]
-
-
-def _comparable(records: Iterable[Record]) -> list[Record]:
-    """Those of the newest setting, and of the newest data where the same replicas have two versions of them."""
-    by_age = sorted(records, key=_age)
-    alike = [record for record in by_age if _setting(record) == _setting(by_age[-1])]
-    data = {tuple(record["identity"]["block"]): record["identity"]["dataset"]["sha256"] for record in alike}
-    return [
-        record
-        for record in alike
-        if record["identity"]["dataset"]["sha256"] == data[tuple(record["identity"]["block"])]
-    ]
-
-
-def _hidden(records: Iterable[Record], shown: Iterable[Record]) -> list[str]:
-    """Rows of which something is left out, other than older scores of what is shown."""
-
-    def kinds(of: Iterable[Record]) -> set[tuple[object, ...]]:
-        return {(record["identity"]["row"], *_setting(record)[:-1]) for record in of}
-
-    return sorted({str(row) for row, *_ in kinds(records) - kinds(shown)})
-
-
-def _blocks(records: Iterable[Record]) -> list[Record]:
-    """The newest version of a row, each replica once."""
-
-    def version(record: Record) -> str:
-        return canonical({**record["identity"], "block": None, "dataset": None, "references": None})
-
-    newest = version(max(records, key=_age))
-    chosen: list[Record] = []
-    taken: set[int] = set()
-    newest_first = sorted(records, key=_age, reverse=True)
-    for record in sorted(newest_first, key=lambda record: -len(record["replicas"])):
-        if version(record) == newest and not taken & set(record["replicas"]):
-            chosen.append(record)
-            taken |= set(record["replicas"])
-    return chosen
-
-
-def _failed(store: Store, found: Iterable[Result]) -> list[str]:
-    """The last word of every cell that failed and was not made since."""
-    there = {(result.dataset, result.row, replica) for result in found for replica in result.replicas.tolist()}
-    words = {}
-    for note in store.failures():
-        identity = note["identity"]
-        if any((identity["dataset"]["name"], identity["row"], r) not in there for r in range(*identity["block"])):
-            words[note["cell"]] = f"{note['status']}: {first_line(note['reason'])}"
-    return [f"{cell} failed ({word}); the next run tries it again" for cell, word in words.items()]
-
-
 def first_line(text: str) -> str:
+    """The first line of a message."""
     return text.strip().partition("\n")[0]
-
-
-def _nothing(folder: Path, problems: Iterable[str]) -> str:
-    """Why there is nothing to show, and what to do."""
-    elsewhere = sorted(str(path.parent) for path in folder.glob("*/cells"))
-    reasons = [
-        *problems,
-        *(f"there are in {path}" for path in elsewhere),
-        *(["it is a file: expected a folder that `gapbench run --out` wrote"] if folder.is_file() else []),
-        *([] if folder.is_dir() else [f"there is no such folder: `gapbench run --out {folder}` makes it"]),
-        f"`gapbench run --out {folder}` makes some",
-    ]
-    return f"{folder}: no results there; {reasons[0]}"
-
-
-def _result(store: Store, record: Record) -> Result:
-    points = store.arrays(record["arrays"]["points"])
-
-    def section(prefix: str) -> dict[str, NDArray[Any]]:
-        return {name.removeprefix(prefix): value for name, value in points.items() if name.startswith(prefix)}
-
-    return Result(
-        record["identity"]["dataset"]["name"],
-        record["identity"]["row"],
-        record["kind"],
-        np.array(record["replicas"]),
-        section("point "),
-        section("region "),
-        section("grid "),
-        {name: floats(values) for name, values in record["diagnostics"].items()},
-        {int(replica): reason for replica, reason in record["failures"].items()},
-        [record["provenance"]],
-    )
-
-
-def load(folder: Path | str) -> pd.DataFrame:
-    """A results folder as one tidy frame: dataset, row, status, replica, region, score, value (see `tidy`)."""
-    return tidy(results(folder))

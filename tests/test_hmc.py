@@ -17,8 +17,8 @@ from scipy import integrate
 from torch import Generator, Tensor
 
 from gapbench.datasets.gapped_sine import GappedSine
+from gapbench.methods.engine.model import MLP, Model, PerSampleGradients, Perturb
 from gapbench.methods.hmc import HMC, State, Trace, Tuning, hamiltonian, leapfrog, start
-from gapbench.methods.model import MLP, Model, PerSampleGradients, Perturb
 
 Seeded = Callable[[int], Generator]
 
@@ -253,7 +253,7 @@ def test_no_chain_is_left_behind(seeded: Seeded) -> None:
 def test_no_chain_is_carried_away(seeded: Seeded) -> None:
     """Draws of the prior that miss the data by far fall from a great height, and end near the prior's sphere all the
     same, where the posterior's draws are. Seen to catch: long trajectories from the start on (one is 80 radii off)."""
-    model, data = MLP(hidden=(10, 10), noise_std=0.003), GappedSine(n=40).splits(range(4))
+    model, data = MLP(hidden=(10, 10), noise_std=0.003), GappedSine(n=40).problems(range(4))
     method = HMC(burn_in=40)
     state = start(method, model.init(seeded(0), (4, 8)))
     walk = method.walk(model, data.x, data.y, state, seeded(1))

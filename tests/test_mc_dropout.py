@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from gapbench.methods.exactness import example
+from gapbench.methods.engine.exactness import example
+from gapbench.methods.engine.minibatches import FixedSize, gather_points
+from gapbench.methods.engine.model import ACTIVATIONS, MLP
+from gapbench.methods.engine.optimise import minimise, negative_log_posterior
 from gapbench.methods.mc_dropout import Dropout, MCDropout
-from gapbench.methods.minibatches import FixedSize, take
-from gapbench.methods.model import ACTIVATIONS, MLP
-from gapbench.methods.optimise import minimise, negative_log_posterior
 
 Seeded = Callable[[int], Generator]
 BRIEF = MCDropout(rate=0.3, steps=5, batch=8, draws=3000)  # barely trained: the masks' law holds at any θ
@@ -69,7 +69,7 @@ def test_a_rate_of_zero_is_map(seeded: Seeded) -> None:
 
     def loss(theta: Tensor) -> Tensor:
         index = next(batches).index
-        likelihood = model.log_likelihood(theta, take(x, index), take(y, index))
+        likelihood = model.log_likelihood(theta, gather_points(x, index), gather_points(y, index))
         return negative_log_posterior(likelihood, model.log_prior(theta), 20)
 
     theta = minimise(loss, model.init(generator, (2,)), 100, method.lr)
@@ -104,7 +104,7 @@ def test_masks_of_draws_and_units_are_independent(seeded: Seeded) -> None:
     x, y = data(seeded(0), 2)
     predictor = replace(BRIEF, draws=2000).fit(MLP(hidden=(6, 5)), x, y, seeded(1))
     for layer, width in enumerate((6, 5)):
-        kept = torch.stack([masks.drawn[layer][:, 0] for masks in predictor.masks]).double()  # (S, R, width)
+        kept = torch.stack([masks[layer][:, 0] for masks in predictor.masks]).double()  # (S, R, width)
         assert kept.shape == (2000, 2, width)
         assert kept.unique().tolist() == pytest.approx([0, 1 / 0.7])
         columns = (kept.flatten(1) > 0).double()

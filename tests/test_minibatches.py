@@ -16,7 +16,7 @@ from scipy import stats
 from torch import Generator
 from torch.utils.data import DataLoader, TensorDataset
 
-from gapbench.methods.minibatches import Batch, FixedSize, Minibatches, OpacusLoader, Poisson, take
+from gapbench.methods.engine.minibatches import Batch, FixedSize, Minibatches, OpacusLoader, Poisson, gather_points
 
 Seeded = Callable[[int], Generator]
 
@@ -140,8 +140,8 @@ def test_take_gives_each_replica_its_own_points(seeded: Seeded) -> None:
     """Seen to catch: the first replica's points for all."""
     x = torch.arange(2 * 5 * 3).view(2, 5, 3)
     index = torch.randint(5, (2, 4, 6), generator=seeded(0))  # (R, chains, B)
-    taken, labels = take(x, index), take(x[..., 0], index)
+    taken, labels = gather_points(x, index), gather_points(x[..., 0], index)
     assert taken.shape == (2, 4, 6, 3) and labels.shape == (2, 4, 6)
     for r in range(2):
         assert torch.equal(taken[r], x[r][index[r]]) and torch.equal(labels[r], x[r, :, 0][index[r]])
-    assert torch.equal(take(x, Batch(index[:, 0]).index), taken[:, 0])  # (R, B)
+    assert torch.equal(gather_points(x, Batch(index[:, 0]).index), taken[:, 0])  # (R, B)

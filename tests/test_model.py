@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,9 @@ from scipy import stats
 from torch import Generator, Tensor, nn
 from torch.distributions import Normal
 
-from gapbench.methods.model import MLP
+from gapbench.methods.engine.gradients import functional_gradients
+from gapbench.methods.engine.model import MLP
+from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise, Noise
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
 
@@ -85,8 +88,14 @@ def test_leading_dimensions_broadcast(seeded: Callable[[int], Generator], hidden
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
 @pytest.mark.parametrize("hidden", [(), (4,), (6, 5)])
 @pytest.mark.parametrize(("activation", "scaled"), [("relu", True), ("tanh", True), ("silu", False)])
+@pytest.mark.parametrize(
+    ("noise", "outputs"),
+    [(0.3, 1), (0.3, 2), (LearnedNoise(0.4, 0.7), 1), (HeteroscedasticNoise(0.4, 0.3), 1), (HeteroscedasticNoise(), 3)],
+)
 def test_per_sample_gradients_are_autograds(
     seeded: Callable[[int], Generator],
+    noise: float | Noise,
+    outputs: int,
     activation: str,
     scaled: bool,
     hidden: tuple[int, ...],
@@ -94,8 +103,17 @@ def test_per_sample_gradients_are_autograds(
 ) -> None:
     """Norms and weighted sums against vmap(grad) of −log_likelihood, one sample at a time. Seen to catch: the scale
     left out of the norm or of the sum, the bias left out of the norm, noise in place of noise², the mean over the
-    batch in place of the sum, `out` overwritten."""
-    model = MLP(features=2, hidden=hidden, activation=activation, scale_by_fan_in=scaled, noise_std=0.3)
+    batch in place of the sum, `out` overwritten; of the noise: its entry left out of the norm, prior_std forgotten,
+    the spread forgotten, e² for e²/σ². The default of torch.func, too."""
+    model = MLP(
+        features=2,
+        hidden=hidden,
+        activation=activation,  # type: ignore[arg-type]
+        scale_by_fan_in=scaled,
+        noise_std=noise,
+        outputs=outputs,
+        prior_std=0.8,
+    )
     theta, x, y = problem(model, seeded(0), lead, n=7)
     weights = torch.rand(*lead, 7, generator=seeded(1), dtype=torch.float64)
 
@@ -106,11 +124,14 @@ def test_per_sample_gradients_are_autograds(
     for _ in lead:
         each = torch.func.vmap(each)
     expected = each(theta, x, y)  # (*lead, B, P)
-    gradients = model.per_sample_gradients(theta, x, y)
-    torch.testing.assert_close(gradients.norms, expected.norm(dim=-1), rtol=1e-5, atol=1e-8)
-    out = torch.ones(*lead, model.size, dtype=torch.float64)
-    gradients.add_weighted_sum(weights, out)
-    torch.testing.assert_close(out, 1 + (weights.unsqueeze(-1) * expected).sum(-2), rtol=1e-5, atol=1e-8)
+    for gradients in (model.per_sample_gradients(theta, x, y), functional_gradients(model, theta, x, y)):
+        torch.testing.assert_close(gradients.norms, expected.norm(dim=-1), rtol=1e-5, atol=1e-8)
+        for some in (weights, None):
+            out = torch.ones(*lead, model.size, dtype=torch.float64)
+            gradients.add_weighted_sum(some, out)
+            each_weight = torch.ones_like(weights) if some is None else some
+            sums = (each_weight.unsqueeze(-1) * expected).sum(-2)
+            torch.testing.assert_close(out, 1 + sums, rtol=1e-5, atol=1e-8)
 
 
 def test_densities_are_torch_distributions(seeded: Callable[[int], Generator]) -> None:
@@ -121,6 +142,39 @@ def test_densities_are_torch_distributions(seeded: Callable[[int], Generator]) -
     torch.testing.assert_close(model.log_likelihood(theta, x, y), Normal(model.mean(theta, x), 0.4).log_prob(y))
     torch.testing.assert_close(model.log_prior(theta), Normal(0.0, 0.7).log_prob(theta).sum(-1))
     assert model.noise(theta, x).broadcast_to(y.shape).unique().item() == 0.4
+
+
+def test_a_learned_noise_is_in_the_likelihood(seeded: Callable[[int], Generator]) -> None:
+    """One σ for all points, the last entry of θ, of log-normal prior; or a σ at each x, from the second output. Seen to
+    catch: the first output read for the second, the center not in the exponent's units, prior_std forgotten."""
+    one = MLP(features=2, hidden=(3,), prior_std=0.7, noise_std=LearnedNoise(0.3, 0.5))
+    theta, x, y = problem(one, seeded(0), (3,))
+    sigma = 0.3 * (0.5 * theta[:, -1:] / 0.7).exp()
+    expected = Normal(sequential(replace(one, noise_std=0.1), theta[0, :-1])(x[0]).squeeze(-1), sigma[0]).log_prob(y[0])
+    torch.testing.assert_close(one.log_likelihood(theta, x, y)[0], expected)
+    logs = (one.noise(one.sample_prior(seeded(1), (20_000,)), x[0]) / 0.3).log().flatten().double() / 0.5
+    assert stats.kstest(logs.numpy(), "norm").pvalue > 1e-4
+
+    each = MLP(features=2, hidden=(3,), noise_std=HeteroscedasticNoise(0.3, 0.5))
+    theta, x, y = problem(each, seeded(0), (3,))
+    assert each.size == one.size - 1 + 4 and each.network(theta, x).shape == (3, 5, 2)
+    f, g = each.network(theta, x).unbind(-1)
+    torch.testing.assert_close(each.log_likelihood(theta, x, y), Normal(f, 0.3 * (g / 2).exp()).log_prob(y))
+    torch.testing.assert_close(each.noise(theta, x), 0.3 * (g / 2).exp())
+
+
+def test_a_method_gets_the_outputs_it_asks_for(seeded: Callable[[int], Generator]) -> None:
+    """f is the first of them. The last hidden layer times the last weights is all of them. Seen to catch: outputs not
+    counted in the size, f taken from the last, the hidden layer before its activation."""
+    model = MLP(features=2, hidden=(4, 3)).with_outputs(3)
+    theta, x, _ = problem(model, seeded(0), (2,))
+    outputs = model.network(theta, x)
+    assert outputs.shape == (2, 5, 3) and torch.equal(model.mean(theta, x), outputs[..., 0])
+    weight, bias = model.weights(theta)[-1]
+    hidden = model.last_hidden(theta, x)
+    assert hidden.shape == (2, 5, 3) and (hidden >= 0).all()
+    torch.testing.assert_close(outputs, hidden @ weight / math.sqrt(3) + bias.unsqueeze(-2))
+    assert torch.equal(MLP(features=2, hidden=()).last_hidden(theta[..., :3], x), x)
 
 
 def test_perturb_reaches_each_hidden_layer_once(seeded: Callable[[int], Generator]) -> None:
@@ -181,7 +235,7 @@ def test_the_prior_is_isotropic(seeded: Callable[[int], Generator]) -> None:
         ("prior_std", 0.0),
         ("noise_std", -1.0),
         ("noise_std", float("nan")),
-        ("f_std", -0.1),
+        ("outputs", 0),
         ("features", 0),
         ("hidden", (5, 0)),
         ("activation", "gelu"),
@@ -190,5 +244,7 @@ def test_the_prior_is_isotropic(seeded: Callable[[int], Generator]) -> None:
 )
 def test_a_bad_field_is_named_with_its_value(field: str, value: object) -> None:
     with pytest.raises(ValueError) as error:
-        MLP(**{field: value})
+        MLP(**{field: value})  # type: ignore[arg-type]
     assert field in str(error.value) and str(value) in str(error.value)
+    with pytest.raises(ValueError, match=r"center = -1"):
+        LearnedNoise(-1)

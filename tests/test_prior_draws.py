@@ -13,12 +13,12 @@ from scipy import stats
 from torch import Generator, Tensor
 
 from gapbench.datasets.prior_draws import PriorDraws
-from gapbench.evaluation.calibration import pit, pit_band, pit_distance
+from gapbench.evaluation.calibration import pit, pit_band, pit_ks
 from gapbench.evaluation.plots import calibration, plot
 from gapbench.evaluation.tables import TASKS, Result, departures, summarise
-from gapbench.methods.base import Mixture
+from gapbench.methods.engine.model import MLP
+from gapbench.methods.engine.predictions import MixturePrediction
 from gapbench.methods.hmc import HMC
-from gapbench.methods.model import MLP
 from gapbench.runners.store import results
 from gapbench.runners.suites import suites
 
@@ -30,48 +30,55 @@ def test_a_task_is_a_draw_of_the_prior_seen_through_noise() -> None:
     """f over tasks is N(0, ·) as its prior says, training and test points are of one function, y − f is the noise. Seen
     to catch: θ of std 1, another function at the test points, noise left out, variance for std."""
     model = MLP(hidden=(), prior_std=1.5, noise_std=0.3)
-    splits = PriorDraws(model=model, n=6).splits(range(2000))
-    f, x = splits.f_test.double(), splits.x_test[..., 0].double()
+    problems = PriorDraws(model=model, n=6).problems(range(2000))
+    f, x = problems.f_test.double(), problems.x_test[..., 0].double()
     standard = f / (1.5 * (1 + x.square()).sqrt())
     for region in range(3):
         assert stats.kstest(standard[:, region].numpy(), "norm").pvalue > 1e-3
     slope = (f[:, 2] - f[:, 0]) / (x[:, 2] - x[:, 0])  # of each task's line
-    line = f[:, :1] + slope.unsqueeze(1) * (splits.x[..., 0] - x[:, :1])
+    line = f[:, :1] + slope.unsqueeze(1) * (problems.x[..., 0] - x[:, :1])
     far = (x[:, 2] - x[:, 0]).abs() > 1  # else rounding is magnified
-    assert stats.kstest(((splits.y - line) / 0.3)[far].flatten().numpy(), "norm").pvalue > 1e-3
-    assert stats.kstest(((splits.y_test - f) / 0.3).flatten().numpy(), "norm").pvalue > 1e-3
-    assert (splits.noise_test == torch.tensor(0.3)).all()
+    assert stats.kstest(((problems.y - line) / 0.3)[far].flatten().numpy(), "norm").pvalue > 1e-3
+    assert stats.kstest(((problems.y_test - f) / 0.3).flatten().numpy(), "norm").pvalue > 1e-3
+    assert (problems.noise_test == torch.tensor(0.3)).all()
 
 
 def test_points_lie_where_they_should() -> None:
     """Training points uniform on both sides, half on each; one test point a region, uniform on its pieces. Seen to
-    catch: the test point of the data drawn from one side, a point of the edge within the span."""
-    splits = PriorDraws(n=10).splits(range(1000))
-    x = splits.x[..., 0]
+    catch: the test point of the data drawn from one side, a point beyond the data within the span."""
+    problems = PriorDraws(n=10).problems(range(1000))
+    x = problems.x[..., 0]
     assert ((x > -4) & (x < -1)).sum(1).eq(5).all() and ((x > 1) & (x < 4)).sum(1).eq(5).all()
     assert stats.kstest(x.abs().flatten().numpy(), stats.uniform(1, 3).cdf).pvalue > 1e-3
-    for name, (low, high) in {"data": (1, 4), "gap": (0, 1), "edge": (4, 6)}.items():
-        assert splits.regions[name].sum(1).eq(1).all()
-        points = splits.x_test[..., 0][splits.regions[name]]
+    for name, (low, high) in {"data": (1, 4), "gap": (0, 1), "extrapolation": (4, 6)}.items():
+        assert problems.regions[name].sum(1).eq(1).all()
+        points = problems.x_test[..., 0][problems.regions[name]]
         assert stats.kstest(points.abs().numpy(), stats.uniform(low, high - low).cdf).pvalue > 1e-3
         assert 0.4 < (points > 0).float().mean() < 0.6
-    assert splits.y_scale.eq(1).all()
+    assert problems.standardisation.y_std.eq(1).all()
 
 
 def test_a_task_does_not_depend_on_the_others() -> None:
     """Nor on how many are asked for; seeds and numbers make other tasks, truth included. Seen to catch: one stream for
     all tasks, θ from the noise's stream."""
     dataset = PriorDraws()
-    few, many = dataset.splits([3]), dataset.splits(range(5))
+    few, many = dataset.problems([3]), dataset.problems(range(5))
     for name in ("x", "y", "x_test", "y_test", "f_test"):
         assert torch.equal(getattr(few, name)[0], getattr(many, name)[3]), name
         assert len(torch.unique(getattr(many, name).flatten(1), dim=0)) == 5
-    assert dataset.splits([3], seed=1).sha256 != few.sha256
+    assert dataset.problems([3], seed=1).sha256 != few.sha256
 
 
 @pytest.mark.parametrize(
     "field",
-    [{"n": 3}, {"n": 0}, {"edge": 0.0}, {"edge": float("inf")}, {"gap": (1.0, -1.0)}, {"gap": (-5.0, 1.0)}],
+    [
+        {"n": 3},
+        {"n": 0},
+        {"extrapolation": 0.0},
+        {"extrapolation": float("inf")},
+        {"gap": (1.0, -1.0)},
+        {"gap": (-5.0, 1.0)},
+    ],
     ids=str,
 )
 def test_nonsense_is_refused(field: dict[str, object]) -> None:
@@ -82,23 +89,25 @@ def test_nonsense_is_refused(field: dict[str, object]) -> None:
 
 def pits(mean: Tensor, truth: Tensor, generator: Generator) -> np.ndarray:
     """Of the truth under draws (R, S, M) of f: (R, M)."""
-    f = Mixture(mean, mean.new_zeros(()), mean.new_zeros(())).f
+    f = MixturePrediction(mean, mean.new_zeros(()), mean.new_zeros(())).f
     return pit(f, truth.double(), torch.rand(truth.shape, generator=generator, dtype=torch.float64)).numpy()
 
 
 def test_hmc_is_calibrated_everywhere_and_what_departs_is_seen(seeded: Seeded) -> None:
-    """200 tasks of a small network: PITs of f under HMC within the band in the data, the gap and the edge; beyond it in
-    each with draws twice as wide or half as wide, and in the gap with the means moved by a std. Seen to catch, in HMC:
-    every proposal accepted (at large steps), the prior forgotten; in the score: F(t) of the noisy target."""
+    """200 tasks of a small network. PITs of f under HMC are within the band in every region. They are beyond it in each
+    with draws twice as wide or half as wide, and in the gap with the means moved by a std.
+
+    Seen to catch, in HMC: every proposal accepted (at large steps), the prior forgotten; in the score: F(t) of the noisy
+    target."""
     model = MLP(hidden=(5,), noise_std=0.5)
-    splits = PriorDraws(model=model, n=6).splits(range(200))
+    problems = PriorDraws(model=model, n=6).problems(range(200))
     method = HMC(burn_in=40, draws=40, thin=1, chains=2, max_steps=200)
-    mean = method.fit(model, splits.x, splits.y, seeded(0))(splits.x_test).mean.double()
-    assert splits.f_test is not None
-    truth, band = splits.f_test, pit_band(200, 3)
+    mean = method.fit(model, problems.x, problems.y, seeded(0))(problems.x_test).location.double()
+    assert problems.f_test is not None
+    truth, band = problems.f_test, pit_band(200, 3)
 
     def distances(draws: Tensor) -> np.ndarray:
-        return np.array([pit_distance(u) for u in pits(draws, truth, seeded(1)).T])
+        return np.array([pit_ks(u) for u in pits(draws, truth, seeded(1)).T])
 
     assert (distances(mean) < band).all(), distances(mean)
     centre, spread = mean.mean(1, keepdim=True), mean.std(1, keepdim=True)
@@ -110,7 +119,7 @@ def test_hmc_is_calibrated_everywhere_and_what_departs_is_seen(seeded: Seeded) -
 def tasks(row: str, pit_f: np.ndarray, kind: str = "method") -> Result:
     """A result of R tasks with one point in each of three regions."""
     count = len(pit_f)
-    masks = {name: np.tile(np.arange(3) == at, (count, 1)) for at, name in enumerate(("data", "gap", "edge"))}
+    masks = {name: np.tile(np.arange(3) == at, (count, 1)) for at, name in enumerate(("data", "gap", "extrapolation"))}
     points = {"pit_f": pit_f, "pit_y": pit_f, "std_f": np.ones((count, 3)), "coverage_90_f": np.ones((count, 3))}
     grid = {"x_test": np.random.default_rng(0).random((count, 3, 1)), "x": np.zeros((count, 2, 1))}
     return Result("tasks", row, kind, np.arange(count), points, masks, grid)  # type: ignore[arg-type]
@@ -125,7 +134,7 @@ def test_the_table_has_the_tasks_columns_and_says_who_departs() -> None:
     rows = [tasks("right", right), tasks("sure", sure)]
     frame = summarise(rows)
     assert list(dict.fromkeys(zip(frame["score"], frame["region"], strict=True))) == list(TASKS)
-    found = frame[(frame["row"] == "sure") & (frame["score"] == "pit_distance_f")].set_index("region")
+    found = frame[(frame["row"] == "sure") & (frame["score"] == "pit_ks_f")].set_index("region")
     assert found["value"]["gap"] == pytest.approx(stats.ks_1samp(sure[:, 1], stats.uniform.cdf).statistic)
     assert found[["low", "high"]].isna().to_numpy().all() and not found["best"].any()
     (sentence,) = departures(rows)

@@ -17,10 +17,12 @@ from torch.distributions import Normal
 from torch.utils.data import DataLoader, TensorDataset
 
 from gapbench.evaluation.conformance import exact
-from gapbench.methods.base import PosteriorDraws
-from gapbench.methods.exactness import example
-from gapbench.methods.minibatches import Batch, FixedSize, Minibatches, OpacusLoader, Poisson
-from gapbench.methods.model import MLP, MLPGradients
+from gapbench.methods.engine.exactness import Gaussian, LinearRegression, example
+from gapbench.methods.engine.gradients import MLPGradients
+from gapbench.methods.engine.minibatches import Batch, FixedSize, Minibatches, OpacusLoader, Poisson
+from gapbench.methods.engine.model import MLP
+from gapbench.methods.engine.posterior_draws import PosteriorDraws
+from gapbench.methods.engine.stationary_law import stationary_law
 from gapbench.methods.sgld import SGLD
 
 Seeded = Callable[[int], Generator]
@@ -257,17 +259,21 @@ def test_no_guarantee_is_infinite() -> None:
 # 3. The exact stationary law on linear regression
 
 
+def law_of(method: SGLD, regression: LinearRegression) -> Gaussian:
+    return stationary_law(regression, method.lr, method.batch, method.sampling)
+
+
 def test_on_all_data_the_law_is_that_of_unadjusted_langevin() -> None:
     """The posterior's mean, and Σₖ vₖvₖᵀ / (λₖ(1 − ελₖ/2)) over the eigenpairs of Λ; and the posterior's as ε goes to
     0. Seen to catch: ε for ε/2, the noise of batches added at b = n."""
     regression = example()
     values, vectors = np.linalg.eigh(regression.precision)
     for sampling in (FixedSize(), Poisson(), OpacusLoader()):
-        law = SGLD(lr=3.0, batch=20, sampling=sampling).stationary_law(regression)
+        law = law_of(SGLD(lr=3.0, batch=20, sampling=sampling), regression)
         np.testing.assert_allclose(law.mean, regression.posterior.mean, rtol=1e-9)
         langevin = (vectors / (values * (1 - 0.15 * values / 2))) @ vectors.T
         np.testing.assert_allclose(law.covariance, langevin, rtol=1e-7, atol=1e-9)
-    near = SGLD(lr=1e-6, batch=5).stationary_law(regression).covariance
+    near = law_of(SGLD(lr=1e-6, batch=5), regression).covariance
     np.testing.assert_allclose(near, regression.posterior.covariance, rtol=1e-4, atol=1e-6)
 
 
@@ -277,9 +283,9 @@ def test_the_law_is_kept_by_a_step_over_every_batch(sampling: Minibatches) -> No
     probabilities, are the law's. Seen to catch: n/(n − 1) left out, Poisson's for batches of a fixed size, the divisor
     b for OpacusLoader's."""
     regression = example(n=6)
-    design, targets, noise = regression.design, regression.targets, regression.model.noise_std
+    design, targets, noise = regression.design, regression.targets, regression.noise_std
     method = SGLD(lr=0.9, batch=4, sampling=sampling)  # ε = 0.15
-    law, step, rate, divisor = method.stationary_law(regression), 0.15, sampling.rate(4, 6), sampling.divisor(4, 6)
+    law, step, rate, divisor = law_of(method, regression), 0.15, sampling.rate(4, 6), sampling.divisor(4, 6)
     mean, covariance, total = np.zeros(3), 2 * step * (4 / divisor) ** 2 * np.eye(3), 0.0
     for chosen in product([0, 1], repeat=6):
         size = sum(chosen)
@@ -320,7 +326,7 @@ def test_the_stationary_law_is_exact(seeded: Seeded, sampling: Minibatches, batc
     x, y = regression.stack(replicas)
     predictor = method.fit(regression.model, x, y, seeded(0))
     assert not predictor.failures
-    law, posterior = method.stationary_law(regression), regression.posterior.covariance
+    law, posterior = law_of(method, regression), regression.posterior.covariance
 
     deviations = predictor.theta.double().numpy() - law.mean  # (R, S, P)
     means = deviations.mean(1)
@@ -335,7 +341,7 @@ def test_the_stationary_law_is_exact(seeded: Seeded, sampling: Minibatches, batc
     if batch < n:
         other = FixedSize() if sampling != FixedSize() else Poisson()
         for another in (replace(method, batch=n, sampling=FixedSize()), replace(method, sampling=other)):
-            others.append(another.stationary_law(regression).covariance)
+            others.append(law_of(another, regression).covariance)
     for covariance in others:
         assert (np.abs(law.covariance - covariance) > 2 * alike).any()
 

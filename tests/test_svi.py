@@ -15,8 +15,8 @@ from pyro.infer.autoguide import AutoNormal
 from scipy import stats
 from torch import Generator
 
-from gapbench.methods.exactness import LinearRegression, example
-from gapbench.methods.model import MLP
+from gapbench.methods.engine.exactness import LinearRegression, example
+from gapbench.methods.engine.model import MLP
 from gapbench.methods.svi import SVI, negative_elbo
 
 Seeded = Callable[[int], Generator]

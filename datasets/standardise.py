@@ -1,0 +1,47 @@
+"""Standardisation: the affine change of units between the data and what methods see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+CONSTANT = 1e-10  # a std below which a column counts as constant, and is left in its own units
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """Means and stds of each replica, float64. x_mean, x_std: (R, D), units of x; y_mean, y_std: (R,), units of y."""
+
+    x_mean: Tensor
+    x_std: Tensor
+    y_mean: Tensor
+    y_std: Tensor
+
+    @classmethod
+    def identity(cls, replicas: int, features: int) -> Self:
+        """No change: for tasks whose prior and noise are stated in the units of the data."""
+        zero, one = torch.zeros(replicas, features, dtype=torch.float64), torch.ones(replicas, dtype=torch.float64)
+        return cls(zero, torch.ones_like(zero), torch.zeros_like(one), one)
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor) -> Self:
+        """The training data's own means and stds. x: (R, N, D), y: (R, N): of the training half alone."""
+        x, y = x.double(), y.double()
+        stds = x.std(1, correction=0), y.std(1, correction=0)
+        x_std, y_std = (std.masked_fill(std < CONSTANT, 1.0) for std in stds)
+        return cls(x.mean(1), x_std, y.mean(1), y_std)
+
+    def x(self, x: Tensor) -> Tensor:
+        """x as methods see it, float32. x: (R, points, D), units of the data."""
+        return ((x.double() - self.x_mean.unsqueeze(1)) / self.x_std.unsqueeze(1)).float()
+
+    def y(self, y: Tensor) -> Tensor:
+        """y as methods see it, float32. y: (R, points), units of the data."""
+        return ((y.double() - self.y_mean.unsqueeze(1)) / self.y_std.unsqueeze(1)).float()
+
+    def select(self, keep: Tensor) -> Self:
+        """Some of the replicas. keep: (R,) bool."""
+        return type(self)(*(getattr(self, one.name)[keep] for one in fields(self)))

@@ -1,0 +1,82 @@
+"""Agreement: how far p(f | x) of a method is from the reference posterior's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapbench.evaluation.reference_file import Reference, thinned
+from gapbench.methods.engine.distributions import HasQuantiles
+
+
+def agreement(
+    f: HasQuantiles, references: Sequence[Reference | None], draws: int | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """How far p(f | x) is from each replica's reference, and the Monte-Carlo error of each: what that many draws of the
+    reference itself score. (R, M) each; nan where there is no reference.
+
+    reference_w1: Wasserstein distance in the reference's stds. reference_log_std: log of the stds' ratio.
+    reference_error: distance of the means in the reference's stds. The error of the log is of its absolute value.
+    draws: S, the draws that f is made of; None if it is a closed form, whose error is the reference's own.
+    """
+    mean, std = f.mean.numpy(), f.std.numpy()
+    values = {name: np.full(mean.shape, np.nan) for name in AGREEMENT}
+    if not any(references):
+        return values
+    levels = draws or 200
+    quantiles = f.quantiles([(i + 0.5) / levels for i in range(levels)]).numpy()  # (R, S, M)
+    for r, reference in enumerate(references):
+        if reference is None:
+            continue
+        truth = np.sort(reference.f.reshape(-1, reference.f.shape[-1]), 0)
+        own = _distances(quantiles[r], mean[r], std[r], truth)
+        for name, value, error in zip(("w1", "log_std", "error"), own, _mc_errors(reference.f, draws), strict=True):
+            values[f"reference_{name}"][r], values[f"reference_{name}_mc_error"][r] = value, error
+    return values
+
+
+AGREEMENT = [f"reference_{name}{error}" for name in ("w1", "log_std", "error") for error in ("", "_mc_error")]
+
+
+def _mc_errors(f: NDArray[np.float64], draws: int | None) -> NDArray[np.float64]:
+    """(3, M): means of the three distances between that many draws and the rest, which is of other chains.
+
+    f: (chains, kept, M). Where there are not enough chains for both, or no draws at all, the distance of what there is
+    is scaled as the error of a mean would be: by √(1/S + 1/T).
+    """
+    chains, kept = f.shape[:2]
+    total = chains * kept
+    some = min(math.ceil((draws or total) / kept), max(1, chains // 2))  # chains
+    found = []
+    for k in range(chains):
+        turned = np.roll(f, k, 0)
+        part = thinned(turned[:some], draws or total).reshape(-1, f.shape[2])
+        rest = turned[some:].reshape(-1, f.shape[2])
+        distances = _distances(np.sort(part, 0), part.mean(0), part.std(0), np.sort(rest, 0))
+        found.append(np.abs(np.stack(distances)))
+    wanted = (1 / draws if draws else 0) + 1 / total
+    return np.asarray(np.mean(found, 0) * math.sqrt(wanted / (1 / len(part) + 1 / len(rest))))
+
+
+def _distances(
+    quantiles: NDArray[np.float64], mean: NDArray[np.float64], std: NDArray[np.float64], truth: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """W1, log ratio of stds and error of the mean, (M,) each. quantiles: (S, M), truth: (T, M), both sorted."""
+    scale = truth.std(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (
+            wasserstein(quantiles, truth) / scale,
+            np.log(std / scale),
+            np.abs(mean - truth.mean(0)) / scale,
+        )
+
+
+def wasserstein(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """∫|F_a⁻¹(p) − F_b⁻¹(p)| dp at each point, (M,). a: (S, M), b: (T, M), sorted."""
+    cuts = np.unique(np.concatenate([np.arange(len(a) + 1) * len(b), np.arange(len(b) + 1) * len(a)]))  # of p · S · T
+    middle, width = (cuts[1:] + cuts[:-1]) / 2, np.diff(cuts) / cuts[-1]
+    gaps = np.abs(a[(middle // len(b)).astype(int)] - b[(middle // len(a)).astype(int)])
+    return np.asarray(width @ gaps)

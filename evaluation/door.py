@@ -1,0 +1,70 @@
+"""The door: what a method returns is looked at once, before it is scored, and refused in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from gapbench.evaluation.entries import Run
+from gapbench.evaluation.scores import SCORES
+from gapbench.methods.engine.predictions import Prediction, PredictionError
+
+
+class DoorError(ValueError):
+    """What a method returned cannot be used at all; the message names the thing, the value and what was expected."""
+
+
+def admit(run: Run, replicas: int, points: int) -> Run:
+    """The same run, on the CPU, with the replicas that cannot be used among its failures.
+
+    replicas, points: R and M, as they should be. Raises DoorError where no replica can be used: wrong types or shapes.
+    """
+    prediction = run.prediction
+    if not isinstance(prediction, Prediction):
+        raise DoorError(
+            f"the fitted method returned a {type(prediction).__name__}: expected a Prediction, such as "
+            "MixturePrediction(location, scale, noise_std)"
+        )
+    name = type(prediction).__name__
+    for one in fields(prediction):
+        value = getattr(prediction, one.name)
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise DoorError(f"{name}: {one.name} carries gradients: detach it, or predict under torch.no_grad()")
+    try:
+        prediction = prediction.cpu()
+        faults = prediction.faults(replicas, points)
+    except PredictionError as error:
+        raise DoorError(f"{name}: {error}") from error
+    return Run(prediction, diagnostics_of(run, replicas), {**faults, **failures_of(run, replicas)})
+
+
+def diagnostics_of(run: Run, replicas: int) -> dict[str, Tensor]:
+    """The diagnostics, float64, on the CPU. Raises DoorError."""
+    if not isinstance(run.diagnostics, Mapping):
+        raise DoorError(f"diagnostics: a {type(run.diagnostics).__name__}, expected a mapping of names to tensors (R,)")
+    found = {}
+    for name, value in run.diagnostics.items():
+        if not isinstance(name, str) or name in SCORES or name in RESERVED:
+            raise DoorError(f"diagnostic {name!r}: the name is taken by a score or a column; choose another")
+        if not isinstance(value, Tensor) or value.is_complex():
+            raise DoorError(f"diagnostic {name}: a {type(value).__name__}, expected a tensor of R = {replicas} numbers")
+        if tuple(value.shape) != (replicas,):
+            raise DoorError(f"diagnostic {name}: shape {tuple(value.shape)}, expected (R,) = ({replicas},)")
+        found[name] = value.detach().cpu().to(torch.float64)
+    return found
+
+
+RESERVED = ("dataset", "method", "seconds")  # columns of the table of runs
+
+
+def failures_of(run: Run, replicas: int) -> dict[int, str]:
+    """The failures that the method itself reports. Raises DoorError."""
+    for replica, reason in run.failures.items():
+        if not isinstance(replica, int) or not 0 <= replica < replicas:
+            raise DoorError(f"failures: replica {replica!r}: expected a position from 0 to {replicas - 1}")
+        if not isinstance(reason, str) or not reason.strip():
+            raise DoorError(f"failures: replica {replica}: the reason is {reason!r}, expected a sentence")
+    return dict(run.failures)

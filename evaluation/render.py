@@ -1,0 +1,201 @@
+"""Tables printed: for a terminal, as Markdown, as LaTeX and as CSV, all from the same typed table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import rich.table
+from rich.markup import escape
+
+from gapbench.evaluation.results import Column
+from gapbench.evaluation.scores import SCORES
+from gapbench.evaluation.tables import Cell, Line, RunTable, Table, number
+
+STAR = (
+    "* significantly best of the ranked methods: paired 95 % interval over replicas. "
+    "Methods marked not converged, failed or a control are not ranked."
+)
+
+
+def header(column: Column) -> str:
+    """crps_y · gap ↓ (unit)"""
+    name, region = column
+    score = SCORES[name]
+    where = "" if region == "all" and (score.across or name == "rhat") else f" · {region}"
+    aims = {"lower": "↓", "higher": "↑", None: ""}
+    aim = f"→ {score.better:g}" if isinstance(score.better, float) else aims[score.better]
+    return " ".join(filter(None, [name + where, aim, f"({score.unit})" if score.unit else ""]))
+
+
+def entry(line: Line, cell: Cell) -> tuple[str, str]:
+    """What is printed of a cell: its value; below it its interval, and how many replicas it is of if not all sound ones
+    have a value."""
+    if np.isnan(cell.value):
+        return "n/a", ""
+    sound = line.replicas - line.failed
+    below = [] if np.isnan(cell.low) else [f"[{number(cell.low)}, {number(cell.high)}]"]
+    below += [f"{cell.known} of {sound}"] if cell.known < sound else []
+    return number(cell.value) + ("*" if cell.best else ""), " ".join(below)
+
+
+# Terminal -------------------------------------------------------------------------------------------------------------
+
+
+def text(tables: Sequence[Table]) -> list[rich.table.Table]:
+    """One rich table for each dataset."""
+    made = []
+    for table in tables:
+        shown = rich.table.Table(title=escape(table.title), title_justify="left", pad_edge=False)
+        shown.add_column("")
+        for column in table.columns:
+            shown.add_column(escape(header(column).replace(" · ", "\n")), justify="right")
+        ranked = None
+        for line in table.lines:
+            if ranked not in (None, line.status == "ranked"):
+                shown.add_section()
+            ranked = line.status == "ranked"
+            entries = [entry(line, cell) for cell in line.cells]
+            values = (f"[bold]{value}[/]" if value.endswith("*") else value for value, _ in entries)
+            shown.add_row(escape(line.label), *values)
+            shown.add_row("", *(f"[dim]{escape(below)}[/]" if below else "" for _, below in entries))
+        made.append(shown)
+    return made
+
+
+def text_runs(runs: RunTable) -> rich.table.Table:
+    title = "Runs: seconds, memory, and each method's diagnostics"
+    shown = rich.table.Table(title=title, title_justify="left", pad_edge=False)
+    for index, name in enumerate(("dataset", "method", *runs.columns)):
+        shown.add_column(escape(name), justify="left" if index < 2 else "right")
+    for dataset, method, values in runs.lines:
+        shown.add_row(escape(dataset), escape(method), *map(_value, values))
+    return shown
+
+
+def _value(value: float | None) -> str:
+    return "" if value is None else number(value)
+
+
+# Markdown -------------------------------------------------------------------------------------------------------------
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """One GitHub table for each dataset."""
+    parts = []
+    for table in tables:
+        lines = [["", *map(header, table.columns)], ["---", *["---:"] * len(table.columns)]]
+        for line in table.lines:
+            shown = [
+                (f"**{value.rstrip('*')}**" if value.endswith("*") else value)
+                + (f"<br><sub>{below}</sub>" if below else "")
+                for value, below in (entry(line, cell) for cell in line.cells)
+            ]
+            lines.append([_plain(line.label), *shown])
+        parts += [f"**{_plain(table.title)}**", _piped(lines)]
+    return "\n\n".join(parts)
+
+
+def markdown_runs(runs: RunTable) -> str:
+    lines = [["dataset", "method", *map(_plain, runs.columns)], ["---", "---", *["---:"] * len(runs.columns)]]
+    lines += [[_plain(dataset), _plain(method), *map(_value, values)] for dataset, method, values in runs.lines]
+    return _piped(lines)
+
+
+def _piped(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _plain(text: str) -> str:
+    """A name that is no markup, whatever it contains."""
+    return re.sub(r"([\\|*<>`\[\]])", r"\\\1", text)
+
+
+# LaTeX ----------------------------------------------------------------------------------------------------------------
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """One tabular for each dataset. The text is UTF-8, and needs the package booktabs."""
+    parts = [f"% \\usepackage{{booktabs}}\n% {STAR}"]
+    for table in tables:
+        lines = [["", *(_tex(header(column)) for column in table.columns)]]
+        lines += [
+            [_tex(line.label), *(_tex_numbers(" ".join(filter(None, entry(line, cell)))) for cell in line.cells)]
+            for line in table.lines
+        ]
+        head, *body = (f"{' & '.join(cells)} \\\\" for cells in lines)
+        title = table.title.removesuffix(" below").replace("\n", " ")
+        parts.append(
+            "\n".join(
+                [
+                    f"% {title} in brackets",
+                    f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+                    "\\toprule",
+                    head,
+                    "\\midrule",
+                    *body,
+                    "\\bottomrule",
+                    "\\end{tabular}",
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+_TEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "[": "{[}",  # after a line's end it would be an option of \\
+        "]": "{]}",
+        "↓": r"$\downarrow$",
+        "↑": r"$\uparrow$",
+        "→": r"$\to$",
+        "·": r"$\cdot$",
+    }
+)
+
+
+def _tex(text: str) -> str:
+    return text.translate(_TEX)
+
+
+def _tex_numbers(text: str) -> str:
+    """Numbers with their minus signs, powers of ten and infinities in mathematics."""
+
+    def math(match: re.Match[str]) -> str:
+        sign, digits, power = match["sign"] or "", match["digits"], match["power"]
+        digits = r"\infty" if digits == "inf" else digits
+        power = rf"\times 10^{{{int(power)}}}" if power else ""
+        return f"${sign}{digits}{power}$" if sign or power or digits.startswith("\\") else digits
+
+    return re.sub(r"(?P<sign>-)?(?P<digits>inf|\d+(\.\d+)?)(e(?P<power>[+-]\d+))?", math, text)
+
+
+# CSV ------------------------------------------------------------------------------------------------------------------
+
+
+def csv(tables: Sequence[Table]) -> str:
+    """A line for each method and column, with every digit."""
+    lines = [
+        {
+            "dataset": table.dataset,
+            "method": line.method,
+            "status": line.status,
+            "replicas": line.replicas,
+            "failed": line.failed,
+            "score": score,
+            "region": region,
+            **vars(cell),
+        }
+        for table in tables
+        for line in table.lines
+        for (score, region), cell in zip(table.columns, line.cells, strict=True)
+    ]
+    return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")

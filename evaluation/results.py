@@ -1,0 +1,173 @@
+"""One method's scored replicas on one dataset: what tables, figures, exports and published files are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gapbench.datasets.base import Layout
+from gapbench.evaluation.entries import Kind
+from gapbench.evaluation.scores import SCORES
+
+Floats = NDArray[np.float64]
+Column = tuple[str, str]  # (score, region)
+
+COLUMNS = ("dataset", "method", "status", "replica", "region", "score", "value")  # of a tidy frame
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The scored replicas of one method on one dataset.
+
+    replicas: (R,), their numbers, ascending. scores: score -> region -> (R,). pits: "pit_y" and "pit_f", (R, M) each,
+    nan where a PIT is not defined; regions: name -> (R, M), which of them lie there. curves: what figures draw: x
+    (R, N, D), y (R, N), x_test (R, M, D), f_test (R, M) where the truth is known, and (R, M) each, for a quantity q of
+    "f" and "y": q_05, q_25, q_50, q_75, q_95, and std_f. diagnostics: name -> (R,); what is not one number a replica
+    is taken as nan. failures: replica number -> reason. summary: the columns that the dataset declares. provenance: a
+    mapping for each block of replicas.
+    """
+
+    dataset: str
+    method: str
+    kind: Kind
+    replicas: NDArray[np.int64]
+    scores: Mapping[str, Mapping[str, Floats]]
+    pits: Mapping[str, Floats]
+    regions: Mapping[str, NDArray[np.bool_]]
+    curves: Mapping[str, Floats] = field(default_factory=dict)
+    layout: Layout = field(default_factory=Layout)
+    summary: tuple[Column, ...] | None = None
+    diagnostics: Mapping[str, Floats] = field(default_factory=dict)
+    failures: Mapping[int, str] = field(default_factory=dict)
+    provenance: Sequence[Mapping[str, Any]] = ()
+
+    def __post_init__(self) -> None:
+        # One diagnostic of a wrong length must not spoil every table of its folder.
+        expected, unknown = self.replicas.shape, np.full(self.replicas.shape, np.nan)
+        kept = {name: value if np.shape(value) == expected else unknown for name, value in self.diagnostics.items()}
+        object.__setattr__(self, "diagnostics", kept)
+
+    @cached_property
+    def sound(self) -> NDArray[np.bool_]:
+        """(R,): the replicas that did not fail."""
+        return ~np.isin(self.replicas, list(self.failures))
+
+    @cached_property
+    def status(self) -> str:
+        """ "ranked", "not converged" or "failed"; a control's kind."""
+        if self.kind != "method":
+            return self.kind
+        if not self.sound.any():
+            return "failed"
+        # A failed replica says nothing about the others, and a method without chains has no R-hat at all. Else an R-hat
+        # that is nan or inf is not a converged one. Of many replicas one in twenty may be above the limit by chance.
+        rhat = self.scores["rhat"]["all"][self.sound] if "rhat" in self.scores else np.array([np.nan])
+        if np.isnan(rhat).all():
+            return "ranked"
+        converged = rhat <= self.scores["rhat_limit"]["all"][self.sound]
+        return "ranked" if converged.mean() >= 0.95 else "not converged"
+
+    @property
+    def label(self) -> str:
+        """The method's name, with its status where a reader must know it."""
+        return self.method + ("" if self.status in ("ranked", self.method) else f" ({self.status})")
+
+    def inside(self, region: str) -> NDArray[np.bool_]:
+        """(R, M): which test points lie in a region; "all" has every one, an unknown region none."""
+        shape = next(iter(self.pits.values())).shape
+        return np.ones(shape, bool) if region == "all" else self.regions.get(region, np.zeros(shape, bool))
+
+    def valid(self, column: Column) -> NDArray[np.int64]:
+        """The numbers of the replicas for which the column is defined."""
+        name, region = column
+        score, nobody = SCORES[name], self.replicas[:0]
+        if self.kind == "oracle" and score.of != "y":
+            return nobody  # it knows f: there is nothing to score
+        if self.kind == "reference" and name.startswith("reference_"):
+            return nobody  # how far it is from itself is no score
+        if score.pooled is not None:
+            pits = self.pits.get(f"pit_{score.of}")
+            if pits is None:
+                return nobody
+            mask = self.inside(region)
+            return self.replicas[mask.any(1) & ~(np.isnan(pits) & mask).any(1)]
+        values = self.scores.get(name, {}).get(region)
+        return nobody if values is None else self.replicas[~np.isnan(values)]
+
+
+def merge(parts: Sequence[Result]) -> Result:
+    """The blocks of one method as one result, in the order of the replicas' numbers. What a block lacks is left out."""
+    replicas = np.concatenate([part.replicas for part in parts])
+    order = np.argsort(replicas)
+
+    def shared(maps: Sequence[Mapping[str, Any]]) -> list[str]:
+        return [key for key in maps[0] if all(key in other for other in maps)]
+
+    def joined(maps: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+        return {key: _stacked([each[key] for each in maps])[order] for key in shared(maps)}
+
+    scores = [part.scores for part in parts]
+    return replace(
+        parts[0],
+        replicas=replicas[order],
+        scores={name: joined([each[name] for each in scores]) for name in shared(scores)},
+        **{
+            name: joined([getattr(part, name) for part in parts])
+            for name in ("pits", "regions", "curves", "diagnostics")
+        },
+        failures={replica: reason for part in parts for replica, reason in part.failures.items()},
+        provenance=[run for part in parts for run in part.provenance],
+    )
+
+
+def _stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The arrays one after the other. Held-out rows can differ in number from block to block: the shorter arrays are
+    filled up with nan, and masks with False."""
+    shape = np.max([array.shape[1:] for array in arrays], axis=0)
+    empty = False if arrays[0].dtype == bool else np.nan
+    filled = [
+        np.pad(
+            array,
+            [(0, 0), *((0, int(n) - m) for n, m in zip(shape, array.shape[1:], strict=True))],
+            constant_values=empty,
+        )
+        if array.shape[1:] != tuple(shape)
+        else array
+        for array in arrays
+    ]
+    return np.concatenate(filled)
+
+
+def tidy(results: Sequence[Result]) -> pd.DataFrame:
+    """A line for each replica, region and score: dataset, method, status, replica, region, score, value.
+
+    Scores pooled over replicas are left out, since one replica has no value of them. The methods' own diagnostics
+    (epsilon, clipped fraction, …) stand under the region "run".
+    """
+    blocks = [block for result in results for block in _blocks(result)]
+    if not blocks:
+        return pd.DataFrame(columns=list(COLUMNS))
+    owners, scores, regions, values = zip(*blocks, strict=True)
+    counts = [len(one) for one in values]
+    return pd.DataFrame(
+        {
+            "dataset": np.repeat([owner.dataset for owner in owners], counts),
+            "method": np.repeat([owner.method for owner in owners], counts),
+            "status": np.concatenate([np.where(owner.sound, owner.status, "failed") for owner in owners]),
+            "replica": np.concatenate([owner.replicas for owner in owners]),
+            "region": np.repeat(regions, counts),
+            "score": np.repeat(scores, counts),
+            "value": np.concatenate(values).astype(np.float64),
+        }
+    )
+
+
+def _blocks(result: Result) -> list[tuple[Result, str, str, Floats]]:
+    scores = [(result, score, region, values) for score, by in result.scores.items() for region, values in by.items()]
+    return scores + [(result, name, "run", values) for name, values in result.diagnostics.items()]

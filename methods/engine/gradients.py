@@ -1,0 +1,192 @@
+"""Per-sample gradients: ∇θ of −log p(yᵢ | xᵢ, θ) for every point of a batch, if possible without making them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise
+
+if TYPE_CHECKING:
+    from gapbench.methods.engine.model import MLP, Model
+
+
+class PerSampleGradients(ABC):
+    """The gradients gᵢ of a batch, seen through the two things that a sampler asks of them."""
+
+    @property
+    @abstractmethod
+    def norms(self) -> Tensor:
+        """‖gᵢ‖ over the whole of θ, (..., B)."""
+
+    @abstractmethod
+    def add_weighted_sum(self, weights: Tensor | None, out: Tensor) -> None:
+        """out ← out + Σᵢ weightsᵢ gᵢ, in place. weights: (..., B), None for 1; out: (..., P), contiguous."""
+
+
+@dataclass(frozen=True)
+class FullGradients(PerSampleGradients):
+    """The gradients themselves. values: (..., B, P)."""
+
+    values: Tensor
+
+    @property
+    def norms(self) -> Tensor:
+        found: Tensor = vector_norm(self.values, dim=-1)
+        return found
+
+    def add_weighted_sum(self, weights: Tensor | None, out: Tensor) -> None:
+        weighted = self.values if weights is None else self.values * weights.unsqueeze(-1)
+        out.add_(weighted.sum(-2))
+
+
+def functional_gradients(model: Model, theta: Tensor, x: Tensor, y: Tensor) -> FullGradients:
+    """The gradients of any model, by torch.func. Shapes as in `Model.per_sample_gradients`."""
+
+    def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return -model.log_likelihood(theta, x.unsqueeze(0), y.unsqueeze(0)).sum()
+
+    of_points = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))
+    of_stack = torch.func.vmap(of_points)
+    flat = theta.reshape(-1, theta.shape[-1]), x.reshape(-1, *x.shape[-2:]), y.reshape(-1, y.shape[-1])
+    return FullGradients(of_stack(*flat).view(*y.shape, theta.shape[-1]))
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """An activation φ in the kernels that autograd calls.
+
+    forward: (z, out) writes φ(z). backward: (∂/∂φ(z), z) makes the first ∂/∂z, in place.
+    """
+
+    forward: Callable[[Tensor, Tensor], object]
+    backward: Callable[[Tensor, Tensor], object]
+
+
+aten = torch.ops.aten
+KERNELS = {
+    "relu": Kernels(
+        lambda z, out: torch.clamp_min(z, 0, out=out),
+        lambda delta, z: aten.threshold_backward.grad_input(delta, z, 0, grad_input=delta),
+    ),
+    "tanh": Kernels(
+        lambda z, out: torch.tanh(z, out=out),
+        lambda delta, z: aten.tanh_backward.grad_input(delta, z.tanh(), grad_input=delta),
+    ),
+    "silu": Kernels(
+        lambda z, out: aten.silu.out(z, out=out),
+        lambda delta, z: aten.silu_backward.grad_input(delta, z, grad_input=delta),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class MLPGradients(PerSampleGradients):
+    """Gradients of a stack of MLPs by book-keeping (arXiv 2210.00038): layer l's is scale · aᵢ δᵢᵀ, so norms
+    and weighted sums never need the (..., B, P) tensor.
+
+    shape: (..., B); L is the product of the leading dimensions.
+    inputs: a, (L, B, fan_in + 1) per layer: the activations and a 1/scale for the bias.
+    deltas: δ = ∂(−log p)/∂(pre-activation), (L, B, fan_out).
+    noise: ∂(−log p)/∂(the noise's entry of θ), (L, B); None if θ has none.
+    """
+
+    model: MLP
+    shape: torch.Size
+    inputs: list[Tensor]
+    deltas: list[Tensor]
+    noise: Tensor | None
+
+    @property
+    def norms(self) -> Tensor:
+        parts = [
+            vector_norm(delta, dim=-1) * vector_norm(a, dim=-1) * scale
+            for a, delta, (_, _, scale) in zip(self.inputs, self.deltas, self.model.layers, strict=True)
+        ]
+        parts += [] if self.noise is None else [self.noise]
+        whole: Tensor = vector_norm(torch.stack(parts), dim=0)
+        return whole.view(self.shape)
+
+    def add_weighted_sum(self, weights: Tensor | None, out: Tensor) -> None:
+        layers = stacked_layers(self.model, out)
+        for layer, a, delta, (_, _, scale) in zip(layers, self.inputs, self.deltas, self.model.layers, strict=True):
+            weighted = delta if weights is None else delta * weights.reshape(*delta.shape[:-1], 1)
+            # A view is no target for a batched product; the sum costs less than a loop of single ones.
+            layer.add_(product(a.mT, weighted), alpha=scale)
+        if self.noise is not None:
+            weighted = self.noise if weights is None else self.noise * weights.reshape(self.noise.shape)
+            out.view(-1, out.shape[-1]).select(1, -1).add_(weighted.sum(-1))
+
+
+def mlp_gradients(model: MLP, theta: Tensor, x: Tensor, y: Tensor) -> MLPGradients:
+    """The gradients of a stack of MLPs, by one pass forwards and one back. theta needs no gradient."""
+    kernels, scales = KERNELS[model.activation], [scale for _, _, scale in model.layers]
+    layers, x = stacked_layers(model, theta), x.reshape(-1, *x.shape[-2:])
+    inputs: list[Tensor] = []
+    outputs: list[Tensor] = []
+    for layer, scale in zip(layers, scales, strict=True):
+        m = layer.shape[1] - 1
+        h = x.new_empty(*x.shape[:2], m + 1)
+        h.select(2, m).fill_(1 / scale)  # what the bias is multiplied by
+        if outputs:
+            kernels.forward(outputs[-1], h.narrow(2, 0, m))
+        else:
+            h.narrow(2, 0, m).copy_(x)
+        inputs.append(h)
+        outputs.append(product(h, layer, scale))
+
+    last, noise = _likelihood_gradients(model, theta, outputs[-1], y)
+    deltas = [last]
+    for layer, scale, z in zip(layers[:0:-1], scales[:0:-1], outputs[-2::-1], strict=True):
+        deltas.append(product(deltas[-1], layer.narrow(1, 0, z.shape[2]).mT, scale))
+        kernels.backward(deltas[-1], z)
+    return MLPGradients(model, y.shape, inputs, deltas[::-1], noise)
+
+
+def _likelihood_gradients(model: MLP, theta: Tensor, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+    """∂(−log p) by the network's outputs, (L, B, K), and by the noise's entry of θ, (L, B) or None.
+
+    With e = f − y:  ∂/∂f = e/σ²,  ∂/∂ log σ = 1 − e²/σ².
+    """
+    noise = model.noise_of(theta.view(-1, theta.shape[-1]), outputs)
+    error = outputs.select(-1, 0) - y.reshape(outputs.shape[:-1])
+    by_mean = error / noise.square()
+    if model.network_outputs == 1:
+        last = by_mean.unsqueeze(-1)
+    else:
+        last = torch.zeros_like(outputs)
+        last.select(-1, 0).copy_(by_mean)
+    if isinstance(model.noise_std, HeteroscedasticNoise):
+        last.select(-1, 1).copy_(model.noise_std.spread * (1 - error * by_mean))
+    if isinstance(model.noise_std, LearnedNoise):
+        return last, model.noise_std.spread / model.prior_std * (1 - error * by_mean)
+    return last, None
+
+
+def stacked_layers(model: MLP, theta: Tensor) -> list[Tensor]:
+    """The weight of each layer with the bias as its last row, (L, fan_in + 1, fan_out), unscaled: views of θ, which
+    is contiguous, its leading dimensions flattened to L."""
+    shapes = [(m + 1, n) for m, n, _ in model.layers]
+    sizes = [m * n for m, n in shapes]
+    parts = theta.view(-1, theta.shape[-1]).split([*sizes, model.size - model.network_size], dim=1)
+    return [part.view(-1, *shape) for part, shape in zip(parts[:-1], shapes, strict=True)]
+
+
+def product(a: Tensor, b: Tensor, scale: float = 1) -> Tensor:
+    """scale · a @ b for stacks of matrices (L, m, k), (L, k, n).
+
+    Matrix libraries are slow at thin matrices, which stand at a network's two ends. Those go other ways.
+    """
+    out = a.new_empty(len(a), a.shape[1], b.shape[2])
+    if a.shape[2] == 1:
+        return torch.mul(a * scale, b, out=out)
+    if b.shape[2] == 1:
+        torch.baddbmm(out.mT, b.mT, a.mT, beta=0, alpha=scale, out=out.mT)
+        return out
+    return torch.baddbmm(out, a, b, beta=0, alpha=scale, out=out)

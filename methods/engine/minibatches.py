@@ -1,0 +1,129 @@
+"""How a minibatch is drawn: for every replica and chain its own, on the training data's device."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy import stats
+from torch import Generator, Tensor
+
+from gapbench.methods.engine.precision import widest
+
+
+@dataclass(frozen=True)
+class Batch:
+    """index: (..., B) positions in the training set. present: (..., B) 1 or 0 where a stack's batches differ in
+    size and are padded; None if nothing is padded."""
+
+    index: Tensor
+    present: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Minibatches(ABC):
+    """A sampling scheme. `batch` is the nominal size b, n the number of training points."""
+
+    @abstractmethod
+    def rate(self, batch: int, n: int) -> float:
+        """The probability that a given point is in a given batch."""
+
+    @abstractmethod
+    def divisor(self, batch: int, n: int) -> int:
+        """What the summed gradients are divided by."""
+
+    @abstractmethod
+    def draw(self, shape: Sequence[int], batch: int, n: int, generator: Generator) -> Iterator[Batch]:
+        """Batches without end, for a stack of this leading shape."""
+
+
+@dataclass(frozen=True)
+class FixedSize(Minibatches):
+    """b different points, every subset alike; the whole set if b = n."""
+
+    def rate(self, batch: int, n: int) -> float:
+        return batch / n
+
+    def divisor(self, batch: int, n: int) -> int:
+        return batch
+
+    def draw(self, shape: Sequence[int], batch: int, n: int, generator: Generator) -> Iterator[Batch]:
+        if batch >= n:
+            yield from everything(shape, n, generator)
+        # Floyd's algorithm (Bentley & Floyd 1987): batch numbers a batch instead of n, a block of steps at once.
+        while True:
+            chosen = torch.empty((BLOCK, *shape, batch), dtype=torch.long, device=generator.device)
+            for k, last in enumerate(range(n - batch, n)):
+                one = torch.randint(last + 1, (BLOCK, *shape), generator=generator, device=generator.device)
+                taken = (chosen[..., :k] == one.unsqueeze(-1)).any(-1)
+                chosen[..., k] = one.masked_fill(taken, last)
+            yield from map(Batch, chosen)
+
+
+@dataclass(frozen=True)
+class Poisson(Minibatches):
+    """Each point enters each batch by itself with probability q = b/n, as privacy accountants assume."""
+
+    def rate(self, batch: int, n: int) -> float:
+        return batch / n
+
+    def divisor(self, batch: int, n: int) -> int:
+        return batch
+
+    def draw(self, shape: Sequence[int], batch: int, n: int, generator: Generator) -> Iterator[Batch]:
+        return poisson_batches(shape, self.rate(batch, n), n, generator)
+
+
+@dataclass(frozen=True)
+class OpacusLoader(Minibatches):
+    """Poisson sampling with the rate and divisor that Opacus's PrivacyEngine derives from a DataLoader: q = 1/(number
+    of batches), divided by ⌊nq⌋. Where b does not divide n neither is b/n and b: 1/63 and 15 for b = 16, n = 1000."""
+
+    def rate(self, batch: int, n: int) -> float:
+        return 1 / math.ceil(n / batch)
+
+    def divisor(self, batch: int, n: int) -> int:
+        return int(n * self.rate(batch, n))
+
+    def draw(self, shape: Sequence[int], batch: int, n: int, generator: Generator) -> Iterator[Batch]:
+        return poisson_batches(shape, self.rate(batch, n), n, generator)
+
+
+BLOCK = 64  # steps drawn at once: one pass of random numbers, and on a GPU one synchronisation, for all of them
+
+
+def poisson_batches(shape: Sequence[int], rate: float, n: int, generator: Generator) -> Iterator[Batch]:
+    """Poisson samples by the gaps between their members, which are geometric: b numbers a batch instead of n.
+
+    The number of gaps drawn covers all but 1e-15 of a batch's possible sizes.
+    """
+    if rate >= 1:
+        yield from everything(shape, n, generator)
+    most = min(n, int(stats.binom.isf(1e-15, n, rate)) + 1)
+    while True:
+        gaps = torch.empty((BLOCK, *shape, most), device=generator.device, dtype=widest(generator.device))
+        gaps.geometric_(rate, generator=generator).clamp_(1, n + 1)
+        index = gaps.cumsum(-1).long() - 1  # (BLOCK, ..., most), increasing
+        present = index < n
+        widths = present.sum(-1).flatten(1).amax(1).clamp(min=1).tolist()
+        index, weights = index.clamp_(max=n - 1), present.float()
+        for step, width in enumerate(widths):
+            yield Batch(index[step, ..., :width], weights[step, ..., :width])
+
+
+def everything(shape: Sequence[int], n: int, generator: Generator) -> Iterator[Batch]:
+    """The whole training set, without end."""
+    whole = Batch(torch.arange(n, device=generator.device).expand(*shape, n))
+    while True:
+        yield whole
+
+
+def gather_points(values: Tensor, index: Tensor) -> Tensor:
+    """The chosen points of each replica. values: (R, N) or (R, N, D); index: (R, ..., B). Returns (R, ..., B[, D])."""
+    chosen = index.flatten(1)
+    if values.ndim == 3:
+        chosen = chosen.unsqueeze(-1).expand(-1, -1, values.shape[-1])
+    return values.gather(1, chosen).view(*index.shape, *values.shape[2:])

@@ -1,0 +1,282 @@
+"""Predictions: what a fitted method says of f, the function without noise, and of y, an observation of it.
+
+A new kind is one class. Scores ask its distributions for the abilities that they need.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gapbench.methods.engine.distributions import Distribution, Interpolated, NormalMixture, StudentT
+
+DIVERGED = "predictions are not finite: the training diverged; a smaller lr may help"
+
+
+class PredictionError(ValueError):
+    """A prediction that cannot be read; the message names the field, the value and what was expected."""
+
+
+@dataclass(frozen=True)
+class Prediction(ABC):
+    """What is believed at M test points of R replicas.
+
+    Its fields are tensors of any floating dtype, whose first dimension is R or which broadcast, and plain numbers or
+    tuples of numbers. Distributions are float64.
+    """
+
+    @property
+    @abstractmethod
+    def y(self) -> Distribution:
+        """p(y | x, data): epistemic and aleatoric uncertainty."""
+
+    @property
+    def f(self) -> Distribution | None:
+        """p(f(x) | x, data): epistemic uncertainty only; None if the method has no f."""
+        return None
+
+    @property
+    def aleatoric_std(self) -> Tensor | None:
+        """Root of the expected noise variance, (R, M); None if the method does not tell it from the rest."""
+        return None
+
+    @property
+    def draws(self) -> int | None:
+        """S, the draws that f is made of; None if it is a closed form."""
+        return None
+
+    @property
+    def chained_f(self) -> Tensor | None:
+        """f along Markov chains, (R, chains, draws, M), for R-hat; None if there are no chains."""
+        return None
+
+    @abstractmethod
+    def faults(self, replicas: int, points: int) -> dict[int, str]:
+        """Replica -> what is wrong with its numbers. Raises PredictionError if the fields have other shapes or types.
+
+        replicas, points: R and M, as they should be.
+        """
+
+    @abstractmethod
+    def rescaled(self, shift: Tensor, scale: Tensor) -> Self:
+        """The same belief in other units: of shift + scale · f, and of shift + scale · y. shift, scale: (R,)."""
+
+    def select(self, keep: Tensor) -> Self:
+        """The prediction of some of the replicas. keep: (R,) bool."""
+        return self._mapped(lambda part: part[keep] if part.ndim and len(part) == len(keep) else part)
+
+    def cpu(self) -> Self:
+        """The same prediction on the CPU, in float32 or float64."""
+        return self._mapped(lambda part: part.detach().cpu().to(part.dtype if part.dtype in WIDE else torch.float32))
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
+        return type(self)(**{name: change(part) if isinstance(part, Tensor) else part for name, part in parts.items()})
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """The fields as arrays, for a file. A field that is None is left out."""
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {
+            name: part.numpy() if isinstance(part, Tensor) else np.array(part)
+            for name, part in parts.items()
+            if part is not None
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """The prediction that `to_arrays` wrote. Raises PredictionError if the arrays are of another kind."""
+        known = {one.name: "Tensor" in str(one.type) for one in fields(cls)}
+        if not known.keys() >= arrays.keys():
+            raise PredictionError(f"{cls.__name__}: cannot be made of {', '.join(arrays)}: expected {', '.join(known)}")
+        parts = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items() if known[name]}
+        plain = {name: _plain(array) for name, array in arrays.items() if not known[name]}
+        return cls(**parts, **plain)
+
+
+WIDE = (torch.float32, torch.float64)
+
+
+def _plain(array: NDArray[Any]) -> Any:
+    value = array.tolist()
+    return tuple(value) if isinstance(value, list) else value
+
+
+def kinds() -> dict[str, type[Prediction]]:
+    """Class name -> class of every kind of prediction that is loaded."""
+    found: dict[str, type[Prediction]] = {}
+    waiting: list[type[Prediction]] = [Prediction]
+    while waiting:
+        cls = waiting.pop()
+        waiting += cls.__subclasses__()
+        if not inspect.isabstract(cls):
+            found[cls.__name__] = cls
+    return found
+
+
+@dataclass(frozen=True)
+class MixturePrediction(Prediction):
+    """p(f | x, data) = 1/S Σ N(location, scale²)  and  p(y | x, data) = 1/S Σ N(location, scale² + noise_std²).
+
+    location: (R, S, M). scale: broadcasts to it; 0 everywhere for draws, > 0 for closed forms. noise_std: broadcasts to
+    it; the likelihood's. chains: S = chains × draws, chain-major; 0 if the draws are no chain.
+    """
+
+    location: Tensor
+    scale: Tensor
+    noise_std: Tensor
+    chains: int = 0
+
+    @cached_property
+    def f(self) -> NormalMixture:
+        return NormalMixture(self.location.double(), self.scale.double())
+
+    @cached_property
+    def y(self) -> NormalMixture:
+        return NormalMixture(self.location.double(), torch.hypot(self.scale.double(), self.noise_std.double()))
+
+    @property
+    def aleatoric_std(self) -> Tensor:
+        return self.noise_std.double().expand_as(self.location).square().mean(1).sqrt()
+
+    @property
+    def draws(self) -> int | None:
+        return None if self.scale.any() else self.location.shape[1]
+
+    @property
+    def chained_f(self) -> Tensor | None:
+        return self.location.unflatten(1, (self.chains, -1)) if self.chains else None
+
+    def faults(self, replicas: int, points: int) -> dict[int, str]:
+        floating(self, "location", "scale", "noise_std")
+        shape = tuple(self.location.shape)
+        if len(shape) != 3 or (shape[0], shape[2]) != (replicas, points) or not shape[1]:
+            raise PredictionError(f"location: shape {shape}, expected (R, S, M) = ({replicas}, S, {points})")
+        for name in ("scale", "noise_std"):
+            _broadcasts(name, getattr(self, name), shape)
+        if not isinstance(self.chains, int) or self.chains < 0 or (self.chains and shape[1] % self.chains):
+            raise PredictionError(f"chains = {self.chains!r}: expected 0, or a number that divides S = {shape[1]}")
+        scale, noise = (part.expand(shape) for part in (self.scale, self.noise_std))
+        return first_faults(
+            replicas,
+            {
+                DIVERGED: ~(self.location.isfinite() & scale.isfinite() & noise.isfinite()),
+                "a scale is negative: expected the std of each component, at least 0": scale < 0,
+                "a noise_std is negative: expected a std": noise < 0,
+                "the std of y is 0 at a test point: expected noise_std > 0": (scale == 0) & (noise == 0),
+            },
+        )
+
+    def rescaled(self, shift: Tensor, scale: Tensor) -> Self:
+        by = scale.view(-1, 1, 1)
+        location = shift.view(-1, 1, 1) + by * self.location.double()
+        parts = (location, by * self.scale.double(), by * self.noise_std.double())
+        return type(self)(*(part.to(self.location.dtype) for part in parts), self.chains)
+
+
+@dataclass(frozen=True)
+class StudentTPrediction(Prediction):
+    """y ~ location + scale_y · t_df  and  f ~ location + scale_f · t_df. (R, M) each; scale_f None: there is no f."""
+
+    df: Tensor
+    location: Tensor
+    scale_y: Tensor
+    scale_f: Tensor | None = None
+
+    @cached_property
+    def y(self) -> StudentT:
+        return StudentT(self.df.double(), self.location.double(), self.scale_y.double())
+
+    @cached_property
+    def f(self) -> StudentT | None:
+        if self.scale_f is None:
+            return None
+        return StudentT(self.df.double(), self.location.double(), self.scale_f.double())
+
+    def faults(self, replicas: int, points: int) -> dict[int, str]:
+        names = ["df", "location", "scale_y", *(["scale_f"] if self.scale_f is not None else [])]
+        floating(self, *names)
+        parts = {name: getattr(self, name) for name in names}
+        for name, part in parts.items():
+            if tuple(part.shape) != (replicas, points):
+                raise PredictionError(f"{name}: shape {tuple(part.shape)}, expected (R, M) = ({replicas}, {points})")
+        return first_faults(
+            replicas,
+            {
+                DIVERGED: torch.stack([~part.isfinite() for part in parts.values()]).any(0),
+                "df is not above 0": self.df <= 0,
+                "a scale is not above 0": torch.stack([parts[name] <= 0 for name in names[2:]]).any(0),
+            },
+        )
+
+    def rescaled(self, shift: Tensor, scale: Tensor) -> Self:
+        by = scale.view(-1, 1)
+        location = (shift.view(-1, 1) + by * self.location.double()).to(self.location.dtype)
+        scale_f = None if self.scale_f is None else (by * self.scale_f.double()).to(self.scale_f.dtype)
+        return type(self)(self.df, location, (by * self.scale_y.double()).to(self.scale_y.dtype), scale_f)
+
+
+@dataclass(frozen=True)
+class QuantilePrediction(Prediction):
+    """Quantiles of y at some levels; `Interpolated` says what is taken to lie between and beyond them.
+
+    levels: increasing, between 0 and 1, two at least. values: (R, L, M), not decreasing over L.
+    """
+
+    levels: tuple[float, ...]
+    values: Tensor
+
+    @cached_property
+    def y(self) -> Interpolated:
+        values = self.values.double()
+        return Interpolated(torch.tensor(self.levels, dtype=torch.float64, device=values.device), values)
+
+    def faults(self, replicas: int, points: int) -> dict[int, str]:
+        floating(self, "values")
+        levels = list(self.levels)
+        if len(levels) < 2 or levels != sorted(set(levels)) or not (levels[0] > 0 and levels[-1] < 1):
+            raise PredictionError(f"levels = {self.levels}: expected two or more, increasing, between 0 and 1")
+        shape, expected = tuple(self.values.shape), (replicas, len(levels), points)
+        if shape != expected:
+            raise PredictionError(f"values: shape {shape}, expected (R, L, M) = {expected}")
+        crossing = self.values.diff(dim=1) < 0
+        return first_faults(
+            replicas, {DIVERGED: ~self.values.isfinite(), "quantiles cross: expected them sorted by level": crossing}
+        )
+
+    def rescaled(self, shift: Tensor, scale: Tensor) -> Self:
+        values = shift.view(-1, 1, 1) + scale.view(-1, 1, 1) * self.values.double()
+        return type(self)(self.levels, values.to(self.values.dtype))
+
+
+def floating(prediction: Prediction, *names: str) -> None:
+    """Raises PredictionError if one of these fields is no tensor of floating-point numbers."""
+    for name in names:
+        value = getattr(prediction, name)
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            what = str(value.dtype) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise PredictionError(f"{name}: {what}, expected a tensor of floating-point numbers")
+
+
+def _broadcasts(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    try:
+        value.expand(shape)
+    except RuntimeError as error:
+        raise PredictionError(f"{name}: shape {tuple(value.shape)}, expected one that broadcasts to {shape}") from error
+
+
+def first_faults(replicas: int, faults: Mapping[str, Tensor]) -> dict[int, str]:
+    """Replica -> the first fault that it has anywhere. faults: what is wrong -> where, (R, ...) bool."""
+    found: dict[int, str] = {}
+    for what, where in faults.items():
+        for r in where.reshape(replicas, -1).any(1).nonzero().flatten().tolist():
+            found.setdefault(r, what)
+    return found

@@ -1,0 +1,101 @@
+"""`gapbench list`, `check` and `doctor`: what there is, whether it keeps its promises, and what is missing."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gapbench.runners.cli.console import default_folder, folder_option, load_class, make_console, show
+from gapbench.runners.cli.errors import Command
+
+if TYPE_CHECKING:
+    from gapbench.runners.suites import Suite
+
+
+@click.command("list", cls=Command)
+def list_() -> None:
+    """Methods, controls, datasets, scores and suites, a line each."""
+    from rich.table import Table
+
+    from gapbench.evaluation.render import header
+    from gapbench.evaluation.scores import SCORES
+    from gapbench.methods.registry import registry
+    from gapbench.runners.suites import CONTROLS, suites
+
+    console, made, found = make_console(), suites(), registry()
+
+    def section(title: str, lines: Iterable[tuple[str, ...]]) -> None:
+        table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+        for line in lines:
+            table.add_row(*line)
+        for column in table.columns:
+            column.overflow = "fold"
+        show(console, table)
+
+    section("Methods", ((name, description(cls)) for name, cls in found.methods.items()))
+    if found.unavailable:
+        section("Not available", found.unavailable.items())
+    section("Controls, which run beside every method", ((name, first_line(one)) for name, one in CONTROLS.items()))
+
+    def methods(suite: Suite) -> str:
+        more = f"; if named: {', '.join(suite.on_request)}" if suite.on_request else ""
+        return f"{suite.description}; methods: {', '.join(suite.methods)}{more}"
+
+    section("Suites", ((name, methods(suite)) for name, suite in made.items()))
+    datasets = {name: task.dataset for suite in made.values() for name, task in suite.tasks.items()}
+    section("Datasets", ((name, repr(dataset)) for name, dataset in datasets.items()))
+    scores = ((header((name, "all")).partition(" ")[2], score) for name, score in SCORES.items())
+    section("Scores", ((score.name, aim.replace("· all ", ""), score.description) for aim, score in scores))
+
+
+def description(cls: type) -> str:
+    """A method's one line, its paper included, from its file's docstring."""
+    doc = (sys.modules[cls.__module__].__doc__ or cls.__doc__ or "").strip()
+    return doc.partition("\n")[0].rstrip(".")
+
+
+def first_line(value: object) -> str:
+    """The first sentence of a class's docstring."""
+    return (type(value).__doc__ or "").strip().partition("\n")[0].rstrip(".")
+
+
+@click.command(cls=Command)
+@click.argument("method")
+def check(method: str) -> None:
+    """Whether METHOD keeps the promises of every method, and has the law it claims: a verdict a line.
+
+    METHOD is a method's name, such as sgld, or PATH.PY:CLASS, a class of yours; its code is run.
+    """
+    with make_console(stderr=True).status("loading torch, opacus and pyro"):
+        from gapbench.evaluation.conformance import verdicts
+        from gapbench.methods.base import UncertaintyMethod
+        from gapbench.runners.suites import is_source, named, suites
+
+        made = suites()
+    known = {**made["default"].on_request, **made["all"].methods}
+    one = load_class(method, UncertaintyMethod)() if is_source(method) else known[named("method", method, known)]
+    sound = True
+    click.echo(repr(one))
+    for verdict in verdicts(one):
+        sound = sound and verdict.outcome != "broken"
+        click.echo(f"{verdict.outcome:9} {verdict.promise}" + (f": {verdict.detail}" if verdict.detail else ""))
+        if verdict.traceback:
+            click.echo(textwrap.indent(verdict.traceback.rstrip(), "          "))
+    sys.exit(0 if sound else 1)
+
+
+@click.command(cls=Command)
+@click.argument("folder", callback=folder_option, required=False)
+def doctor(folder: Path | None) -> None:
+    """What is installed, which device is there, whether FOLDER can be written, and what to do about what is missing."""
+    from gapbench.runners.doctor import examine
+
+    found = examine(folder or default_folder("default"))
+    width = max(len(finding.name) for finding in found)
+    for finding in found:
+        click.echo(f"{finding.name:{width}}  {finding.found}" + (f" — {finding.advice}" if finding.advice else ""))

@@ -1,0 +1,154 @@
+"""What commands share: consoles, tables that are wider than a terminal, folders, and the words of a command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gapbench.runners.cli.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from gapbench.runners.load import Collected
+
+
+def folder_option(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    """The absolute path of a folder that may or may not be there: code that changes folders must not move it.
+
+    An empty value is a shell variable that was not set, not this folder.
+    """
+    if value is not None and (not value or "\0" in value):
+        raise click.BadParameter(f"{value!r}: expected the path of a folder")
+    return None if value is None else Path(value).absolute()
+
+
+def words(values: Iterable[str], option: str) -> list[str]:
+    """The words of an option that takes several, separated by commas, and may be given again.
+
+    Raises UserError if there is none although the option was given.
+    """
+    given = list(values)
+    found = [word.strip() for value in given for word in value.split(",") if word.strip()]
+    if given and not found:
+        raise UserError(f"{option} is empty: expected names or path.py:Class, separated by commas")
+    return list(dict.fromkeys(found))
+
+
+def default_folder(suite: str) -> Path:
+    """Where the results of a suite go."""
+    return (Path("results/local") if Path("results/published").is_dir() else Path("gapbench-results")) / suite
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def device_named(name: str) -> str:
+    """The device of --device; "auto" is CUDA if there, else Apple's GPU, else the CPU. Raises UserError."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", name):
+        raise UserError(f"--device {name!r}: expected auto, cpu, mps, cuda or cuda:N")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: torch sees no GPU of Apple's here; use --device cpu")
+    if name.startswith("cuda") and int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
+            "use --device cpu, or install a CUDA build of torch"
+        )
+    return name
+
+
+def collected(folder: Path) -> Collected:
+    """What a results folder has to show; what it has not is told."""
+    from gapbench.runners.load import collect
+
+    found = collect(folder)
+    for line in found.damaged:
+        click.echo(f"Left out: {line}; `gapbench run --out {folder}` makes it again", err=True)
+    for line in found.notes:
+        click.echo(line, err=True)
+    return found
+
+
+def make_console(stderr: bool = False) -> Console:
+    """A console. Where there is no terminal to fit, a table is as wide as it needs to be."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=10_000)
+
+
+def print_results(found: Any, columns: Any = None) -> None:
+    """The tables of results, and below them what is to be said. columns: None for each dataset's summary."""
+    from gapbench.evaluation.render import STAR, text, text_runs
+    from gapbench.evaluation.tables import run_table, sentences, summary, tabulate
+
+    console = make_console()
+    for table in text(tabulate(found, columns or summary)):
+        print_whole(console, table)
+    console.print(STAR, style="dim", highlight=False)
+    if columns is None:
+        print_whole(console, text_runs(run_table(found)))
+        for sentence in sentences(found):
+            console.print(sentence, markup=False, highlight=False)
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """A table in as many pieces as the width asks for, each with the columns that name the methods: no digit is cut."""
+    names = [column for column in table.columns if column.justify == "left"]
+    rest = [column for column in table.columns if column.justify != "left"]
+    title = table.title
+    while rest:
+        for number in range(len(rest), 0, -1):
+            piece = _piece(table, [*names, *rest[:number]], title)
+            wanted = console.measure(piece, options=console.options.update_width(10_000)).maximum
+            if wanted <= console.width:
+                break
+        show(console, piece)
+        rest, title = rest[number:], None
+
+
+def show(console: Console, table: Table) -> None:
+    """A table with a line after it, and without the spaces that rich leaves at the ends."""
+    with console.capture() as drawn:
+        console.print(table, highlight=False)
+    for line in drawn.get().splitlines():
+        print(line.rstrip(), file=console.file)
+    print(file=console.file)
+
+
+def _piece(table: Table, columns: list[Column], title: Any) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    piece = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        piece.add_column(column.header, justify=column.justify, overflow="fold")
+    for row, *cells in zip(table.rows, *(column.cells for column in columns), strict=True):
+        piece.add_row(*cells, end_section=row.end_section)
+    return piece
+
+
+def load_class(source: str, base: type) -> type:
+    """The class of "path.py:Class", whatever its file does to the process. Raises UserError."""
+    from gapbench.methods.registry import class_from_file
+    from gapbench.runners.guard import undisturbed
+
+    try:
+        with undisturbed():
+            return class_from_file(source, base)
+    except (Exception, SystemExit) as error:
+        what = str(error).partition("\n")[0]
+        raise UserError(what if what.startswith(source) else f"{source}: {type(error).__name__}: {what}") from error

@@ -1,0 +1,24 @@
+"""The command line. Everything heavy is imported inside the commands, so that --help is instant."""
+
+from __future__ import annotations
+
+import click
+
+from gapbench.runners.cli.about import check, doctor, list_
+from gapbench.runners.cli.errors import EXIT_CODES, Group
+from gapbench.runners.cli.reference import reference
+from gapbench.runners.cli.run import run
+from gapbench.runners.cli.show import export, plot, publish, readme, table
+
+
+@click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gapbench")
+def main() -> None:
+    """Are a regression method's error bars right, above all where there are no data?
+
+    `gapbench run` trains every method on the gapped sine data, scores it and prints the table.
+    """
+
+
+for command in (run, table, plot, export, list_, check, doctor, reference, publish, readme):
+    main.add_command(command)

@@ -1,0 +1,121 @@
+"""`gapbench run`."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+
+from gapbench.runners.cli.console import (
+    cores,
+    default_folder,
+    device_named,
+    folder_option,
+    load_class,
+    make_console,
+    print_results,
+    words,
+)
+from gapbench.runners.cli.errors import Command, Interrupted, UserError
+
+
+@click.command(cls=Command)
+@click.option("--suite", default="default", show_default=True, help="Which suite; see `gapbench list`.")
+@click.option(
+    "--methods",
+    multiple=True,
+    metavar="NAME,…",
+    help="Only these methods of the suite. PATH.PY:CLASS is a class of yours, with its default settings; its code is "
+    "run, so name files you trust. May be given again.",
+)
+@click.option(
+    "--datasets", multiple=True, metavar="NAME,…", help="Only these datasets of the suite, or PATH.PY:CLASS of yours."
+)
+@click.option(
+    "--replicas", type=click.IntRange(1, 100_000), help="How many (data, seed) pairs. Default: the suite's number."
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto (CUDA if there, else MPS, else CPU), cpu, mps, cuda, cuda:1.",
+)
+@click.option(
+    "--out",
+    callback=folder_option,
+    metavar="FOLDER",
+    help="Results folder; finished cells found there are kept. Default: results/local/SUITE in a checkout, else "
+    "gapbench-results/SUITE.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of data and training.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Cells side by side, one thread each; the numbers do not depend on it. Default: one for each core.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Only the table, and what went wrong.")
+@click.option("-v", "--verbose", is_flag=True, help="Also each cell's diagnostics, cost and record.")
+def run(
+    suite: str,
+    methods: tuple[str, ...],
+    datasets: tuple[str, ...],
+    replicas: int | None,
+    device: str,
+    out: Path | None,
+    seed: int,
+    jobs: int | None,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Train, score and print the table. Run it again to resume: finished cells are not trained twice."""
+    if quiet and verbose:
+        raise UserError("--quiet and --verbose: expected one of them")
+    console = make_console(stderr=True)
+
+    def tell(line: str, problem: bool = False) -> None:
+        if problem or not quiet:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    with console.status("loading torch, opacus and pyro") if not quiet else nullcontext():
+        from gapbench.runners.workers import start_server
+
+        start_server()  # it loads the same meanwhile
+        from gapbench.runners.load import collect
+        from gapbench.runners.run import run_cells
+        from gapbench.runners.store import Store, has_links
+        from gapbench.runners.suites import named, select, suites
+
+        chosen = suites()[named("suite", suite, suites())]
+        picked = select(chosen, words(methods, "--methods"), words(datasets, "--datasets"), load_class)
+        todo = picked.cells(replicas or chosen.replicas, seed, chosen.block)
+    device = device_named(device)
+    store = Store((out or default_folder(suite)).absolute())
+    store.prepare()
+    if not has_links(store.root):
+        tell(f"{store.root} has no hard links: a kill while a record is written leaves half of it, to be made again")
+    for path in store.set_aside_damaged():
+        tell(f"{path} was damaged: moved to {store.root / 'damaged'}, and made again if asked for", problem=True)
+    try:
+        outcomes = run_cells(todo, store, device, jobs or cores(), console, verbose - quiet)
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(f"Finished cells are in {store.root}; run the same command again to go on.") from interrupt
+
+    found = collect(store.root, {outcome.key for outcome in outcomes if outcome.recorded})
+    if found.results:
+        print_results(found.results)
+    counts = Counter[str](outcome.status for outcome in outcomes)
+    order = ("finished", "rescored", "kept", "skipped", "failed")
+    tell(f"{len(outcomes)} cells: {', '.join(f'{counts[word]} {word}' for word in order if counts[word])}")
+    tell(f"Results: {store.root}. Figures: gapbench plot {store.root}")
+    for outcome in outcomes:
+        if outcome.status == "skipped":
+            tell(f"Skipped {outcome.cell.title}: {outcome.reason}")
+    for outcome in outcomes:
+        if outcome.failed:
+            tell(f"Failed {outcome.cell.title}: {outcome.reason}", problem=True)
+    for line in found.damaged:
+        tell(line, problem=True)
+    sys.exit(1 if found.damaged or any(outcome.failed for outcome in outcomes) else 0)

@@ -1,0 +1,82 @@
+"""The code behind a result: a hash of its meaning, over a class's module and all modules that it reaches by imports.
+
+Prose does not count (see `content.meaning`), and neither does where the code stands. The standard library and installed
+packages do not count either: their versions are in each record's provenance.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from gapbench.datasets.content import meaning
+
+LIBRARY = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+INSTALLED = {"site-packages", "dist-packages"}
+# Modules that methods import and that decide no number of a training: what a score is has a version of its own
+# (METRICS_VERSION), and a claim is only tested.
+UNCOUNTED = {f"gapbench.methods.engine.{name}" for name in ("distributions", "exactness", "stationary_law")}
+
+
+def code_hash(*classes: type) -> str:
+    """sha256 of the meaning of every module that the classes' modules reach, themselves included."""
+    reached: dict[str, Path] = {}
+    waiting = [cls.__module__ for cls in classes]
+    while waiting:
+        name = waiting.pop()
+        path = None if name in reached or name in UNCOUNTED else source_of(name)
+        if path is not None:
+            reached[name] = path
+            waiting += imports(path, name)
+    parts = sorted(_meaning(path, path.stat().st_mtime_ns) for path in reached.values())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def source_of(name: str) -> Path | None:
+    """The file of a module whose code counts; None for packages, installed modules and what is not there."""
+    module = sys.modules.get(name)
+    file = getattr(module, "__file__", None)
+    if not isinstance(module, ModuleType) or file is None:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, AttributeError, ValueError):  # no such module, or a part of one that cannot be imported
+            return None
+        file = None if spec is None or not spec.has_location else spec.origin
+    if file is None or not file.endswith(".py"):
+        return None
+    path = Path(file).resolve()
+    ours = name.startswith("gapbench.")  # also where it is installed
+    foreign = INSTALLED & set(path.parts) or any(path.is_relative_to(folder) for folder in LIBRARY)
+    return path if ours or not foreign else None
+
+
+def imports(path: Path, name: str) -> Iterator[str]:
+    """The names of all modules that a module may import, anywhere in its code; some of them may be no modules."""
+    package = name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _with_parents(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            yield from _with_parents(base)
+            for alias in node.names:
+                yield f"{base}.{alias.name}"
+
+
+def _with_parents(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    return (".".join(parts[: number + 1]) for number in range(len(parts)))
+
+
+@cache
+def _meaning(path: Path, changed: int) -> str:
+    return meaning(path.read_text(encoding="utf-8"))

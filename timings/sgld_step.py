@@ -1,0 +1,140 @@
+"""SGLD's cost of one step of one chain: the stock Opacus loop, one chain at a time, against the stack.
+
+Network 1-100-100-1, batch 16, n = 1000, Poisson sampling, one thread. Every round times all variants after one another
+in one process, so the ratios hold when the machine's speed drifts; medians over rounds are printed.
+
+    python timings/sgld_step.py [--device cuda] [--rounds 7] [--replicas 1,10,32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from opacus import PrivacyEngine
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from gapbench.datasets.gapped_sine import GappedSine
+from gapbench.datasets.streams import torch_stream
+from gapbench.methods.engine.minibatches import FixedSize, Poisson
+from gapbench.methods.engine.model import MLP
+from gapbench.methods.sgld import SGLD
+from gapbench.runners.memory import keep_freed_memory
+
+MODEL = MLP(
+    hidden=(100, 100), prior_std=math.sqrt(10), noise_std=math.sqrt(0.5), scale_by_fan_in=False, default_init=True
+)
+CLIPPING = SGLD(
+    lr=0.01, batch=16, noise_multiplier=1.0, allow_clipping=True, burn_in=0, draws=1, chains=1, sampling=Poisson()
+)
+NO_CLIP = replace(CLIPPING, noise_multiplier=1e-3, allow_clipping=False, sampling=FixedSize())
+
+
+def stock(steps: int, device: str) -> Callable[[], float]:
+    """The notebook's loop; returns a function that runs `steps` steps and gives the seconds of one."""
+    x, y, _ = (part.to(device) for part in GappedSine().problems(range(1)).inputs)
+    network = nn.Sequential(nn.Linear(1, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 1)).to(device)
+    network, optimizer, loader = PrivacyEngine().make_private(
+        module=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=CLIPPING.lr, weight_decay=1e-4),
+        data_loader=DataLoader(TensorDataset(x[0], y[0].unsqueeze(-1)), batch_size=16),
+        noise_multiplier=1.0,
+        max_grad_norm=CLIPPING.max_grad_norm(1000),
+    )
+    loss = nn.MSELoss()
+
+    def run() -> float:
+        started, done = time.perf_counter(), 0
+        while done < steps:
+            for x, y in loader:
+                optimizer.zero_grad()
+                loss(network(x.to(device)), y.to(device)).backward()
+                optimizer.step()
+                done += 1
+        synchronise(device)
+        return (time.perf_counter() - started) / done
+
+    return run
+
+
+def ours(method: SGLD, replicas: int, steps: int, device: str) -> Callable[[], float]:
+    """Seconds of one step of one chain, in a stack of `replicas`."""
+    x, y, _ = (part.to(device) for part in GappedSine().problems(range(replicas)).inputs)
+    method = replace(method, thin=steps, delta=1e-5)
+
+    def run() -> float:
+        generator = torch_stream(device, "benchmark")
+        started = time.perf_counter()
+        draws = method.fit(MODEL, x, y, generator)
+        synchronise(device)
+        # ε is computed once a fit, whatever its length: not part of a step.
+        accounting = time.perf_counter()
+        method.epsilon(1000)
+        accounted = time.perf_counter() - accounting
+        assert draws.theta.isfinite().all()
+        return (accounting - started - accounted) / (steps * replicas)
+
+    return run
+
+
+def synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def normals(replicas: int, device: str) -> Callable[[], float]:
+    """The floor: drawing the Langevin noise of one step of one chain."""
+    buffer = torch.empty(replicas, MODEL.size, device=device)
+    generator = torch_stream(device, "normals")
+
+    def run() -> float:
+        started = time.perf_counter()
+        for _ in range(100):
+            buffer.normal_(generator=generator)
+        synchronise(device)
+        return (time.perf_counter() - started) / (100 * replicas)
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--replicas", default="1,10,32")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    warnings.simplefilter("ignore")
+    stacks = [int(number) for number in options.replicas.split(",")]
+
+    variants = {"stock Opacus loop, one chain": stock(options.steps, options.device)}
+    for replicas in stacks:
+        name = f"{replicas} replica{'s' if replicas > 1 else ''}"
+        variants[f"SGLD with clipping, {name}"] = ours(CLIPPING, replicas, options.steps, options.device)
+        variants[f"SGLD, no clip active, {name}"] = ours(NO_CLIP, replicas, options.steps, options.device)
+    variants[f"normal numbers alone, {stacks[-1]} replicas"] = normals(stacks[-1], options.device)
+
+    for run in variants.values():
+        run()  # warm up
+    rounds = [{name: run() for name, run in variants.items()} for _ in range(options.rounds)]
+    where = torch.cuda.get_device_name() if options.device.startswith("cuda") else "one CPU thread"
+    print(f"torch {torch.__version__}, {where}; medians of {options.rounds} rounds")
+    print(f"{'':44} {'µs per chain-step':>18} {'× faster than stock':>20}")
+    first = next(iter(variants))
+    for name in variants:
+        cost = statistics.median(one[name] for one in rounds)
+        ratio = statistics.median(one[first] / one[name] for one in rounds)
+        print(f"{name:44} {cost * 1e6:18.1f} {ratio:20.1f}")
+
+
+if __name__ == "__main__":
+    main()
