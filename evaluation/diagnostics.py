@@ -20,7 +20,8 @@ def convergence(chained_f: Tensor, every: int | None = None) -> dict[str, NDArra
     """Rank-normalised split R-hat, bulk and tail ESS of f at every test point (Vehtari et al. 2021), by arviz-stats;
     and `rhat_limit`, the R-hat up to which so many draws count as converged.
 
-    chained_f: (R, chains, draws, M). Returns (R, M) each; nan with fewer than 4 draws a chain.
+    chained_f: (R, chains, draws, M). Returns (R, M) each; with fewer than 4 draws a chain R-hat is inf and
+    no draw is effective.
     every: the points that are looked at are so many apart, and the others are nan. None: every fifth of a fine grid (of
     FINE points or more), as neighbours say the same; else every point.
     A single chain is cut in
@@ -32,14 +33,15 @@ def convergence(chained_f: Tensor, every: int | None = None) -> dict[str, NDArra
     shape = (chained_f.shape[0], chained_f.shape[-1])
     every = every or (5 if shape[1] >= FINE else 1)
     f = chained_f[..., ::every].double().cpu().numpy()
-    if f.shape[1] < 2 or f.shape[2] < 4:
-        return {name: np.full(shape, np.nan) for name in ("rhat", "rhat_limit", "ess_bulk", "ess_tail")}
+    if f.shape[1] < 2 or f.shape[2] < 4:  # nothing is known, so nothing has arrived
+        unknown = {"rhat": np.inf, "rhat_limit": RHAT_THRESHOLD, "ess_bulk": 0.0, "ess_tail": 0.0}
+        return {name: np.full(shape, value) for name, value in unknown.items()}
     axes = {"chain_axis": 1, "draw_axis": 2}
     with np.errstate(
         divide="ignore", invalid="ignore"
     ):  # of chains that never move, which have no R-hat: it counts as inf
         found = {
-            "rhat": np.nan_to_num(array_stats.rhat(f, method="rank", **axes), nan=np.inf),
+            "rhat": np.nan_to_num(array_stats.rhat(f, method="rank", **axes), nan=np.inf, posinf=np.inf),
             "rhat_limit": np.full((shape[0], f.shape[-1]), limit(2 * f.shape[1], f.shape[2] // 2)),
             "ess_bulk": np.nan_to_num(array_stats.ess(f, method="bulk", **axes), nan=0.0),
             "ess_tail": np.nan_to_num(array_stats.ess(f, method="tail", prob=(0.05, 0.95), **axes), nan=0.0),

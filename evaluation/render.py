@@ -25,9 +25,7 @@ def header(column: Column) -> str:
     name, region = column
     score = SCORES[name]
     where = "" if region == "all" and (score.across or name == "rhat") else f" · {region}"
-    aims = {"lower": "↓", "higher": "↑", None: ""}
-    aim = f"→ {score.better:g}" if isinstance(score.better, float) else aims[score.better]
-    return " ".join(filter(None, [name + where, aim, f"({score.unit})" if score.unit else ""]))
+    return " ".join(filter(None, [name + where, score.direction, f"({score.unit})" if score.unit else ""]))
 
 
 def entry(line: Line, cell: Cell) -> tuple[str, str]:

@@ -117,10 +117,10 @@ def merge(parts: Sequence[Result]) -> Result:
         parts[0],
         replicas=replicas[order],
         scores={name: joined([each[name] for each in scores]) for name in shared(scores)},
-        **{
-            name: joined([getattr(part, name) for part in parts])
-            for name in ("pits", "regions", "curves", "diagnostics")
-        },
+        pits=joined([part.pits for part in parts]),
+        regions=joined([part.regions for part in parts]),
+        curves=joined([part.curves for part in parts]),
+        diagnostics=joined([part.diagnostics for part in parts]),
         failures={replica: reason for part in parts for replica, reason in part.failures.items()},
         provenance=[run for part in parts for run in part.provenance],
     )

@@ -147,6 +147,13 @@ class Score:
     across: Callable[[Mapping[str, Floats]], Floats | None] | None = None
     interval: bool = True
 
+    @property
+    def direction(self) -> str:
+        """What is good, as a sign: ↓, ↑ or the value to be near."""
+        if isinstance(self.better, float):
+            return f"→ {self.better:g}"
+        return {"lower": "↓", "higher": "↑", None: ""}[self.better]
+
     def values(self, case: Case) -> Floats | None:
         """The value at each replica and test point, (R, M); None where the score is n/a."""
         if self.at_point is None:

@@ -233,7 +233,7 @@ def run_table(results: Sequence[Result]) -> RunTable:
 
 def _spent(result: Result) -> dict[str, float]:
     """Seconds are added over blocks of replicas; of memory, the largest block counts."""
-    named = {
+    named: dict[str, tuple[str, Callable[[list[float]], float], float]] = {
         "seconds": ("seconds", sum, 1),
         "cpu seconds": ("CPU seconds", sum, 1),
         "peak memory (bytes)": ("peak MB", max, 1e6),

@@ -167,14 +167,14 @@ class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
         super().__init__(optimizer, **settings)
         (theta,) = self.params
         theta.grad = torch.zeros_like(theta)
-        self.cold = self.noise_multiplier, self.param_groups[0]["weight_decay"]  # at temperature 1
+        self.cold = self.noise_multiplier, self.param_groups[0]["weight_decay"]  # type: ignore[has-type]  # at temperature 1
         # Per-sample gradients so far, and those of them that were clipped, (R, chains).
         self.seen, self.clipped = torch.zeros(2, *theta.shape[:-1], device=theta.device, dtype=widest(theta.device))
 
     @property
     def clipped_fraction(self) -> Tensor:
         """(R,): of all per-sample gradients so far, those longer than C."""
-        return (self.clipped / self.seen.clamp(min=1)).mean(1)
+        return (self.clipped / self.seen.clamp(min=1)).mean(1)  # type: ignore[no-any-return]
 
     @property
     def accumulated_iterations(self) -> int:
@@ -187,7 +187,7 @@ class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
         self.noise_multiplier = noise_multiplier * math.sqrt(temperature)
         self.param_groups[0]["weight_decay"] = weight_decay * temperature
 
-    def step(self, gradients: PerSampleGradients, present: Tensor | None) -> None:  # type: ignore[override]
+    def step(self, gradients: PerSampleGradients, present: Tensor | None) -> None:
         """θ ← θ − η [ (1/d) (Σᵢ clip_C(gᵢ) + σ C ξ) + λ θ ]. present: (R, chains, B), 0 for padding; None for none."""
         (theta,) = self.params
         factors = self.clip(gradients, present)
@@ -207,7 +207,7 @@ class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
             self.seen += present.sum(-1)
             longer, factors = longer * present, factors * present
         self.clipped += longer.sum(-1)
-        return factors
+        return factors  # type: ignore[no-any-return]
 
 
 def clipped_replicas(optimizer: StackedDPOptimizer) -> dict[int, str]:

@@ -189,7 +189,7 @@ def _completed(cell: Cell, store: Store, device: str, begins: Callable[[], None]
         run = trained(cell, problems, device)
         provenance, predictions = spent.provenance(), store.save(run.prediction.to_arrays())
     else:
-        run, provenance, predictions = earlier
+        run, provenance, predictions = earlier.run, earlier.provenance, earlier.arrays
     points = scored(cell, problems, run, references)
     record = Record(
         identity=identity,
@@ -216,8 +216,17 @@ def trained(cell: Cell, problems: Problems, device: str) -> Run:
     return replace(run, prediction=run.prediction.rescaled(units.y_mean, units.y_std))
 
 
-def trained_before(store: Store, identity: Mapping[str, Any]) -> tuple[Run, Mapping[str, Any], str] | None:
-    """An earlier run of the same training, scored otherwise: with its provenance and the name of its arrays."""
+@dataclass(frozen=True)
+class Earlier:
+    """A run from a store, with its provenance and the name of its arrays."""
+
+    run: Run
+    provenance: dict[str, Any]
+    arrays: str
+
+
+def trained_before(store: Store, identity: Mapping[str, Any]) -> Earlier | None:
+    """A run of the same training that was scored otherwise; None if there is none whose predictions are sound."""
 
     def training(of: Mapping[str, Any]) -> str:
         return canonical({name: value for name, value in of.items() if name not in ("metrics", "references")})
@@ -232,7 +241,7 @@ def trained_before(store: Store, identity: Mapping[str, Any]) -> tuple[Run, Mapp
                     one: torch.tensor([float(v) for v in values]) for one, values in record.diagnostics.items()
                 }
                 failures = {int(replica) - record.replicas[0]: why for replica, why in record.failures.items()}
-                return Run(prediction, diagnostics, failures), record.provenance, name
+                return Earlier(Run(prediction, diagnostics, failures), dict(record.provenance), name)
     return None
 
 

@@ -33,7 +33,7 @@ def undisturbed() -> Iterator[None]:
         torch.set_rng_state(streams[0])
         np.random.set_state(streams[1])
         random.setstate(streams[2])
-        np.seterr(**errors)  # type: ignore[arg-type]
+        np.seterr(**errors)
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)

@@ -122,17 +122,17 @@ def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
         f = run.f[:, past : method.draws]  # of a run that was stopped later there are more
         missing = task.method.draws - f.shape[1]
         if missing > 0:
-            problems = [f"a trajectory diverged, {past} after burn-in: all up to it count as burn-in"]
+            shortfalls = [f"a trajectory diverged, {past} after burn-in: all up to it count as burn-in"]
         else:
             found = certificate(f, regions, 0)
-            problems = found["problems"]
-        if not problems:
+            shortfalls = found["problems"]
+        if not shortfalls:
             about = {**what, **_cost(run), "method": repr(method), "left out": past, "certificate": found}
             reference = Reference.of(f, about)
-            problems = verdict(reference, regions)  # what is kept of it must stand on its own
-        if not problems:
+            shortfalls = verdict(reference, regions)  # what is kept of it must stand on its own
+        if not shortfalls:
             break
-        why = "; ".join(problems)
+        why = "; ".join(shortfalls)
         if method.draws >= MAX_DRAWS:
             raise NotCertified(f"{name}: {why}")
         tell(f"{name}: {method.draws} draws a chain are too few: {why}")

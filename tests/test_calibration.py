@@ -12,8 +12,8 @@ import uncertainty_toolbox
 from numpy.typing import NDArray
 from scipy import stats
 
-from gapbench.evaluation.calibration import calibration_error, miscalibration_area, pit, pit_band, pit_distance
-from gapbench.methods.base import NormalMixture
+from gapbench.evaluation.calibration import calibration_error, miscalibration_area, pit, pit_band, pit_ks
+from gapbench.methods.engine.distributions import NormalMixture
 
 Floats = NDArray[np.float64]
 
@@ -80,7 +80,7 @@ def test_weights_are_repetitions() -> None:
     rng = np.random.default_rng(0)
     pits = rng.random(40).round(2)
     weights = rng.integers(0, 4, (3, 5, 40)).astype(float)
-    for score in (calibration_error, miscalibration_area, pit_distance):
+    for score in (calibration_error, miscalibration_area, pit_ks):
         together = score(pits, weights)
         assert together.shape == (3, 5)
         for i in np.ndindex(3, 5):
@@ -94,7 +94,7 @@ def test_weights_are_repetitions() -> None:
 def test_without_pits() -> None:
     """nan, in the shape of what was asked for. Seen to catch: 0, an error for a maximum over nothing."""
     nothing = np.array([])
-    assert all(np.isnan(score(nothing)) for score in (calibration_error, miscalibration_area, pit_distance))
+    assert all(np.isnan(score(nothing)) for score in (calibration_error, miscalibration_area, pit_ks))
     assert np.isnan(calibration_error(nothing, np.ones((3, 0)))).tolist() == [True] * 3
 
 
@@ -104,7 +104,7 @@ def test_the_distance_is_kolmogorovs(size: int) -> None:
     side of each step."""
     rng = np.random.default_rng(size)
     for pits in (rng.random(size), rng.beta(0.4, 2, size), 1 - rng.beta(0.4, 2, size), rng.random(size).round(1)):
-        assert pit_distance(pits) == pytest.approx(stats.ks_1samp(pits, stats.uniform.cdf).statistic, abs=1e-12)
+        assert pit_ks(pits) == pytest.approx(stats.ks_1samp(pits, stats.uniform.cdf).statistic, abs=1e-12)
 
 
 def test_the_band_holds_as_often_as_it_says() -> None:
@@ -112,7 +112,7 @@ def test_the_band_holds_as_often_as_it_says() -> None:
     three (86), the asymptotic law at K = 20 (96.4)."""
     rng = np.random.default_rng(0)
     for size in (20, 200):
-        distances = np.array([[pit_distance(rng.random(size)) for _ in range(3)] for _ in range(20_000)])
+        distances = np.array([[pit_ks(rng.random(size)) for _ in range(3)] for _ in range(20_000)])
         inside = (distances.max(1) < pit_band(size, 3)).mean()
         assert 0.946 < inside < 0.956
     assert pit_band(200, 3) == pytest.approx(stats.kstwobign.isf(0.05 / 3) / math.sqrt(200), rel=0.02)

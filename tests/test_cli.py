@@ -20,9 +20,9 @@ from torch import Generator, Tensor
 
 from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.evaluation.controls import PriorPredictive, Truth
-from gapbench.methods.base import Predictor, UncertaintyMethod
+from gapbench.methods.base import FittedMethod, UncertaintyMethod
+from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.mc_dropout import MCDropout
-from gapbench.methods.model import MLP, Model
 from gapbench.runners import cli, execute, store, suites
 
 Gapbench = Callable[..., Result]
@@ -32,7 +32,7 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Suites of milliseconds, and no waiting for the disk."""
-    data = {"sine": GappedSine(n=12, noise=0.1, test_points=13), "quiet": GappedSine(n=12, test_points=13)}
+    data = {"sine": GappedSine(n=12, noise_std=0.1, test_points=13), "quiet": GappedSine(n=12, test_points=13)}
     rows = {"dropout": MCDropout(steps=3, draws=4), "ensemble": MCDropout(rate=0.5, steps=3, draws=4)}
     made = {
         name: suites.Suite(f"about {name}", MLP(hidden=(4,)), data, methods, 2, on_request={"slow": MCDropout(steps=4)})
@@ -49,7 +49,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Broken(UncertaintyMethod):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         raise ValueError("no such luck")
 
 
@@ -198,7 +198,7 @@ def test_formats(gapbench: Gapbench) -> None:
     assert shown in gapbench("table", "out").stdout
     assert f"| {shown}" in gapbench("table", "out", "--format", "markdown").stdout
     by_region = pd.read_csv(io.StringIO(gapbench("table", "out", "--by", "region", "--format", "csv").stdout))
-    assert set(by_region["region"]) == {"all", "data", "gap", "edge"} and len(by_region) > 3 * len(frame)
+    assert set(by_region["region"]) == {"all", "data", "gap", "extrapolation"} and len(by_region) > 3 * len(frame)
     text = gapbench("table", "out", "--by", "region").stdout
     assert all(f"{value:.3g}" in text for value in by_region.query("score == 'rmse_f'")["value"].dropna())
 
@@ -425,7 +425,7 @@ def test_help_is_instant() -> None:
     """It imports nothing heavy. Seen to catch: `import numpy` in cli.py, `from gapbench.runners.store import …`."""
     heavy = {"torch", "numpy", "pandas", "scipy", "matplotlib", "rich", "opacus", "pyro"}
     code = (
-        "import sys; from gapbench.runners.cli import main\n"
+        "import sys; from gapbench.runners.cli.main import main\n"
         "main(['--help'], standalone_mode=False); main(['run', '--help'], standalone_mode=False)\n"
         f"print(sorted({heavy} & set(sys.modules)), file=sys.stderr)"
     )

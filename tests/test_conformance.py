@@ -16,9 +16,10 @@ from torch import Generator, Tensor
 from gapbench.evaluation import conformance
 from gapbench.evaluation.conformance import EXACT, PROMISES, verdicts
 from gapbench.methods import sgld
-from gapbench.methods.base import Claim, Mixture, PosteriorDraws, Predictor, UncertaintyMethod
-from gapbench.methods.exactness import Law, LinearRegression
-from gapbench.methods.model import Model
+from gapbench.methods.base import Claim, FittedMethod, Mixture, UncertaintyMethod
+from gapbench.methods.engine.exactness import Gaussian, LinearRegression
+from gapbench.methods.engine.model import Model
+from gapbench.methods.engine.posterior_draws import PosteriorDraws
 from gapbench.runners import cli
 
 
@@ -31,7 +32,7 @@ class Prior(UncertaintyMethod):
     shift: float = 0.0
     about: str = "a mean"
 
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         theta = model.sample_prior(generator, (len(y), self.draws))
         return PosteriorDraws(model, self.width * theta + y.mean(1).view(-1, 1, 1))
 
@@ -40,13 +41,13 @@ class Prior(UncertaintyMethod):
 class Constant(UncertaintyMethod):
     """No random numbers at all, like a closed form."""
 
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         theta = torch.ones(len(y), 1, model.size, device=x.device) * y.mean(1).view(-1, 1, 1)
         return PosteriorDraws(model, theta)
 
 
 class WithDiagnostic(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         return replace(super().fit(model, x, y, generator), diagnostics={"loss": self.loss(y)})
 
     def loss(self, y: Tensor) -> Tensor:
@@ -64,56 +65,56 @@ class DiagnosticOfTheStack(WithDiagnostic):
 
 
 class DrawsFirst(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         return PosteriorDraws(model, model.sample_prior(generator, (self.draws + 1, len(y))))
 
 
 class NotFinite(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         return PosteriorDraws(model, model.sample_prior(generator, (len(y), self.draws)) / 0)
 
 
 class ChainsThatDoNotDivide(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         return PosteriorDraws(model, model.sample_prior(generator, (len(y), self.draws)), chains=self.draws + 1)
 
 
 class EveryReplicaFails(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         return replace(super().fit(model, x, y, generator), failures=dict.fromkeys(range(len(y)), "too hard"))
 
 
 class GlobalStream(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         return PosteriorDraws(model, torch.randn(len(y), self.draws, model.size) + y.mean(1).view(-1, 1, 1))
 
 
 class GlobalSeed(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         torch.manual_seed(int(torch.randint(1000, (), generator=generator)))
         return PosteriorDraws(model, torch.randn(len(y), self.draws, model.size) + y.mean(1).view(-1, 1, 1))
 
 
 class FixedSeed(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         return super().fit(model, x, y, torch.Generator().manual_seed(0))
 
 
 class SameNoiseForAll(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         theta = model.sample_prior(generator, (1, self.draws)).expand(len(y), -1, -1)
         return PosteriorDraws(model, theta + y.mean(1).view(-1, 1, 1))
 
 
 class SameNoiseForSome(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         theta = model.sample_prior(generator, (len(y), self.draws))
         theta[-1] = theta[-2]
         return PosteriorDraws(model, theta + y.mean(1).view(-1, 1, 1))
 
 
 @dataclass(frozen=True)
-class NoisyPredictor(Predictor):
+class NoisyPredictor(FittedMethod):
     model: Model
     theta: Tensor
     generator: Generator
@@ -124,23 +125,23 @@ class NoisyPredictor(Predictor):
 
 
 class NoiseAtPrediction(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         return NoisyPredictor(model, model.sample_prior(generator, (len(y), self.draws)), generator)
 
 
 class StandardisedOverTheStack(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         return super().fit(model, x, y / y.std(), generator)
 
 
 class FirstReplicasDataForAll(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         return super().fit(model, x, y[:1].expand_as(y), generator)
 
 
 @dataclass(frozen=True)
-class Standardising(Predictor):
-    inner: Predictor
+class Standardising(FittedMethod):
+    inner: FittedMethod
 
     def __call__(self, x: Tensor) -> Mixture:
         made = self.inner(x - x.mean(1, keepdim=True))
@@ -149,12 +150,12 @@ class Standardising(Predictor):
 
 
 class StandardisedByTestPoints(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         return Standardising(super().fit(model, x, y, generator))
 
 
 class CentredInPlace(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         y -= 0.1
         return super().fit(model, x, y, generator)
 
@@ -202,7 +203,7 @@ class Unchecked(Prior):
 
 
 class FailsWithItsOwnError(Prior):
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         raise RuntimeError("out of ideas")
 
 
@@ -255,11 +256,11 @@ def test_what_keeps_all_promises_is_left_in_peace(cls: type[UncertaintyMethod]) 
 
 
 @dataclass(frozen=True)
-class Closed(Predictor):
+class Closed(FittedMethod):
     """N(mean, variance) of f at every point, in closed form."""
 
     model: Model
-    law: Law
+    law: Gaussian
     replicas: int
 
     def __call__(self, x: Tensor) -> Mixture:
@@ -267,7 +268,7 @@ class Closed(Predictor):
         covariance = torch.from_numpy(self.law.covariance)
         variance = torch.einsum("rmi,ij,rmj->rm", features, covariance, features)
         mean = features @ torch.from_numpy(self.law.mean)
-        return Mixture(mean.unsqueeze(1), variance.sqrt().unsqueeze(1), torch.tensor(self.model.noise_std))
+        return MixturePrediction(mean.unsqueeze(1), variance.sqrt().unsqueeze(1), torch.tensor(self.model.noise_std))
 
 
 @dataclass(frozen=True)
@@ -279,13 +280,13 @@ class ClosedForm(UncertaintyMethod):
 
     @property
     def exactness(self) -> Claim:
-        def law(regression: LinearRegression) -> Law:
+        def law(regression: LinearRegression) -> Gaussian:
             posterior = regression.posterior
-            return Law(posterior.mean + self.shift, posterior.covariance * self.stretch)
+            return Gaussian(posterior.mean + self.shift, posterior.covariance * self.stretch)
 
         return Claim(self, law)
 
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         return Closed(model, LinearRegression(model, x[0], y[0]).posterior, len(y))  # type: ignore[arg-type]
 
 
@@ -315,7 +316,7 @@ class FewDraws(UncertaintyMethod):
     def exactness(self) -> Claim:
         return Claim(self, lambda regression: regression.posterior)
 
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Predictor:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         posterior = LinearRegression(model, x[0], y[0]).posterior  # type: ignore[arg-type]
         normal = torch.randn(len(y), self.draws, model.size, generator=generator, dtype=torch.float64)
         root = torch.from_numpy(np.linalg.cholesky(self.stretch * posterior.covariance))

@@ -21,9 +21,10 @@ from torch import Generator, Tensor
 from gapbench import methods as package
 from gapbench.evaluation import conformance
 from gapbench.methods import registry
-from gapbench.methods.base import SingleModelMethod, UncertaintyMethod
-from gapbench.methods.exactness import example
-from gapbench.methods.model import MLP
+from gapbench.methods.base import UncertaintyMethod
+from gapbench.methods.engine.exactness import example
+from gapbench.methods.engine.model import MLP
+from gapbench.methods.engine.single_model import SingleModelMethod
 from gapbench.runners import cli
 from gapbench.runners.suites import suites
 

@@ -1,22 +1,16 @@
-"""Whatever ends a run, at whatever moment: what was committed stays, and the same command goes on from there.
-
-Run as a script, this file is a process that has everything imported and forks the runs that the tests kill: importing
-torch takes seconds, and dozens of runs are started.
-"""
+"""Whatever ends a run, at whatever moment: what was committed stays, and the same command goes on from there."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import re
 import resource
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gapbench.runners.store import Store, key_of, load
+from gapbench.runners.load import load
+from gapbench.runners.store import Record, Store, key_of
 
 PATIENCE = 60.0  # seconds that nothing should ever take
 
@@ -56,9 +51,9 @@ def hooked(monkeypatch: pytest.MonkeyPatch, around: Callable[[str, Call, tuple[A
 def commit(store: Store, number: int) -> str:
     """A record with arrays, as a cell is committed; its key."""
     arrays = {name: store.save({"values": np.full(300, number) + at}) for at, name in enumerate(("one", "two"))}
-    record = {"format": 1, "identity": {"number": number}, "arrays": arrays}
-    store.write(key_of(record["identity"]), record)
-    return key_of(record["identity"])
+    record = Record({"number": number}, "method", "MixturePrediction", [0], arrays)
+    store.write(key_of(record.identity), record)
+    return key_of(record.identity)
 
 
 def killed(work: Callable[[], object], at: int, moment: str) -> None:
@@ -119,7 +114,7 @@ def test_a_kill_at_any_call_of_a_commit_leaves_a_record_whole_or_absent(tmp_path
         assert set(store.keys()) == {first, second} and not (store.root / "damaged").exists()
         assert before.items() <= {path: path.read_bytes() for path in before}.items()
         for key, number in ((first, 1), (second, 2)):
-            assert store.arrays(store.record(key)["arrays"]["two"])["values"].tolist() == [number + 1] * 300
+            assert store.arrays(store.record(key).arrays["two"])["values"].tolist() == [number + 1] * 300
     assert appeared == {1, 2}
 
 
@@ -155,205 +150,192 @@ def test_everything_is_on_the_disk_before_its_name_is(tmp_path: Path) -> None:
 
 # Whole runs ----------------------------------------------------------------------------------------------------------
 
-
-def serve() -> None:
-    """Forks `gapbench` for each line of standard input, in a session of its own, and tells its process id; for a line
-    with a process id, waits and tells how it ended."""
-    import torch
-
-    from gapbench.datasets.gapped_sine import GappedSine
-    from gapbench.evaluation import tables  # noqa: F401 imported before the forks, not in each
-    from gapbench.evaluation.controls import PriorPredictive, Truth
-    from gapbench.methods import registry
-    from gapbench.methods.mc_dropout import MCDropout
-    from gapbench.methods.model import MLP
-    from gapbench.runners import benchmark, cli, execute, suites  # noqa: F401
-
-    torch.optim.Adam([torch.zeros(1)])  # its first use imports half of torch
-    registry.methods()
-    data = {"sine": GappedSine(n=12, noise=0.1, test_points=13)}
-    rows = {row: MCDropout(rate, steps=20, draws=5) for row, rate in (("little", 0.1), ("much", 0.5))}
-    endless = {row: MCDropout(rate, steps=10**9) for row, rate in (("endless", 0.1), ("eternal", 0.5))}
-    offered = {"tiny": rows, "endless": {**rows, **endless}}
-    made = {name: suites.Suite(name, MLP(hidden=(4,)), data, methods) for name, methods in offered.items()}
-    suites.suites = lambda: made
-    suites.CONTROLS = {"prior": PriorPredictive(5), "truth": Truth()}
-    train = benchmark._trained
-
-    def told(cell: benchmark.Cell, *more: Any) -> Any:
-        print("TRAINING", json.dumps([cell.row, cell.first, cell.stop]), flush=True)
-        return train(cell, *more)
-
-    benchmark._trained = told
-    children = []
-    for line in sys.stdin:
-        task = json.loads(line)
-        if "wait" in task:
-            print(ended(task["wait"]), flush=True)
-            continue
-        child = os.fork()
-        if child:
-            children.append(child)
-            print(child, flush=True)
-            continue
-        os.setsid()
-        output = os.open(task["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        if "limit" in task:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (task["limit"], task["limit"]))
-        try:
-            cli.main(task["argv"], prog_name="gapbench")
-        except (
-            SystemExit
-        ) as end:  # without taking a copy of the whole interpreter down, which takes longer than the run
-            sys.stdout.flush()
-            os._exit(int(end.code or 0))
-    for child in children:  # of a test that failed
-        with suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
+TINY = """
+import os, time
+from dataclasses import dataclass
+from gapbench.datasets.gapped_sine import GappedSine
+from gapbench.methods.mc_dropout import MCDropout
 
 
-def ended(child: int) -> int:
-    """The exit code of a run; one that does not end is ended."""
-    deadline = time.monotonic() + PATIENCE
-    while not (done := os.waitpid(child, os.WNOHANG))[0]:
-        time.sleep(0.005)
-        if time.monotonic() > deadline:
-            os.killpg(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(done[1])
+@dataclass(frozen=True, kw_only=True)
+class Sine(GappedSine):
+    n: int = 12
+    noise_std: float = 0.1
+    test_points: int = 13
+
+
+@dataclass(frozen=True)
+class Little(MCDropout):
+    rate: float = 0.1
+    steps: int = 20
+    draws: int = 5
+
+    def fit(self, model, x, y, generator):
+        with open(os.environ["TRAINED"], "a") as file:
+            file.write(f"{type(self).__name__} {len(x)}\\n")
+        return super().fit(model, x, y, generator)
+
+
+@dataclass(frozen=True)
+class Much(Little):
+    rate: float = 0.5
+
+
+@dataclass(frozen=True)
+class Endless(Little):
+    def fit(self, model, x, y, generator):
+        while True:
+            time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Eternal(Endless):
+    pass
+"""
+CELLS = 8  # 2 methods and 2 controls, 2 blocks of replicas; there is no reference
+ENTRY = "from gapbench.runners.cli.main import main; main()"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The methods and the data of these runs."""
+    path = tmp_path_factory.mktemp("own") / "tiny.py"
+    path.write_text(TINY)
+    return path
 
 
 @dataclass(frozen=True)
 class Run:
-    server: Server
-    pid: int
+    """A command in a session of its own. trained: which methods began to train, and on how many replicas."""
+
+    process: subprocess.Popen[bytes]
     path: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     @property
     def output(self) -> str:
         return self.path.read_text()
 
+    @property
+    def trained(self) -> list[str]:
+        log = self.path.with_suffix(".trained")
+        return log.read_text().splitlines() if log.exists() else []
+
     def wait(self) -> int:
-        return self.server.ask({"wait": self.pid})
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.pid, signal.SIGKILL)
+            raise
 
 
-@dataclass
-class Server:
-    process: subprocess.Popen[str]
-    folder: Path
-    runs: int = 0
+def start(folder: Path, *argv: object, limit: int | None = None) -> Run:
+    """`gapbench` with these arguments. limit: bytes that a file may have."""
+    path = folder.with_name(f"{folder.name}-{time.monotonic_ns()}.txt")
 
-    def ask(self, task: dict[str, Any]) -> int:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps(task) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+    def prepare() -> None:
+        # Whoever started these tests may ignore it, as nohup does, and what is ignored is inherited.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    def start(self, *argv: object, **more: Any) -> Run:
-        self.runs += 1
-        path = self.folder / f"{self.runs}.txt"
-        return Run(self, self.ask({"argv": [str(arg) for arg in argv], "output": str(path), **more}), path)
-
-    def run(self, *argv: object, **more: Any) -> tuple[int, str]:
-        run = self.start(*argv, **more)
-        return run.wait(), run.output
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
-    with process:
-        yield Server(process, tmp_path_factory.mktemp("output"))
-        assert process.stdin is not None
-        process.stdin.close()
+    with path.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", ENTRY, *map(str, argv)],
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TRAINED": str(path.with_suffix(".trained"))},
+            start_new_session=True,
+            preexec_fn=prepare,
+        )
+    return Run(process, path)
 
 
-TINY = ("run", "--suite", "tiny", "--replicas", 12, "--device", "cpu", "--jobs", 1, "--out")
-CELLS = 8  # 2 methods and 2 controls, 2 blocks of replicas
+def tiny(file: Path, folder: Path, *more: object, jobs: int = 1, methods: str = "Little,Much") -> list[object]:
+    """The arguments of a run of two quick methods into `folder`."""
+    chosen = ",".join(f"{file}:{name}" for name in methods.split(","))
+    options = ("--replicas", 12, "--device", "cpu", "--jobs", jobs, "--datasets", f"{file}:Sine")
+    return ["run", "--methods", chosen, *options, "--out", folder, *more]
 
 
-def table(server: Server, folder: Path) -> str:
-    code, text = server.run("table", folder, "--format", "csv")
-    assert code == 0, text
-    return text
+def table(folder: Path) -> str:
+    run = start(folder, "table", folder, "--format", "csv")
+    assert run.wait() == 0, run.output
+    return run.output
 
 
 @pytest.fixture(scope="module")
-def undisturbed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that was made in one go."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    code, text = server.run(*TINY, folder)
-    assert code == 0 and f"{CELLS} cells: {CELLS} finished" in text, text
+    folder = tmp_path_factory.mktemp("undisturbed") / "results"
+    run = start(folder, *tiny(file, folder))
+    assert run.wait() == 0 and f"10 cells: {CELLS} finished, 2 skipped" in run.output, run.output
     return folder
 
 
 def test_a_run_killed_again_and_again_gets_there_and_loses_nothing(
-    server: Server, undisturbed: Path, tmp_path: Path
+    file: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """Killed 12 times at random moments. No committed cell is trained or written again, no more cells are trained
-    twice than there were kills, and the table is that of an undisturbed run.
+    """Killed 6 times at random moments. No committed cell is trained or written again, no more cells are trained twice
+    than there were kills, and the table is that of an undisturbed run.
 
-    Seen to catch: records written at the end of the run, records not looked for at its start, the generator seeded
-    from the time.
+    Seen to catch: records not looked for at a run's start, the generator seeded from the time.
     """
     rng = random.Random(0)
-    store, trained, kills = Store(tmp_path / "results"), list[tuple[Any, ...]](), 0
+    store, trained, kills = Store(tmp_path / "results"), list[str](), 0
 
     def written() -> int:
         return sum(path.is_file() for path in store.root.rglob("*"))
 
     while True:
         before = {path: path.read_bytes() for path in map(store.path, store.keys())}
-        committed = {(record["identity"]["row"], *record["identity"]["block"]) for record in store.records()}
-        enough = written() + rng.randrange(3)
-        run = server.start(*TINY, store.root)
-        if kills < 12:
-            until(lambda: written() >= enough or run.pid not in session(run.pid), run)  # noqa: B023
-            time.sleep(rng.uniform(0, 0.05))
+        enough = written() + rng.randrange(4)
+        run = start(store.root, *tiny(file, store.root))
+        if kills < 6:
+            until(lambda: written() >= enough or run.process.poll() is not None, run)  # noqa: B023
+            time.sleep(rng.uniform(0, 0.1))
             os.kill(run.pid, signal.SIGKILL)
         code = run.wait()
-        begun = [tuple(json.loads(line)) for line in re.findall(r"^TRAINING (.*)$", run.output, re.MULTILINE)]
-        trained += begun
-        assert not committed & set(begun)
+        until(lambda: not session(run.pid), run)  # noqa: B023
+        trained += run.trained
         assert before.items() <= {path: path.read_bytes() for path in before}.items()
         if code == 0:
             break
         assert code == -signal.SIGKILL, run.output
         kills += 1
-    assert kills >= 6
-    assert len(set(trained)) == CELLS <= len(trained) <= CELLS + kills
+    assert kills >= 4
+    assert len(set(trained)) == 4 <= len(trained) <= 4 + kills
     assert not store.set_aside_damaged() and not (store.root / "damaged").exists()
-    assert table(server, store.root) == table(server, undisturbed)
+    assert table(store.root) == table(undisturbed)
 
 
-def test_three_runs_at_once_share_a_folder(server: Server, undisturbed: Path, tmp_path: Path) -> None:
+def test_three_runs_at_once_share_a_folder(file: Path, undisturbed: Path, tmp_path: Path) -> None:
     """Seen to catch: a fixed temporary name, the second writer's complaint passed on."""
-    runs = [server.start(*TINY, tmp_path / "results") for _ in range(3)]
-    assert [run.wait() for run in runs] == [0, 0, 0], [run.output for run in runs]
     store = Store(tmp_path / "results")
+    runs = [start(store.root, *tiny(file, store.root)) for _ in range(3)]
+    assert [run.wait() for run in runs] == [0, 0, 0], [run.output for run in runs]
     keys = store.keys()
     assert len(keys) == CELLS and not store.set_aside_damaged()
-    named = {f"{name}.npz" for record in store.records() for name in record["arrays"].values()}
+    named = {f"{name}.npz" for record in store.records() for name in record.arrays.values()}
     assert {path.name for path in store.root.rglob("*.*")} == named | {store.path(key).name for key in keys}
-    assert table(server, store.root) == table(server, undisturbed)
+    assert table(store.root) == table(undisturbed)
 
 
-def test_a_full_disk_is_one_line_and_takes_nothing_away(server: Server, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_takes_nothing_away(file: Path, tmp_path: Path) -> None:
     """As a limit on the size of files, which a record of 12 replicas exceeds. Seen to catch: the error taken for the
     cell's (its note then meets it too: a traceback), a part of the file left behind."""
     folder = tmp_path / "results"
-    assert server.run(*TINY, folder, "--methods", "little")[0] == 0
-    before = table(server, folder)
-    code, text = server.run(*TINY, folder, limit=4096)
-    assert code == 3
-    (line,) = [line for line in text.splitlines() if line.startswith("Error: ")]
-    assert "File too large" in line and "what is committed stays" in line and "Traceback" not in text
-    assert not list(folder.rglob(".*")) and table(server, folder) == before
-    assert "6 kept" in server.run(*TINY, folder)[1]
+    assert start(folder, *tiny(file, folder, methods="Little")).wait() == 0
+    before = table(folder)
+    run = start(folder, *tiny(file, folder), limit=4096)
+    assert run.wait() == 3, run.output
+    (line,) = [line for line in run.output.splitlines() if line.startswith("Error: ")]
+    assert "File too large" in line and "what is committed stays" in line and "Traceback" not in run.output
+    assert not list(folder.rglob(".*")) and table(folder) == before
 
 
 def session(leader: int) -> set[int]:
@@ -374,10 +356,11 @@ def until(what: Callable[[], bool], run: Run) -> None:
         time.sleep(0.01)
 
 
-def endless(server: Server, folder: Path, jobs: int) -> Run:
-    """A run that has committed a cell and will never end by itself."""
-    run = server.start("run", "--suite", "endless", "--jobs", jobs, "--device", "cpu", "--replicas", 2, "--out", folder)
-    until(lambda: len(Store(folder).keys()) >= 2 and "endless · replicas 0–1: started" in run.output, run)
+def endless(file: Path, folder: Path, jobs: int) -> Run:
+    """A run that has begun what it will never end by itself."""
+    run = start(folder, *tiny(file, folder, "--replicas", 2, jobs=jobs, methods="Little,Endless,Eternal"))
+    running = [f"{name} · replicas 0–1: started" for name in ("endless", "eternal")[:jobs]]
+    until(lambda: len(Store(folder).keys()) >= 1 and all(line in run.output for line in running), run)
     return run
 
 
@@ -385,23 +368,22 @@ def endless(server: Server, folder: Path, jobs: int) -> Run:
     ("jobs", "to", "number"),
     [
         (1, os.killpg, signal.SIGINT),
-        (2, os.killpg, signal.SIGINT),
         (2, os.kill, signal.SIGINT),
         (2, os.kill, signal.SIGKILL),
     ],
-    ids=["one process", "all processes", "the parent alone", "the parent killed"],
+    ids=["all processes", "the parent alone", "the parent killed"],
 )
 def test_an_interrupted_run_says_how_to_go_on_and_leaves_no_process(
-    server: Server, tmp_path: Path, jobs: int, to: Callable[[int, int], None], number: int
+    file: Path, tmp_path: Path, jobs: int, to: Callable[[int, int], None], number: int
 ) -> None:
     """Ctrl-C reaches every process of the terminal's group, `kill -INT` the parent alone; of `kill -9` the parent
     cannot tell anyone.
 
-    Seen to catch: exit code 1, workers that print their own tracebacks, workers that work on (with the parent waiting
+    Seen to catch: exit code 1, children that print their own tracebacks, children that work on (with the parent waiting
     for them, or orphaned for ever).
     """
-    run = endless(server, tmp_path / "results", jobs)
-    assert len(session(run.pid)) >= jobs
+    run = endless(file, tmp_path / "results", jobs)
+    assert len(session(run.pid)) > jobs
     to(run.pid, number)
     if number == signal.SIGINT:
         assert run.wait() == 130, run.output
@@ -412,25 +394,27 @@ def test_an_interrupted_run_says_how_to_go_on_and_leaves_no_process(
     until(lambda: not session(run.pid), run)
     store = Store(tmp_path / "results")
     assert not store.set_aside_damaged()
-    assert set(load(store.root)["row"]) <= {"little", "much", "prior", "truth"}
+    assert set(load(store.root)["method"]) == {"little"}
 
 
-def test_a_killed_worker_fails_its_cell_alone(server: Server, tmp_path: Path) -> None:
+def test_a_killed_process_fails_its_cell_alone(file: Path, tmp_path: Path) -> None:
     """As where memory runs out: the cell is noted, the rest goes on, and the exit code says so. Seen to catch: the
     whole pool given up, the run waiting for ever."""
     folder = tmp_path / "results"
-    run = endless(server, folder, 2)
-    until(lambda: "eternal · replicas 0–1: started" in run.output, run)  # so both workers are busy for good
-    workers = [each for each in session(run.pid) if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
-    assert len(workers) == 2
-    for number, worker in enumerate(workers, 1):
-        os.kill(worker, signal.SIGKILL)
-        until(lambda: run.output.count(": failed: ProcessKilled: ") == number, run)  # noqa: B023
+    run = endless(file, folder, 2)
+
+    def working() -> list[int]:
+        """The children: processes whose parent is neither the run nor what started it, but the server."""
+        parents = {}
+        for each in session(run.pid):
+            with suppress(OSError):
+                parents[each] = int(Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[1])
+        return sorted(each for each, parent in parents.items() if parent in parents and parent != run.pid)
+
+    for number, child in enumerate(working(), 1):
+        os.kill(child, signal.SIGKILL)
+        until(lambda: run.output.count(": failed: Died: its process was ended by SIGKILL") == number, run)  # noqa: B023
     assert run.wait() == 1
-    assert "6 cells: 4 finished, 2 failed" in run.output
-    assert [note["status"] for note in Store(folder).failures()] == ["ProcessKilled"] * 2
-    assert set(load(folder)["row"]) == {"little", "much", "prior", "truth"}
-
-
-if __name__ == "__main__":
-    serve()
+    assert "6 cells: 3 finished, 1 skipped, 2 failed" in run.output
+    assert [note["status"] for note in Store(folder).failures()] == ["Died"] * 2
+    assert set(load(folder)["method"]) == {"little", "prior", "truth"}

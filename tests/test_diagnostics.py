@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from gapbench.evaluation.diagnostics import CONVERGED, convergence, limit
-from gapbench.methods.base import Mixture
+from gapbench.evaluation.diagnostics import RHAT_THRESHOLD, convergence, limit
+from gapbench.methods.engine.predictions import MixturePrediction
 
 Floats = NDArray[np.float64]
 
@@ -110,11 +110,11 @@ def test_independent_draws_are_converged_however_few(chains: int, draws: int) ->
     f = np.random.default_rng(draws).standard_normal((12, chains, draws, 20))
     found = diagnosed(f)
     assert (found["rhat"] <= found["rhat_limit"]).all()
-    assert (found["rhat"].max(1) > CONVERGED).mean() > 0.05 or draws > 25
+    assert (found["rhat"].max(1) > RHAT_THRESHOLD).mean() > 0.05 or draws > 25
     apart = f + np.linspace(-1.5, 1.5, draws if chains == 1 else chains).reshape((-1, 1) if chains == 1 else (-1, 1, 1))
     found = diagnosed(apart)
     assert (found["rhat"] > found["rhat_limit"]).all()
-    assert limit(8, 10**6) == pytest.approx(CONVERGED, abs=1e-5)
+    assert limit(8, 10**6) == pytest.approx(RHAT_THRESHOLD, abs=1e-5)
 
 
 def test_what_did_not_converge_is_flagged_where_it_did_not() -> None:
@@ -129,11 +129,11 @@ def test_what_did_not_converge_is_flagged_where_it_did_not() -> None:
     rhat = diagnosed(f)["rhat"]
     expected = np.zeros((3, 5), bool)
     expected[1, 2] = expected[2, 4] = True
-    np.testing.assert_array_equal(rhat > CONVERGED, expected)
+    np.testing.assert_array_equal(rhat > RHAT_THRESHOLD, expected)
     np.testing.assert_array_equal(rhat[~expected], diagnosed(sound)["rhat"][~expected])
     assert diagnosed(f)["ess_bulk"][1, 2] < 50 < 500 < diagnosed(f)["ess_bulk"][1, 1]
     # The widths are seen by the folded part alone.
-    assert basic_rhat(normal_scores(halves(f[2, :, :, 4]))) < 1.01 < CONVERGED
+    assert basic_rhat(normal_scores(halves(f[2, :, :, 4]))) < 1.01 < RHAT_THRESHOLD
 
 
 @pytest.mark.parametrize("drift", [0.0, 4.0])
@@ -142,17 +142,18 @@ def test_a_single_chain_that_drifts_is_flagged(drift: float) -> None:
     rng = np.random.default_rng(2)
     f = rng.standard_normal((2, 1, 400, 6)) + drift * np.linspace(0, 1, 400).reshape(1, 1, -1, 1)
     rhat = diagnosed(f)["rhat"]
-    assert ((rhat > CONVERGED) == (drift > 0)).all()
+    assert ((rhat > RHAT_THRESHOLD) == (drift > 0)).all()
     assert not np.isnan(rhat).any()
 
 
 @pytest.mark.parametrize(("chains", "draws"), [(2, 3), (4, 1), (1, 7), (1, 3), (1, 1), (1, 0), (3, 0)])
-def test_too_few_draws_are_nan(chains: int, draws: int) -> None:
+def test_too_few_draws_have_not_arrived(chains: int, draws: int) -> None:
     """Four draws a chain are needed, so eight of a single chain. Seen to catch: a single chain judged as it is, an
     error from a chain that is too short to halve."""
     f = np.random.default_rng(0).standard_normal((2, chains, draws, 3))
-    for values in diagnosed(f).values():
-        assert values.shape == (2, 3) and np.isnan(values).all()
+    found = diagnosed(f)
+    assert all(values.shape == (2, 3) for values in found.values())
+    assert (found["rhat"] > found["rhat_limit"]).all() and not found["ess_bulk"].any() and not found["ess_tail"].any()
 
 
 @pytest.mark.parametrize(("chains", "draws"), [(2, 4), (1, 8)])
@@ -163,8 +164,8 @@ def test_just_enough_draws_are_not(chains: int, draws: int) -> None:
 
 
 def test_chains_that_never_move() -> None:
-    """All at one place: no R-hat. Each at its own: infinite. Neither is ≤ 1.05, and neither warns. A nan among the
-    draws makes nan, at its own point. Seen to catch: a warning (an error in this test suite), 1 for chains
+    """All at one place have no R-hat, and each at its own an infinite one: both count as inf, and neither warns. A nan
+    among the draws makes inf, at its own point. Seen to catch: a warning (an error in this test suite), 1 for chains
     that stand still."""
     still = np.zeros((1, 4, 20, 1))
     apart = still + np.arange(4.0).reshape(1, 4, 1, 1)
@@ -172,9 +173,9 @@ def test_chains_that_never_move() -> None:
     broken = moving.copy()
     broken[0, 2, 3] = np.nan
     rhat = diagnosed(np.concatenate([still, apart, moving, broken], -1))["rhat"][0]
-    assert np.isnan(rhat[[0, 3]]).all() and np.isposinf(rhat[1]) and np.isfinite(rhat[2])
-    assert (rhat[[0, 1, 3]] <= CONVERGED).tolist() == [False] * 3
-    assert np.isnan(diagnosed(broken)["ess_bulk"]).all()
+    assert np.isposinf(rhat[[0, 1, 3]]).all() and np.isfinite(rhat[2])
+    assert (rhat[[0, 1, 3]] <= RHAT_THRESHOLD).tolist() == [False] * 3
+    assert not diagnosed(broken)["ess_bulk"].any()
 
 
 # --- Effective sample sizes -------------------------------------------------------------------------------------------
@@ -206,19 +207,19 @@ def test_chains_are_laid_out_chain_major() -> None:
     mean = torch.from_numpy(f.reshape(2, 400, 3))
 
     def rhat(mean: torch.Tensor, chains: int) -> Floats:
-        chained = Mixture(mean, torch.zeros(()), torch.ones(()), chains).chained_f
+        chained = MixturePrediction(mean, torch.zeros(()), torch.ones(()), chains).chained_f
         assert chained is not None and chained.shape == (2, chains, 400 // chains, 3)
         return convergence(chained)["rhat"]
 
-    chained = Mixture(mean, torch.zeros(()), torch.ones(()), 4).chained_f
+    chained = MixturePrediction(mean, torch.zeros(()), torch.ones(()), 4).chained_f
     assert chained is not None
     np.testing.assert_array_equal(chained, f)
     np.testing.assert_array_equal(rhat(mean, 4), diagnosed(f)["rhat"])
     assert (rhat(mean, 4) > 1.3).all()
     dealt = torch.from_numpy(f.swapaxes(1, 2).reshape(2, 400, 3))
-    assert (rhat(dealt, 4) < CONVERGED).all()
-    assert (rhat(mean, 1) > CONVERGED).all()  # as one chain, it drifts
-    assert Mixture(mean, torch.zeros(()), torch.ones(())).chained_f is None
+    assert (rhat(dealt, 4) < RHAT_THRESHOLD).all()
+    assert (rhat(mean, 1) > RHAT_THRESHOLD).all()  # as one chain, it drifts
+    assert MixturePrediction(mean, torch.zeros(()), torch.ones(())).chained_f is None
 
 
 def test_small_differences_count() -> None:
@@ -229,3 +230,14 @@ def test_small_differences_count() -> None:
         np.testing.assert_allclose(values, diagnosed(differences)[name], rtol=0.01)  # the median breaks a tie
         single = differences.astype(np.float32)
         np.testing.assert_array_equal(diagnosed(single)[name], diagnosed(single.astype(np.float64))[name])
+
+
+def test_a_fine_grid_is_looked_at_at_every_fifth_point() -> None:
+    """Neighbours say the same, and the others are nan; a coarse grid is looked at everywhere, and so is a reference.
+    Seen to catch: every fifth replica, a grid of 24 points thinned, values put back at their neighbours."""
+    f = np.random.default_rng(0).standard_normal((2, 4, 20, 41))
+    whole, some = convergence(torch.from_numpy(f), every=1), diagnosed(f)
+    for name, values in some.items():
+        np.testing.assert_array_equal(values[:, ::5], whole[name][:, ::5])
+        assert np.isnan(np.delete(values, np.s_[::5], 1)).all()
+        assert not np.isnan(whole[name]).any() and not np.isnan(diagnosed(f[..., :24])[name]).any()

@@ -63,7 +63,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(store.Store, "prepare", lambda self: None)
     monkeypatch.setattr(benchmark, "cells", lambda *_: [])
     monkeypatch.setattr(execute, "run_cells", lambda *_: [])
-    monkeypatch.setattr("gapbench.runners.references.make_all", lambda *_: [])
+    monkeypatch.setattr("gapbench.runners.make_references.make_all", lambda *_: [])
     monkeypatch.setattr("gapbench.runners.readme.refresh", lambda readme: [readme])
     return tmp_path
 

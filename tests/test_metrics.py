@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from torch import Generator, Tensor
 
-from gapbench.datasets.base import Splits
+from gapbench.datasets.base import Problems
 from gapbench.evaluation.calibration import pit
-from gapbench.evaluation.scores import LEVELS, SCORES, point_values, replica_scores, undefined
-from gapbench.methods.base import Mixture, NormalMixture
+from gapbench.evaluation.scores import LEVELS, SCORES, Score, point_values, replica_scores, undefined
+from gapbench.methods.engine.distributions import HasQuantiles, NormalMixture
+from gapbench.methods.engine.predictions import MixturePrediction, QuantilePrediction, StudentTPrediction
 
 Floats = NDArray[np.float64]
 Problem = tuple[Floats, Floats, Floats]  # location (R, S, M), scale (R, S, M), target (R, M)
@@ -174,8 +175,8 @@ def pointwise(problem: Problem, score: Callable[[Floats, Floats, float], float])
     )
 
 
-def splits_of(target: Tensor, truth: Tensor | None = None, noise: float | None = 0.5, **changes: object) -> Splits:
-    """Splits in which only the test half matters: a third of the points in each region."""
+def problems_of(target: Tensor, truth: Tensor | None = None, noise: float | None = 0.5, **changes: object) -> Problems:
+    """Problems in which only the test half matters: a third of the points in each region."""
     replicas, points = target.shape
     third = torch.arange(points).expand(replicas, -1) % 3
     content: dict[str, object] = {
@@ -185,10 +186,13 @@ def splits_of(target: Tensor, truth: Tensor | None = None, noise: float | None =
         "y_test": target,
         "f_test": truth,
         "noise_test": None if noise is None else torch.full_like(target, noise),
-        "y_scale": torch.ones(replicas),
-        "regions": {"data": third == 0, "gap": third == 1, "edge": third == 2},
+        "regions": {"data": third == 0, "gap": third == 1, "extrapolation": third == 2},
     }
-    return Splits(**(content | changes))  # type: ignore[arg-type]
+    return Problems(**(content | changes))  # type: ignore[arg-type]
+
+
+def quantile(mixture: NormalMixture, p: float) -> Tensor:
+    return mixture.quantiles([p])[:, 0]
 
 
 def float64(values: object) -> Tensor:
@@ -248,11 +252,14 @@ def test_log_density(name: str, shape: tuple[int, int, int]) -> None:
     np.testing.assert_allclose(-mixture.log_density(t).numpy()[near], opinion, rtol=1e-9, atol=1e-9)
 
 
-def test_log_density_of_draws_is_refused() -> None:
-    """One atom among densities is enough. Seen to catch: the check by `any` instead of `all`, no check."""
-    _, mixture, t = build("some draws", (2, 2, 7))
-    with pytest.raises(ValueError, match="scale 0"):
-        mixture.log_density(t)
+def test_log_density_at_atoms() -> None:
+    """A mixture of an atom and a normal has the normal's share of density beside the atom, and an infinite one on it;
+    atoms alone have none. Seen to catch: an error, the atom's share left out, nan."""
+    mixture = NormalMixture(float64([0.0, 1.0]).view(1, 2, 1), float64([0.0, 2.0]).view(1, 2, 1))
+    found = NormalMixture(mixture.location.expand(1, 2, 2), mixture.scale).log_density(float64([[0.0, 3.0]]))
+    assert found[0, 0] == math.inf and found[0, 1] == pytest.approx(stats.norm.logpdf(3, 1, 2) - math.log(2))
+    draws = NormalMixture(mixture.location, torch.zeros((), dtype=torch.float64))
+    assert draws.log_density(float64([[0.5]])).item() == -math.inf
 
 
 @each_shape
@@ -315,7 +322,7 @@ def test_one_gaussian_is_what_others_say_of_it(factor: float) -> None:
     for level, alpha in zip(LEVELS, ALPHAS, strict=True):
         bounds = uncertainty_toolbox.metrics_calibration.get_prediction_interval(mean, std, level / 100, None)
         for p, expected in ((alpha / 2, bounds.lower), (1 - alpha / 2, bounds.upper)):
-            np.testing.assert_allclose(mixture.quantile(p)[0], expected, rtol=1e-9, atol=1e-9 * factor)
+            np.testing.assert_allclose(quantile(mixture, p)[0], expected, rtol=1e-9, atol=1e-9 * factor)
 
 
 @each_shape
@@ -327,7 +334,7 @@ def test_quantile(name: str, shape: tuple[int, int, int]) -> None:
     width = float(mixture.std.max()) if shape[1] > 1 or scale.any() else 1.0
     for p in (1e-6, 0.025, 0.251, 0.49, 0.949, 0.999):  # at p·S an integer, F may be flat but for its rounding
         expected = pointwise((location, scale, location[:, 0]), lambda m, s, _, p=p: reference_quantile(m, s, p))
-        np.testing.assert_allclose(mixture.quantile(p), expected, rtol=1e-12, atol=1e-9 * width)
+        np.testing.assert_allclose(quantile(mixture, p), expected, rtol=1e-12, atol=1e-9 * width)
 
 
 @each_problem
@@ -337,7 +344,7 @@ def test_quantile_is_the_left_continuous_inverse(name: str) -> None:
     _, mixture, _ = build(name, (4, 20, 50))
     just, slack = (0.0, -1e-12) if name == "draws" else (1e-15 + 1e-9 * float(mixture.std.max()), 1e-9)
     for p in (*PROBABILITIES, 0.5, 0.05, 0.1, 0.45):  # p·S is an integer in four of them
-        q = mixture.quantile(p)
+        q = quantile(mixture, p)
         assert (mixture.cdf(q + just) >= p - abs(slack)).all()
         assert (mixture.cdf_below(q - just) < p + slack).all()
 
@@ -354,21 +361,21 @@ def test_quantile_of_draws_by_rank() -> None:
             exact = Fraction(100 - level, 200)
             for p, rational in ((alpha / 2, exact), (1 - alpha / 2, 1 - exact)):
                 rank = math.ceil(rational * size)
-                assert mixture.quantile(p).item() == np.sort(sample)[rank - 1]
+                assert quantile(mixture, p).item() == np.sort(sample)[rank - 1]
 
 
 @pytest.mark.parametrize("p", [1e-300, 1e-12, 1 - 1e-12])
 def test_extreme_quantiles_of_draws(p: float) -> None:
     """The smallest or the largest draw. Seen to catch: rank 0, which is read as the last."""
     sample = float64([3.0, 1.0, 2.0]).reshape(1, 3, 1)
-    assert NormalMixture(sample, torch.zeros(())).quantile(p).item() == (1.0 if p < 0.5 else 3.0)
+    assert quantile(NormalMixture(sample, torch.zeros(())), p).item() == (1.0 if p < 0.5 else 3.0)
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0, -0.1, 95.0, math.nan])
 def test_impossible_levels_are_refused(p: float) -> None:
     """Seen to catch: no check, a check that lets the ends through."""
     with pytest.raises(ValueError, match="0 < p < 1"):
-        NormalMixture(torch.zeros(1, 2, 1), torch.ones(())).quantile(p)
+        quantile(NormalMixture(torch.zeros(1, 2, 1), torch.ones(())), p)
 
 
 # --- Scores at points -------------------------------------------------------------------------------------------------
@@ -383,11 +390,13 @@ def test_scores_of_y(name: str, shape: tuple[int, int, int]) -> None:
     problem, mixture, t = build(name, shape)
     location, scale, target = problem
     noise = 0.6 * scale  # p(y) is the problem's mixture: its variance is cut in two parts
-    predictive = Mixture(mixture.location, torch.from_numpy(np.sqrt(scale**2 - noise**2)), torch.from_numpy(noise))
-    values = point_values(predictive, splits_of(t), generator())
+    prediction = MixturePrediction(
+        mixture.location, torch.from_numpy(np.sqrt(scale**2 - noise**2)), torch.from_numpy(noise)
+    )
+    values = point_values(prediction, problems_of(t), generator())
 
     mean = location.sum(1) / shape[1]
-    np.testing.assert_allclose(values["rmse_y"], (mean - target) ** 2, rtol=1e-9, atol=1e-18)
+    np.testing.assert_allclose(values["rmse_y"], abs(mean - target), rtol=1e-9, atol=1e-14)
     np.testing.assert_allclose(values["nll_y"], pointwise(problem, reference_nll), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(values["crps_y"], pointwise(problem, reference_crps), rtol=1e-8)
     cdf = pointwise(problem, reference_cdf)
@@ -412,9 +421,9 @@ def test_scores_of_f_from_draws(shape: tuple[int, int, int]) -> None:
     np.quantile's interpolation, coverage by mean ± 1.96 std."""
     problem, mixture, truth = build("draws", shape)
     location, _, target = problem
-    predictive = Mixture(mixture.location, torch.zeros(()), torch.tensor(0.7))
-    values = point_values(predictive, splits_of(truth + 5, truth), generator())
-    np.testing.assert_allclose(values["rmse_f"], (location.mean(1) - target) ** 2, rtol=1e-9, atol=1e-18)
+    prediction = MixturePrediction(mixture.location, torch.zeros(()), torch.tensor(0.7))
+    values = point_values(prediction, problems_of(truth + 5, truth), generator())
+    np.testing.assert_allclose(values["rmse_f"], abs(location.mean(1) - target), rtol=1e-9, atol=1e-14)
     np.testing.assert_allclose(values["crps_f"], pointwise(problem, lambda m, _, t: step_crps(m, t)), rtol=1e-9)
     for level, alpha in zip((50, 90, 95), (Fraction(1, 2), Fraction(1, 10), Fraction(1, 20)), strict=True):
         ranked = np.sort(location, 1)
@@ -436,10 +445,10 @@ def test_the_pit_is_spread_over_an_atom() -> None:
     v = torch.rand(1, 300, generator=generator(3), dtype=torch.float64)
     at = torch.ones(1, 300).double()
     torch.testing.assert_close(pit(f, at, v), 0.25 + 0.5 * v)
-    predictive = Mixture(location, torch.zeros(()), torch.tensor(1.0))
-    values = point_values(predictive, splits_of(at, at), generator(3))
+    prediction = MixturePrediction(location, torch.zeros(()), torch.tensor(1.0))
+    values = point_values(prediction, problems_of(at, at), generator(3))
     np.testing.assert_allclose(values["pit_f"], 0.25 + 0.5 * v)
-    assert not np.array_equal(values["pit_f"], point_values(predictive, splits_of(at, at), generator(4))["pit_f"])
+    assert not np.array_equal(values["pit_f"], point_values(prediction, problems_of(at, at), generator(4))["pit_f"])
 
 
 def test_a_mixture_is_not_its_average_gaussian() -> None:
@@ -447,9 +456,11 @@ def test_a_mixture_is_not_its_average_gaussian() -> None:
     by hand. Seen to catch: the averaged parameters N(mean of means, mean of stds²) and the moments' N(mean, std²) in
     each of cdf, quantile, log_density, crps and (the first) std."""
     location = float64([-2.0, 2.0]).reshape(1, 2, 1)
-    predictive = Mixture(location, torch.zeros(()), float64(0.1))
+    prediction = MixturePrediction(location, torch.zeros(()), float64(0.1))
     at = float64([[1.9]])
-    values = {name: float(value[0, 0]) for name, value in point_values(predictive, splits_of(at), generator()).items()}
+    values = {
+        name: float(value[0, 0]) for name, value in point_values(prediction, problems_of(at), generator()).items()
+    }
     by_hand = {
         "nll_y": math.log(2) + 0.5 + math.log(0.1 * math.sqrt(2 * math.pi)),
         "pit_y": 0.5 + 0.5 * stats.norm.cdf(-1),
@@ -463,8 +474,8 @@ def test_a_mixture_is_not_its_average_gaussian() -> None:
         assert values[name] == pytest.approx(expected, rel=1e-7), name
     assert values["crps_y"] == pytest.approx(reference_crps(np.array([-2.0, 2]), np.array([0.1, 0.1]), 1.9), rel=1e-8)
     for std in (0.1, math.sqrt(4.01)):
-        gaussian = Mixture(torch.zeros(1, 1, 1).double(), torch.zeros(()), float64(std))
-        other = point_values(gaussian, splits_of(at), generator())
+        gaussian = MixturePrediction(torch.zeros(1, 1, 1).double(), torch.zeros(()), float64(std))
+        other = point_values(gaussian, problems_of(at), generator())
         for name in ("nll_y", "crps_y", "pit_y", "interval_50_y", "interval_90_y"):
             assert abs(values[name] - float(other[name][0, 0])) > 0.03, (name, std)
 
@@ -493,7 +504,9 @@ def test_the_true_distribution_scores_best(kind: str, shift: float, stretch: flo
         location = torch.from_numpy(centre + shift + stretch * (mean - centre)).reshape(1, -1, 1).expand(1, -1, points)
         scale = torch.from_numpy(stretch * std).reshape(1, -1, 1)
         noise = scale if kind != "draws" else torch.tensor(1.0)
-        return point_values(Mixture(location, torch.zeros(()), noise), splits_of(target, target), generator())
+        return point_values(
+            MixturePrediction(location, torch.zeros(()), noise), problems_of(target, target), generator()
+        )
 
     truth, other = scores(0.0, 1.0), scores(shift, stretch)
     quantity = "f" if kind == "draws" else "y"
@@ -513,7 +526,7 @@ def test_f_and_y_are_never_confused() -> None:
     for std_shape, noise_shape in (((), ()), ((3, 8, 5), ()), ((), (3, 8, 1)), ((3, 1, 5), (3, 8, 5))):
         std = torch.from_numpy(rng.uniform(0.1, 1, std_shape))
         noise = torch.from_numpy(rng.uniform(0.1, 1, noise_shape))
-        values = point_values(Mixture(mean, std, noise), splits_of(target, truth), generator())
+        values = point_values(MixturePrediction(mean, std, noise), problems_of(target, truth), generator())
         np.testing.assert_allclose(
             values["std_y"] ** 2, values["std_f"] ** 2 + values["std_aleatoric"] ** 2, rtol=1e-12
         )
@@ -522,8 +535,8 @@ def test_f_and_y_are_never_confused() -> None:
         np.testing.assert_allclose(values["std_aleatoric"] ** 2, (expected**2).mean(1), rtol=1e-12)
 
         whole = (std.expand(3, 8, 5) ** 2 + noise.expand(3, 8, 5) ** 2).sqrt()
-        as_f = point_values(Mixture(mean, whole, torch.tensor(1.0)), splits_of(target, target), generator())
-        louder = point_values(Mixture(mean, std, 3 * noise), splits_of(target + 1, truth), generator())
+        as_f = point_values(MixturePrediction(mean, whole, torch.tensor(1.0)), problems_of(target, target), generator())
+        louder = point_values(MixturePrediction(mean, std, 3 * noise), problems_of(target + 1, truth), generator())
         for name in values:
             if name.endswith("_y") and name != "nll_y":
                 np.testing.assert_allclose(values[name], as_f[name[:-1] + "f"], rtol=1e-9, atol=1e-12)
@@ -540,9 +553,9 @@ def test_scores_are_computed_in_double(precision: torch.dtype) -> None:
     rng = np.random.default_rng(0)
     mean = torch.from_numpy(rng.normal(3, 1e-3, (2, 9, 4))).float()
     noise, target = torch.tensor(1e-4), torch.from_numpy(rng.normal(3, 1e-3, (2, 4))).float()
-    single = point_values(Mixture(mean, torch.zeros(()), noise), splits_of(target, target), generator())
-    cast = Mixture(mean.to(precision), torch.zeros((), dtype=precision), noise.to(precision))
-    double = point_values(cast, splits_of(target.to(precision), target.to(precision)), generator())
+    single = point_values(MixturePrediction(mean, torch.zeros(()), noise), problems_of(target, target), generator())
+    cast = MixturePrediction(mean.to(precision), torch.zeros((), dtype=precision), noise.to(precision))
+    double = point_values(cast, problems_of(target.to(precision), target.to(precision)), generator())
     for name, values in single.items():
         assert values.dtype == np.float64, name
         np.testing.assert_array_equal(values, double[name])
@@ -551,33 +564,40 @@ def test_scores_are_computed_in_double(precision: torch.dtype) -> None:
 
 
 def test_units() -> None:
-    """Scores in units of y are multiplied by y_scale, NLL moves by its log, numbers without a unit stay: as if the
-    prediction and the data had been in the other units from the start. Seen to catch: the square forgotten for RMSE,
-    std_y left in the standardised units, + log for − log, coverage multiplied too, one replica's scale for all."""
+    """A prediction that is brought to other units scores as if it had been in them from the start: scores in units of y
+    are multiplied, NLL moves by the log, numbers without a unit stay. Seen to catch: the shift forgotten, the noise or
+    the components' stds left as they were, one replica's scale for all."""
     _, mixture, t = build("calibrated", (3, 12, 9))
-    scale = torch.tensor([10.0, 1.0, 0.02])
+    scale, shift = float64([10.0, 1.0, 0.02]), float64([5.0, -1.0, 100.0])
+    stretch, move = scale.unsqueeze(1), shift.unsqueeze(1)
     truth = t + 0.1
-    stretch = scale.double().reshape(3, 1, 1)
-
-    def values(target: Tensor, truth: Tensor, factor: Tensor | float, y_scale: Tensor) -> dict[str, Floats]:
-        predictive = Mixture(factor * mixture.location, factor * mixture.scale / 2, factor * mixture.scale)
-        return point_values(predictive, splits_of(target, truth, y_scale=y_scale), generator())
-
-    scaled = values(t, truth, 1.0, scale)
-    direct = values(t * stretch[:, 0], truth * stretch[:, 0], stretch, torch.ones(3))
-    plain = values(t, truth, 1.0, torch.ones(3))
-    for name in scaled:
-        np.testing.assert_allclose(scaled[name], direct[name], rtol=1e-8, atol=1e-12, err_msg=name)
-    factors = scale.double().numpy()
-    scores, before = (replica_scores(v, splits_of(t).regions) for v in (scaled, plain))
-    for name in ("rmse_y", "rmse_f", "crps_y", "crps_f", "interval_90_f", "std_f", "std_y", "std_aleatoric"):
+    plain = MixturePrediction(mixture.location, mixture.scale / 2, mixture.scale)
+    before = point_values(plain, problems_of(t, truth), generator())
+    problems = problems_of(move + stretch * t, move + stretch * truth)
+    after = point_values(plain.rescaled(shift, scale), problems, generator())
+    factors = scale.numpy()
+    scores, old = (replica_scores(v, problems.regions) for v in (after, before))
+    for name in (
+        "rmse_y",
+        "rmse_f",
+        "crps_y",
+        "crps_f",
+        "interval_90_f",
+        "width_90_y",
+        "std_f",
+        "std_y",
+        "std_aleatoric",
+    ):
         assert SCORES[name].unit == "y"
         for region in ("all", "gap"):
-            np.testing.assert_allclose(scores[name][region], before[name][region] * factors, rtol=1e-9)
-    np.testing.assert_allclose(scores["nll_y"]["all"], before["nll_y"]["all"] + np.log(factors), rtol=1e-9)
+            np.testing.assert_allclose(scores[name][region], old[name][region] * factors, rtol=1e-9)
+    np.testing.assert_allclose(scores["nll_y"]["all"], old["nll_y"]["all"] + np.log(factors), rtol=1e-9)
     for name in ("coverage_50_y", "coverage_90_f", "gap_ratio", "gap_wider"):
-        np.testing.assert_allclose(scores[name]["all"], before[name]["all"], rtol=1e-9)
-    np.testing.assert_array_equal(scaled["pit_y"], plain["pit_y"])
+        np.testing.assert_allclose(scores[name]["all"], old[name]["all"], rtol=1e-9)
+    for name in ("pit_y", "pit_f"):
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-9)
+    for name in ("mean_f", "f_05", "f_95"):
+        np.testing.assert_allclose(after[name], move + stretch * torch.from_numpy(before[name]), rtol=1e-9)
 
 
 # --- What is not defined ----------------------------------------------------------------------------------------------
@@ -587,32 +607,34 @@ def test_calibration_of_y_needs_noise() -> None:
     """Points without noise have no calibration of y, the others keep theirs, and nothing else is lost. Seen to catch:
     all points masked when one is noise-free, none masked, f masked too, NLL masked too."""
     _, mixture, t = build("calibrated", (2, 4, 6))
-    predictive = Mixture(mixture.location, torch.zeros(()), mixture.scale)
+    prediction = MixturePrediction(mixture.location, torch.zeros(()), mixture.scale)
     noise = torch.full_like(t, 0.3)
     noise[0], noise[1, 2] = 0, 0
-    values = point_values(predictive, splits_of(t, t, noise_test=noise), generator())
+    values = point_values(prediction, problems_of(t, t, noise_test=noise), generator())
     certain = (noise == 0).numpy()
     for name, value in values.items():
-        if name.startswith("reference"):
+        if name.startswith(("reference", "rhat", "ess")):
             continue  # there is none here
         lost = name == "pit_y" or (name.startswith("coverage") and name.endswith("_y"))
         np.testing.assert_array_equal(np.isnan(value), certain if lost else np.zeros_like(certain), err_msg=name)
-    scores = replica_scores(values, splits_of(t).regions)
+    scores = replica_scores(values, problems_of(t).regions)
     assert np.isnan(scores["coverage_90_y"]["all"]).all()
     assert np.isnan(scores["coverage_90_y"]["data"]).tolist() == [True, False]  # point 2 is in the edge
-    unknown = point_values(predictive, splits_of(t, t, noise=None), generator())
-    assert not any(np.isnan(value).any() for name, value in unknown.items() if not name.startswith("reference"))
+    unknown = point_values(prediction, problems_of(t, t, noise=None), generator())
+    assert not any(
+        np.isnan(value).any() for name, value in unknown.items() if not name.startswith(("reference", "rhat", "ess"))
+    )
 
 
 def test_scores_of_f_need_the_truth() -> None:
     """Without f_test every score of f against it is nan; what describes f alone and the scores of y are not. Seen to
     catch: the zeros that stand for the missing truth left unmasked, std_f masked."""
     _, mixture, t = build("calibrated", (2, 4, 6))
-    predictive = Mixture(mixture.location, torch.zeros(()), mixture.scale)
-    values = point_values(predictive, splits_of(t), generator())
-    known = point_values(predictive, splits_of(t, t), generator())
+    prediction = MixturePrediction(mixture.location, torch.zeros(()), mixture.scale)
+    values = point_values(prediction, problems_of(t), generator())
+    known = point_values(prediction, problems_of(t, t), generator())
     for name, value in values.items():
-        if name.endswith("_f") and name not in ("mean_f", "std_f"):
+        if name.endswith("_f") and name not in ("mean_f", "std_f", "width_90_f"):
             assert np.isnan(value).all(), name
         else:
             np.testing.assert_array_equal(value, known[name], err_msg=name)
@@ -624,35 +646,35 @@ def test_scores_of_f_need_the_truth() -> None:
 def test_regions_by_hand() -> None:
     """Two replicas, five points, regions that differ between them, one of them empty. Seen to catch: the mean of
     roots for the root of the mean, replica 0's mask for all, an empty region as 0, the largest R-hat as a mean, the
-    smallest ESS as the largest."""
+    smallest ESS as the largest, a point without an R-hat (one in five has one) taken for one that did not converge."""
     points = {
-        "rmse_y": np.array([[1.0, 9, 4, 16, 0], [4, 4, 9, 25, 1]]),
+        "rmse_y": np.array([[1.0, 3, 2, 4, 0], [2, 2, 3, 5, 1]]),
         "crps_y": np.array([[1.0, 2, 3, 4, 5], [6, 7, 8, 9, 10]]),
         "std_f": np.array([[1.0, 1, 6, 2, 2], [2, 2, 1, 1, 3]]),
-        "rhat": np.array([[1.0, 1.2, 1.1, 1, 1], [1, 1, 1, np.nan, 1]]),
+        "rhat": np.array([[1.0, 1.2, 1.1, 1, np.nan], [1, 1, 1, np.inf, 1]]),
         "ess_bulk": np.array([[50.0, 20, 30, 9, 8], [5, 4, 3, 2, 1]]),
         "pit_y": np.full((2, 5), 0.5),
     }
     regions = {
         "data": np.array([[1, 1, 0, 0, 0], [1, 0, 0, 1, 0]], bool),
         "gap": np.array([[0, 0, 1, 1, 0], [0, 1, 1, 0, 1]], bool),
-        "edge": np.array([[0, 0, 0, 0, 1], [0, 0, 0, 0, 0]], bool),
+        "extrapolation": np.array([[0, 0, 0, 0, 1], [0, 0, 0, 0, 0]], bool),
     }
     nan = math.nan
     expected = {
         ("rmse_y", "all"): [math.sqrt(6), math.sqrt(43 / 5)],
         ("rmse_y", "data"): [math.sqrt(5), math.sqrt(14.5)],
         ("rmse_y", "gap"): [math.sqrt(10), math.sqrt(14 / 3)],
-        ("rmse_y", "edge"): [0.0, nan],
+        ("rmse_y", "extrapolation"): [0.0, nan],
         ("crps_y", "all"): [3.0, 8.0],
         ("crps_y", "data"): [1.5, 7.5],
         ("crps_y", "gap"): [3.5, 25 / 3],
-        ("crps_y", "edge"): [5.0, nan],
+        ("crps_y", "extrapolation"): [5.0, nan],
         ("std_f", "data"): [1.0, 1.5],
         ("std_f", "gap"): [4.0, 2.0],
-        ("rhat", "all"): [1.2, nan],
+        ("rhat", "all"): [1.2, math.inf],
         ("rhat", "gap"): [1.1, 1.0],
-        ("rhat", "edge"): [1.0, nan],
+        ("rhat", "extrapolation"): [nan, nan],
         ("ess_bulk", "data"): [20.0, 2.0],
         ("ess_bulk", "all"): [8.0, 1.0],
         ("gap_ratio", "all"): [4.0, 4 / 3],
@@ -665,12 +687,26 @@ def test_regions_by_hand() -> None:
     assert "crps_f" not in scores
 
 
+def test_a_std_that_does_not_depend_on_x_is_not_wider_in_the_gap() -> None:
+    """Means of equal numbers differ by rounding. Seen to catch: ratio > 1."""
+    regions = {"data": np.array([[1, 1, 1, 0]], bool), "gap": np.array([[0, 0, 0, 1]], bool)}
+    scores = replica_scores({"std_f": np.array([[0.7, 0.7, 0.7, 0.7 * (1 + 1e-9)]])}, regions)
+    assert scores["gap_wider"]["all"].tolist() == [0.0]
+
+
+@pytest.mark.parametrize("names", [("data",), ("gap",), (), ("north", "south")])
+def test_without_a_gap_there_is_no_gap_ratio(names: tuple[str, ...]) -> None:
+    """Regions have any names, and none is assumed. Seen to catch: std_f["gap"] without a look."""
+    scores = replica_scores({"std_f": np.ones((2, 3))}, {name: np.ones((2, 3), bool) for name in names})
+    assert "gap_ratio" not in scores and set(scores["std_f"]) == {"all", *names}
+
+
 def test_gap_ratio_where_a_region_says_nothing() -> None:
     """No gap, or no error bars at all: nan, and not "not wider". A certain prediction in the data alone: infinite, and
     wider. A narrower gap: 0. Seen to catch: nan > 1 counted as False, data over gap."""
     regions = {
         "data": np.array([[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]], bool),
-        "edge": np.zeros((5, 4), bool),
+        "extrapolation": np.zeros((5, 4), bool),
     }
     regions["gap"] = ~regions["data"]
     std = np.array([[1.0, 3, 1, 1], [0, 0, 0, 0], [0, 0, 1, 1], [1, 1, 3, 5], [1, 1, 1, 1]])
@@ -690,24 +726,23 @@ LOWER = (
     "interval_95",
     "calibration_error",
     "miscalibration_area",
-    "pit_distance",
+    "pit_ks",
 )
 
 
 def test_every_score_is_made_and_says_what_is_good() -> None:
     """SCORES names exactly what point_values and replica_scores make, and what is pooled from PITs that they make; each
-    with its direction. Seen to catch: a score renamed on one side only, coverage to be as high as possible, R-hat as
+    with its direction. Seen to catch: a score without a way to compute it, coverage to be as high as possible, R-hat as
     low, RMSE in nats."""
     _, mixture, t = build("calibrated", (2, 16, 6))
-    predictive = Mixture(mixture.location, torch.zeros(()), mixture.scale, chains=2)
-    values = point_values(predictive, splits_of(t, t), generator())
-    scores = replica_scores(values, splits_of(t).regions)
+    prediction = MixturePrediction(mixture.location, torch.zeros(()), mixture.scale, chains=2)
+    values = point_values(prediction, problems_of(t, t), generator())
+    scores = replica_scores(values, problems_of(t).regions)
     pooled = {name for name, score in SCORES.items() if score.pooled is not None}
-    assert set(scores) | pooled == set(SCORES)
-    assert not set(scores) & pooled
-    assert {SCORES[name].pooled for name in pooled} == {"pit_y", "pit_f"} == set(values) - set(scores) - {"mean_f"}
-    assert all(SCORES[name].pooled == f"pit_{name[-1]}" for name in pooled)
-    assert set(undefined((2, 6))) == set(values)
+    assert set(scores) | pooled == set(SCORES) and not set(scores) & pooled
+    assert all(SCORES[name].of == name[-1] for name in pooled)
+    beside = {"pit_y", "pit_f", "mean_f", "f_05", "f_25", "f_50", "f_75", "f_95"}
+    assert set(values) - set(scores) == beside and set(undefined((2, 6))) == set(values)
     assert all(np.isnan(value).all() and value.shape == (2, 6) for value in undefined((2, 6)).values())
 
     for name, score in SCORES.items():
@@ -724,24 +759,67 @@ def test_every_score_is_made_and_says_what_is_good() -> None:
             assert score.better == "lower" and score.direction == "↓"
         elif name == "reference_log_std":
             assert score.better == 0.0 and score.direction == "→ 0"
-        elif stem.startswith("reference") and quantity == "floor":
-            assert score.better is None and name.removesuffix("_floor") in SCORES
+        elif name.endswith("_mc_error"):
+            assert score.better is None and name.removesuffix("_mc_error") in SCORES
         else:
-            assert name in ("std_f", "std_y", "std_aleatoric", "gap_ratio", "gap_wider", "rhat_limit"), name
+            described = ("std_f", "std_y", "std_aleatoric", "width_90_f", "width_90_y", "gap_ratio", "gap_wider")
+            assert name in (*described, "rhat_limit"), name
             assert score.better is None and score.direction == ""
-        in_units = stem.startswith(("rmse", "crps", "interval")) or name.startswith("std")
+        in_units = stem.startswith(("rmse", "crps", "interval", "width")) or name.startswith("std")
         assert score.unit == ("nats" if stem == "nll" else "y" if in_units else ""), name
 
 
 def test_chains_are_judged_only_where_there_are_chains() -> None:
     """Seen to catch: R-hat of an ensemble's members."""
     _, mixture, t = build("calibrated", (2, 16, 6))
-    plain = Mixture(mixture.location, torch.zeros(()), mixture.scale)
-    chained = Mixture(mixture.location, torch.zeros(()), mixture.scale, chains=2)
-    without = set(point_values(plain, splits_of(t), generator()))
-    assert set(point_values(chained, splits_of(t), generator())) - without == {
-        "rhat",
-        "rhat_limit",
-        "ess_bulk",
-        "ess_tail",
-    }
+    of_chains = ("rhat", "rhat_limit", "ess_bulk", "ess_tail")
+    for chains in (0, 2):
+        prediction = MixturePrediction(mixture.location, torch.zeros(()), mixture.scale, chains)
+        values = point_values(prediction, problems_of(t), generator())
+        assert all(np.isnan(values[name]).all() == (chains == 0) for name in of_chains)
+
+
+def test_a_score_is_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The width of the central 80 % interval of y, as the README adds it: its values, by region. Seen to catch: a list
+    of names elsewhere that a new score is not in."""
+    width = Score(
+        "width_80_y",
+        "width of the central 80 % interval of y",
+        None,
+        "y",
+        of="y",
+        needs=HasQuantiles,
+        at_point=lambda q: q.quantile(0.9) - q.quantile(0.1),
+        targeted=False,
+    )
+    monkeypatch.setitem(SCORES, width.name, width)  # type: ignore[arg-type]
+    _, mixture, t = build("calibrated", (2, 16, 6))
+    prediction = MixturePrediction(mixture.location, torch.zeros(()), mixture.scale)
+    problems = problems_of(t)
+    scores = replica_scores(point_values(prediction, problems, generator()), problems.regions)
+    expected = (quantile(prediction.y, 0.9) - quantile(prediction.y, 0.1)).numpy()
+    for r in range(2):
+        inside = expected[r][problems.regions["gap"][r].numpy()]
+        np.testing.assert_allclose(scores["width_80_y"]["gap"][r], inside.mean())
+
+
+def test_what_a_prediction_lacks_is_not_scored() -> None:
+    """Quantiles alone: no f, no density. A Student-t with f: everything but chains. Seen to catch: an f taken for
+    granted, a density asked of quantiles, y's quantiles not among the curves."""
+    rng = np.random.default_rng(0)
+    target = torch.from_numpy(rng.standard_normal((2, 6)))
+    levels = (0.05, 0.25, 0.5, 0.75, 0.95)
+    q = torch.from_numpy(stats.norm.ppf(levels)).view(1, -1, 1).expand(2, -1, 6).clone()
+    values = point_values(QuantilePrediction(levels, q), problems_of(target, target), generator())
+    for name, value in values.items():
+        of_f = (
+            name.endswith("_f") or name in ("std_aleatoric", "nll_y") or name.startswith(("rhat", "ess", "reference"))
+        )
+        assert np.isnan(value).all() == of_f, name
+    np.testing.assert_allclose(values["y_05"], stats.norm.ppf(0.05))
+    np.testing.assert_allclose(values["width_90_y"], 2 * stats.norm.ppf(0.95))
+    one = torch.ones(2, 6, dtype=torch.float64)
+    values = point_values(StudentTPrediction(5 * one, 0 * one, 2 * one, one), problems_of(target, target), generator())
+    np.testing.assert_allclose(values["nll_y"], -stats.t.logpdf(target, 5, 0, 2), rtol=1e-9)
+    np.testing.assert_allclose(values["pit_f"], stats.t.cdf(target, 5), rtol=1e-9)
+    np.testing.assert_allclose(values["std_f"], math.sqrt(5 / 3))

@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from gapbench.evaluation.plots import plot
 from gapbench.evaluation.tables import summarise
 from gapbench.methods.registry import from_file, methods
-from gapbench.runners.cli import main
+from gapbench.runners.cli.main import main
 from gapbench.runners.export import SCHEMA
-from gapbench.runners.store import load, results
+from gapbench.runners.load import load, results
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published" / "notebook_sgld"
 OWN = '''"""The prior again (nobody 2026)."""
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from torch import Generator, Tensor
 
 from gapbench.methods.base import PosteriorDraws, UncertaintyMethod
-from gapbench.methods.model import Model
+from gapbench.methods.engine.model import Model
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class OwnMethod(UncertaintyMethod):
 
 def gapbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    code = "from gapbench.runners.cli import main; main()"
+    code = "from gapbench.runners.cli.main import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=folder, env=environment, capture_output=True, text=True
     )

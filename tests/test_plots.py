@@ -16,19 +16,19 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from gapbench.evaluation.plots import COLOURS, LINES, SPARE, bands, calibration, cost, plot, stds, style
-from gapbench.evaluation.tables import Result
+from gapbench.evaluation.results import Result
 
 Floats = NDArray[np.float64]
 
 X = np.linspace(-3, 3, 25)
-REGIONS = {"data": (np.abs(X) >= 1) & (np.abs(X) <= 2), "gap": np.abs(X) < 1, "edge": np.abs(X) > 2}
+REGIONS = {"data": (np.abs(X) >= 1) & (np.abs(X) <= 2), "gap": np.abs(X) < 1, "extrapolation": np.abs(X) > 2}
 
 
 def make(
     row: str,
     *,
     dataset: str = "sine",
-    kind: Literal["method", "floor", "ceiling"] = "method",
+    kind: Literal["method", "baseline", "oracle"] = "method",
     count: int = 4,
     noisy: bool = True,
     failures: Mapping[int, str] | None = None,
@@ -64,8 +64,8 @@ def full() -> list[Result]:
         make("sgld"),
         make("newcomer", failures={3: "diverged", 5: "not finite"}),
         make("svi", failures=dict.fromkeys(range(3, 7), "diverged")),
-        make("prior", kind="floor"),
-        make("truth", kind="ceiling", std_f=0.0),
+        make("prior", kind="baseline"),
+        make("truth", kind="oracle", std_f=0.0),
         make("sgld", dataset="step", noisy=False),
     ]
 
@@ -110,15 +110,19 @@ def test_three_figures_a_data_set(tmp_path: Path) -> None:
         [make("sgld", count=1)],
         [make("sgld", failures={3: "diverged", 4: "diverged", 5: "diverged"})],
         [make("sgld", noisy=False)],
-        [make("sgld", regions={**REGIONS, "edge": np.zeros(len(X), bool)})],
+        [make("sgld", regions={**REGIONS, "extrapolation": np.zeros(len(X), bool)})],
         [
             make(
                 "sgld",
-                regions={"data": np.ones(len(X), bool), "gap": np.zeros(len(X), bool), "edge": np.zeros(len(X), bool)},
+                regions={
+                    "data": np.ones(len(X), bool),
+                    "gap": np.zeros(len(X), bool),
+                    "extrapolation": np.zeros(len(X), bool),
+                },
             )
         ],
         [make("certain", std_f=0.0)],
-        [make("truth", kind="ceiling", std_f=0.0)],
+        [make("truth", kind="oracle", std_f=0.0)],
         [make(str(number)) for number in range(7)],
     ],
     ids=[
@@ -178,7 +182,7 @@ def test_budgets_are_drawn_as_a_line_a_name(tmp_path: Path) -> None:
     cost or no reference is not drawn. Seen to catch: rows in the order of their names ("10" before "9"), a line a row,
     the data's distances in the gap's panel."""
     fast, slow = {9: 0.5, 10: 0.4, 100: 0.2}, {1000: 0.3}
-    rows = [*at_budgets("fast", fast), *at_budgets("slow", slow), make("prior", kind="floor", reference_w1=9.0)]
+    rows = [*at_budgets("fast", fast), *at_budgets("slow", slow), make("prior", kind="baseline", reference_w1=9.0)]
     rows.append(replace(make("blind@5"), diagnostics={"gradient evaluations": np.ones(4)}))
     assert [path.name for path in plot(rows, tmp_path)] == ["sine_cost.png"]
     figure = cost(rows[::-1])
@@ -211,7 +215,7 @@ def test_a_row_has_one_colour_everywhere() -> None:
             colour = style(result.row)[0].lower()
             name = result.row if result.status == "ranked" else f"{result.row} ({result.status})"
             assert curves[name] == {colour}
-            if result.kind != "ceiling":
+            if result.kind != "oracle":
                 assert errors[name] == {colour}
                 assert colour in panels[name]
 
@@ -278,7 +282,7 @@ def test_the_bands_are_one_replica_s() -> None:
 
 def test_noise_free_data_show_the_calibration_of_f() -> None:
     """Of y there is none. Seen to catch: empty panels, the ceiling (certain of f) among them."""
-    rows = [make("sgld", noisy=False), make("truth", kind="ceiling", noisy=False)]
+    rows = [make("sgld", noisy=False), make("truth", kind="oracle", noisy=False)]
     figure = calibration(rows)
     assert figure is not None
     assert "calibration of f" in figure.get_suptitle()

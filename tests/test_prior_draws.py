@@ -15,11 +15,12 @@ from torch import Generator, Tensor
 from gapbench.datasets.prior_draws import PriorDraws
 from gapbench.evaluation.calibration import pit, pit_band, pit_ks
 from gapbench.evaluation.plots import calibration, plot
-from gapbench.evaluation.tables import TASKS, Result, departures, summarise
+from gapbench.evaluation.results import Result
+from gapbench.evaluation.tables import TASKS, departures, summarise
 from gapbench.methods.engine.model import MLP
 from gapbench.methods.engine.predictions import MixturePrediction
 from gapbench.methods.hmc import HMC
-from gapbench.runners.store import results
+from gapbench.runners.load import results
 from gapbench.runners.suites import suites
 
 Seeded = Callable[[int], Generator]

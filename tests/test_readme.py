@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from gapbench.runners.load import results
 from gapbench.runners.readme import PART, records_hash, stale
-from gapbench.runners.store import results
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -65,7 +65,7 @@ def in_checkout(checkout: Path, *command: str) -> subprocess.CompletedProcess[st
 
 def test_the_new_method_runs_from_its_one_file(checkout: Path) -> None:
     """It is found, trained, scored and tabled, and its docstring is what `list` shows."""
-    cli = "from gapbench.runners.cli import main; main()"
+    cli = "from gapbench.runners.cli.main import main; main()"
     listed = in_checkout(checkout, "-c", cli, "list")
     assert "Deep ensemble (Lakshminarayanan, Pritzel & Blundell 2017" in listed.stdout, listed.stderr
     assert "https://arxiv.org/abs/1612.01474" in listed.stdout
@@ -82,7 +82,7 @@ def test_the_new_method_keeps_its_promises_and_its_claim(checkout: Path) -> None
         "dataclass\n", "dataclass, replace\n", 1
     )
     (checkout / "claiming.py").write_text(code + "\n" + textwrap.indent(claim, "    "))
-    cli = "from gapbench.runners.cli import main; main()"
+    cli = "from gapbench.runners.cli.main import main; main()"
     plain = in_checkout(checkout, "-c", cli, "check", "deep_ensemble")
     claiming = in_checkout(checkout, "-c", cli, "check", "claiming.py:DeepEnsemble")
     for found, verdict in ((plain, "no claim"), (claiming, "kept    ")):

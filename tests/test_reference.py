@@ -14,40 +14,44 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Generator, Tensor
 
-from gapbench.datasets.base import Splits
+from gapbench.datasets.base import Problems
 from gapbench.datasets.gapped_sine import GappedSine
-from gapbench.evaluation import reference as references
-from gapbench.evaluation.reference import (
+from gapbench.evaluation import certificate as certificates
+from gapbench.evaluation import reference_file
+from gapbench.evaluation.agreement import agreement, wasserstein
+from gapbench.evaluation.certificate import certificate, halves_apart, verdict
+from gapbench.evaluation.controls import ReferencePosterior
+from gapbench.evaluation.entries import Trained
+from gapbench.evaluation.reference_file import (
+    DRAWS_PER_CHAIN,
     FOLDER,
     FORMAT,
-    KEPT,
     Reference,
-    ReferencePosterior,
     Refused,
-    agreement,
-    certificate,
     digests,
     find,
-    halves_apart,
     key_of,
     path_of,
     read,
-    verdict,
-    wasserstein,
 )
-from gapbench.methods.base import NormalMixture
+from gapbench.methods.base import UncertaintyMethod
+from gapbench.methods.engine.distributions import NormalMixture
+from gapbench.methods.engine.model import MLP, Model
+from gapbench.methods.engine.predictions import MixturePrediction
 from gapbench.methods.hmc import HMC, State
-from gapbench.methods.model import MLP, Model
 from gapbench.methods.svi import SVI
-from gapbench.runners import cli, suites
-from gapbench.runners import references as making
-from gapbench.runners.benchmark import Cell, complete
-from gapbench.runners.references import NotCertified, Task, make, make_all
-from gapbench.runners.store import Store, results
+from gapbench.runners import make_references as making
+from gapbench.runners import suites
+from gapbench.runners.cell import Cell, complete
+from gapbench.runners.cli.main import main
+from gapbench.runners.load import results
+from gapbench.runners.make_references import NotCertified, Task, make, make_all
+from gapbench.runners.store import Store
 from gapbench.runners.suites import Suite
 
-MODEL = MLP(hidden=(), noise_std=1.0)  # wide enough for large steps
-DATA = GappedSine(n=20, noise=0.1, test_points=12)
+NOISE = 1.0
+MODEL = MLP(hidden=(), noise_std=NOISE)  # wide enough for large steps
+DATA = GappedSine(n=20, noise_std=0.1, test_points=12)
 SHORT = HMC(burn_in=40, draws=300, thin=1, chains=4)
 
 
@@ -76,9 +80,9 @@ def believed(f: NDArray[np.float64]) -> NormalMixture:
 
 
 def test_oracles() -> None:
-    """Draws of the reference itself are at the floor; a shifted mean gives the shift; a halved std gives log ½; a
-    replica without a reference gives nan. Seen to catch: distances not in stds, the reference's std over the
-    method's, binary logarithms, the floor at another S, one replica's reference for all."""
+    """Draws of the reference itself are at its Monte-Carlo error; a shifted mean gives the shift; a halved std
+    gives log ½; a replica without a reference gives nan. Seen to catch: distances not in stds, the reference's std over the
+    method's, binary logarithms, the error at another S, one replica's reference for all."""
     posterior = 3 * draws(0, 4, 200, 40) + 5
     reference = made_of(posterior)
     fresh = 3 * draws(1, 100, 40) + 5
@@ -90,10 +94,10 @@ def test_oracles() -> None:
 
     same = means(fresh)
     for name in ("w1", "error"):
-        assert same[f"reference_{name}"] == pytest.approx(same[f"reference_{name}_floor"], rel=0.2)
-    assert abs(same["reference_log_std"]) < same["reference_log_std_floor"] < 0.1
-    assert 0.1 < same["reference_w1_floor"] < 0.16  # as known of 100 draws against many
-    assert means(3 * draws(1, 25, 40) + 5)["reference_w1_floor"] > 1.5 * same["reference_w1_floor"]
+        assert same[f"reference_{name}"] == pytest.approx(same[f"reference_{name}_mc_error"], rel=0.2)
+    assert abs(same["reference_log_std"]) < same["reference_log_std_mc_error"] < 0.1
+    assert 0.1 < same["reference_w1_mc_error"] < 0.16  # as known of 100 draws against many
+    assert means(3 * draws(1, 25, 40) + 5)["reference_w1_mc_error"] > 1.5 * same["reference_w1_mc_error"]
 
     shifted = means(fresh + 6)
     assert shifted["reference_error"] == pytest.approx(2, abs=0.1) == shifted["reference_w1"]
@@ -105,30 +109,30 @@ def test_oracles() -> None:
     found = agreement(three, [None, reference, made_of(posterior + 30)], 100)
     assert all(np.isnan(value[0]).all() and np.isfinite(value[1:]).all() for value in found.values())
     assert found["reference_error"][2].mean() == pytest.approx(10, abs=0.2)
-    assert found["reference_w1_floor"][2] == pytest.approx(found["reference_w1_floor"][1], rel=1e-3)
+    assert found["reference_w1_mc_error"][2] == pytest.approx(found["reference_w1_mc_error"][1], rel=1e-3)
     assert all(np.isnan(value).all() for value in agreement(three, [None] * 3, 100).values())
 
 
 def test_a_closed_form_is_compared_without_draws() -> None:
-    """N(5, 3²) against its own draws: at the floor, which is the reference's own error. Seen to catch: its quantiles
-    taken at one level, the floor of half the reference against the other half."""
+    """N(5, 3²) against its own draws: at the reference's own Monte-Carlo error. Seen to catch: its quantiles
+    taken at one level, the error of half the reference against the other half."""
     reference = made_of(3 * draws(0, 4, 200, 80) + 5)
     exact = NormalMixture(torch.full((1, 1, 80), 5.0, dtype=torch.float64), torch.tensor(3.0, dtype=torch.float64))
     found = {name: float(value.mean()) for name, value in agreement(exact, [reference]).items()}
     for name in ("w1", "error"):
-        assert found[f"reference_{name}"] == pytest.approx(found[f"reference_{name}_floor"], rel=0.35)
+        assert found[f"reference_{name}"] == pytest.approx(found[f"reference_{name}_mc_error"], rel=0.35)
 
 
 # 2. Files
 
 
-def splits_of(*replicas: int) -> Splits:
-    return DATA.splits(replicas)
+def problems_of(*replicas: int) -> Problems:
+    return DATA.problems(replicas)
 
 
-def written(folder: Path, splits: Splits, **about: object) -> Path:
+def written(folder: Path, problems: Problems, **about: object) -> Path:
     """A file where the reference of the first replica is looked for."""
-    key = key_of(splits, 0, MODEL)
+    key = key_of(problems, 0, MODEL)
     path = path_of(key, folder)
     path.write_bytes(made_of(draws(0, 4, 50, 12), key=key, **about).bytes())
     return path
@@ -137,13 +141,13 @@ def written(folder: Path, splits: Splits, **about: object) -> Path:
 def test_a_file_gives_back_its_draws(tmp_path: Path) -> None:
     """To 16 bits of their range at each point, evenly spaced ones if there are more than are kept; the same bytes for
     the same reference. Seen to catch: the first draws kept, a range for all points, nan where all draws are one."""
-    f = draws(0, 4, 3 * KEPT, 7) * np.geomspace(1e-6, 1e6, 7) + 100
+    f = draws(0, 4, 3 * DRAWS_PER_CHAIN, 7) * np.geomspace(1e-6, 1e6, 7) + 100
     f[..., 3] = 2.5
     reference = made_of(f)
     path = tmp_path / "file.npz"
     path.write_bytes(reference.bytes())
     back = read(path, "k")
-    chosen = np.linspace(0, 3 * KEPT - 1, KEPT).round().astype(int)
+    chosen = np.linspace(0, 3 * DRAWS_PER_CHAIN - 1, DRAWS_PER_CHAIN).round().astype(int)
     error = np.abs(back.f - f[:, chosen]).max((0, 1))
     assert (error <= np.ptp(f, axis=(0, 1)) / 2**16 + 1e-12).all()
     assert back.about == reference.about and back.sha256 == reference.sha256
@@ -153,23 +157,23 @@ def test_a_file_gives_back_its_draws(tmp_path: Path) -> None:
 def test_what_it_is_the_posterior_of_decides_its_name() -> None:
     """Training data, grid and model; not test observations. Seen to catch: a key of the names alone, of y_test too, the
     same key for two replicas."""
-    splits = splits_of(0, 1)
-    keys = {key_of(splits, 0, MODEL), key_of(splits, 1, MODEL), key_of(splits, 0, replace(MODEL, noise_std=0.2))}
+    problems = problems_of(0, 1)
+    keys = {key_of(problems, 0, MODEL), key_of(problems, 1, MODEL), key_of(problems, 0, replace(MODEL, noise_std=0.2))}
     for part in ("x", "y", "x_test"):
-        changed = getattr(splits, part).clone()
+        changed = getattr(problems, part).clone()
         changed.view(-1)[0] += 1e-6
-        keys.add(key_of(replace(splits, **{part: changed}), 0, MODEL))
+        keys.add(key_of(replace(problems, **{part: changed}), 0, MODEL))
     assert len(keys) == 6
-    assert key_of(replace(splits, y_test=splits.y_test + 1), 0, MODEL) == key_of(splits_of(0), 0, MODEL)
+    assert key_of(replace(problems, y_test=problems.y_test + 1), 0, MODEL) == key_of(problems_of(0), 0, MODEL)
 
 
 def test_no_reference_is_none_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
     """Truncated at any of some lengths, a bit flipped in every number, another model's file under this name, a later
     format: each is refused in one line with the file's name. Seen to catch: checksum or key not compared."""
-    splits = splits_of(3)
-    assert find(splits, 0, MODEL, tmp_path) is None and digests(splits, MODEL, tmp_path) == [None]
-    path = written(tmp_path, splits)
-    found = find(splits, 0, MODEL, tmp_path)
+    problems = problems_of(3)
+    assert find(problems, 0, MODEL, tmp_path) is None and digests(problems, MODEL, tmp_path) == [None]
+    path = written(tmp_path, problems)
+    found = find(problems, 0, MODEL, tmp_path)
     assert found is not None and found.f.shape == (4, 50, 12)
     whole = path.read_bytes()
     name = path.name
@@ -177,21 +181,21 @@ def test_no_reference_is_none_and_a_wrong_one_is_refused(tmp_path: Path) -> None
     for length in (0, 1, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(Refused, match=f"^{name} cannot be read"):
-            find(splits, 0, MODEL, tmp_path)
+            find(problems, 0, MODEL, tmp_path)
     altered = replace(found, codes=found.codes ^ np.uint16(1))
     path.write_bytes(whole)
     with np.load(path) as arrays:  # its own checksum beside other numbers
         np.savez_compressed(path, codes=altered.codes, low=altered.low, step=altered.step, about=arrays["about"])
     with pytest.raises(Refused, match=f"^{name} was altered"):
-        find(splits, 0, MODEL, tmp_path)
+        find(problems, 0, MODEL, tmp_path)
 
-    other = splits_of(4)
+    other = problems_of(4)
     path_of(key_of(other, 0, MODEL), tmp_path).write_bytes(whole)
     with pytest.raises(Refused, match="is the reference of other data or another model"):
         find(other, 0, MODEL, tmp_path)
-    written(tmp_path, splits, format=FORMAT + 1)
+    written(tmp_path, problems, format=FORMAT + 1)
     with pytest.raises(Refused, match=f"has format {FORMAT + 1}, this version reads {FORMAT}"):
-        find(splits, 0, MODEL, tmp_path)
+        find(problems, 0, MODEL, tmp_path)
 
 
 # 3. The certificate
@@ -199,7 +203,7 @@ def test_no_reference_is_none_and_a_wrong_one_is_refused(tmp_path: Path) -> None
 
 def everywhere(points: int) -> dict[str, Tensor]:
     gap = torch.arange(points) < points // 2
-    return {"data": ~gap, "gap": gap, "edge": torch.zeros(points, dtype=torch.bool)}
+    return {"data": ~gap, "gap": gap, "extrapolation": torch.zeros(points, dtype=torch.bool)}
 
 
 def test_good_chains_are_certified_and_others_are_not() -> None:
@@ -208,7 +212,7 @@ def test_good_chains_are_certified_and_others_are_not() -> None:
     of chains alone."""
     good = draws(0, 8, 600, 6)
     found = certificate(torch.from_numpy(good), everywhere(6), 0)
-    assert found["problems"] == [] and found["draws"] == 4800 and "edge" not in found
+    assert found["problems"] == [] and found["draws"] == 4800 and "extrapolation" not in found
     assert found["gap"]["rhat"] < 1.01 and found["data"]["ess_bulk"] > 3000
 
     def problems(f: NDArray[np.float64], diverged: int = 0) -> str:
@@ -231,7 +235,7 @@ def test_good_chains_are_certified_and_others_are_not() -> None:
     assert "halves apart in the gap is" in problems(later)
     stuck = good.copy()
     stuck[..., 0] = 1.0
-    assert "rhat in the gap is nan" in problems(stuck)
+    assert "rhat in the gap is inf" in problems(stuck)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6, -0.4])
@@ -257,11 +261,11 @@ def task(folder: Path, replica: int = 0, **changes: object) -> Task:
 
 def test_a_reference_is_the_posterior(tmp_path: Path) -> None:
     """Of a linear model, in closed form: mean and std of f within 5 standard errors; certified, found, and recorded."""
-    splits = splits_of(0)
+    problems = problems_of(0)
     path = make(task(tmp_path))
-    reference = find(splits, 0, MODEL, tmp_path)
-    assert reference is not None and path == path_of(key_of(splits, 0, MODEL), tmp_path)
-    assert verdict(reference, {name: mask[0] for name, mask in splits.regions.items()}) == []
+    reference = find(problems, 0, MODEL, tmp_path)
+    assert reference is not None and path == path_of(key_of(problems, 0, MODEL), tmp_path)
+    assert verdict(reference, {name: mask[0] for name, mask in problems.regions.items()}) == []
     assert reference.about["certificate"]["problems"] == [] and reference.about["replica"] == 0
     assert reference.about["gradient evaluations"] > 1000 and "HMC(" in reference.about["method"]
     assert list(tmp_path.iterdir()) == [path]  # no checkpoint is left
@@ -269,10 +273,10 @@ def test_a_reference_is_the_posterior(tmp_path: Path) -> None:
     def design(x: Tensor) -> NDArray[np.float64]:
         return np.column_stack([x[0].double().numpy(), np.ones(x.shape[1])])
 
-    train = design(splits.x)
-    covariance = np.linalg.inv(np.eye(2) / MODEL.prior_std**2 + train.T @ train / MODEL.noise_std**2)
-    grid = design(splits.x_test)
-    mean = grid @ covariance @ train.T @ splits.y[0].double().numpy() / MODEL.noise_std**2
+    train = design(problems.x)
+    covariance = np.linalg.inv(np.eye(2) / MODEL.prior_std**2 + train.T @ train / NOISE**2)
+    grid = design(problems.x_test)
+    mean = grid @ covariance @ train.T @ problems.y[0].double().numpy() / NOISE**2
     std = np.sqrt(np.einsum("mi,ij,mj->m", grid, covariance, grid))
     f = reference.f.reshape(-1, 12)
     effective = 400
@@ -287,11 +291,11 @@ class Stop(Exception):
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At several checkpoints, in burn-in and after it, and when more draws are asked for. Seen to catch: the
     generator's state not kept, draws of f lost or doubled, burn-in done again, divergences forgotten."""
-    monkeypatch.setattr(making, "MORE", 20)
-    monkeypatch.setattr(references, "EFFECTIVE", 230)
+    monkeypatch.setattr(making, "DRAWS_ADDED", 20)
+    monkeypatch.setattr(certificates, "MIN_ESS", 230)
     short = replace(SHORT, burn_in=10, draws=40, acceptance=0.6)
-    monkeypatch.setattr(references, "RHAT", dict.fromkeys(("data", "gap", "edge"), 1.1))
-    whole = find(splits_of(0), 0, MODEL, make(task(tmp_path / "whole", method=short)).parent)
+    monkeypatch.setattr(certificates, "MAX_RHAT", dict.fromkeys(("data", "gap", "extrapolation"), 1.1))
+    whole = find(problems_of(0), 0, MODEL, make(task(tmp_path / "whole", method=short)).parent)
     assert whole is not None and whole.about["certificate"]["draws"] > 4 * 40  # it went on
 
     monkeypatch.setattr(making, "SECONDS", -1.0)  # a checkpoint after every trajectory
@@ -312,7 +316,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path, monkeypa
     assert seen >= 3
     monkeypatch.setattr(making, "SECONDS", 60.0)
     make(task(tmp_path / "pieces", method=short))
-    pieces = find(splits_of(0), 0, MODEL, tmp_path / "pieces")
+    pieces = find(problems_of(0), 0, MODEL, tmp_path / "pieces")
     assert pieces is not None
     np.testing.assert_array_equal(pieces.codes, whole.codes)
     assert {**pieces.about, "seconds": 0} == {**whole.about, "seconds": 0}
@@ -325,8 +329,8 @@ def test_what_comes_before_a_divergence_counts_as_burn_in(
     """Two trajectories diverge: the reference is of as many draws as were asked for, all after the second, also if the
     run is stopped before, between and after. Seen to catch: the divergent one kept, draws up to the first left out
     alone, fewer draws than asked for, a longer run in the stopped case."""
-    monkeypatch.setattr(references, "RHAT", dict.fromkeys(("data", "gap", "edge"), 1.2))
-    monkeypatch.setattr(references, "EFFECTIVE", 20)
+    monkeypatch.setattr(certificates, "MAX_RHAT", dict.fromkeys(("data", "gap", "extrapolation"), 1.2))
+    monkeypatch.setattr(certificates, "MIN_ESS", 20)
     monkeypatch.setattr(making, "SECONDS", -1.0)
     every: dict[int, Tensor] = {}
     own = HMC.walk
@@ -338,7 +342,7 @@ def test_what_comes_before_a_divergence_counts_as_burn_in(
             yield after if chain is None else replace(after, diverged=torch.arange(4).unsqueeze(0) == chain)
 
     monkeypatch.setattr(HMC, "walk", walk)
-    splits, x_test = splits_of(0), splits_of(0).x_test[0]
+    problems, x_test = problems_of(0), problems_of(0).x_test[0]
     method = replace(SHORT, burn_in=20, draws=50)
     for stop in stops:
         told: list[str] = []
@@ -351,7 +355,7 @@ def test_what_comes_before_a_divergence_counts_as_burn_in(
             make(task(tmp_path, method=method), tell)
     told = []
     make(task(tmp_path, method=method), told.append)
-    found = find(splits, 0, MODEL, tmp_path)
+    found = find(problems, 0, MODEL, tmp_path)
     assert found is not None and found.about["left out"] == 25 and found.about["certificate"]["draws"] == 200
     assert any("a trajectory diverged, 25 after burn-in" in line for line in told)
     f = torch.stack([every[step] for step in range(46, 96)], 1)
@@ -372,20 +376,20 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tmp_path: Path, monk
     made = make(task(tmp_path / "one"), told.append)
     assert "it is of HMC(" in told[0] and "acceptance=0.5" in told[0] and told[0].endswith("beginning anew")
     fresh = make(task(tmp_path / "two"))
-    one, two = (find(splits_of(0), 0, MODEL, path.parent) for path in (made, fresh))
+    one, two = (find(problems_of(0), 0, MODEL, path.parent) for path in (made, fresh))
     assert one is not None and two is not None
     np.testing.assert_array_equal(one.codes, two.codes)
 
 
 def test_what_cannot_be_certified_is_no_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Said with the reason, and no file is left but the checkpoint. Seen to catch: the file written nevertheless."""
-    monkeypatch.setattr(making, "MOST", 12)
-    monkeypatch.setattr(making, "MORE", 4)
+    monkeypatch.setattr(making, "MAX_DRAWS", 12)
+    monkeypatch.setattr(making, "DRAWS_ADDED", 4)
     told: list[str] = []
     with pytest.raises(NotCertified, match="sine replica 0: rhat in the data is"):
         make(task(tmp_path, method=replace(SHORT, draws=8)), told.append)
     assert any(line.startswith("sine replica 0: 8 draws a chain are too few: rhat") for line in told)
-    assert not list(tmp_path.glob("*.npz")) and digests(splits_of(0), MODEL, tmp_path) == [None]
+    assert not list(tmp_path.glob("*.npz")) and digests(problems_of(0), MODEL, tmp_path) == [None]
     with pytest.raises(NotCertified, match="replica 1: a trajectory diverged, 16 after burn-in"):
         make(task(tmp_path, 1, method=replace(SHORT, burn_in=0, lr=30.0, draws=8)), told.append)
 
@@ -395,10 +399,10 @@ def test_side_by_side_they_are_the_same(tmp_path: Path) -> None:
     for jobs in (1, 2):
         tasks = [task(tmp_path / str(jobs), replica) for replica in (0, 1)]
         assert {made.name for made in make_all(tasks, jobs, print) if isinstance(made, Path)} == {
-            path_of(key_of(splits_of(replica), 0, MODEL)).name for replica in (0, 1)
+            path_of(key_of(problems_of(replica), 0, MODEL)).name for replica in (0, 1)
         }
     for replica in (0, 1):
-        one, two = (find(splits_of(replica), 0, MODEL, tmp_path / str(jobs)) for jobs in (1, 2))
+        one, two = (find(problems_of(replica), 0, MODEL, tmp_path / str(jobs)) for jobs in (1, 2))
         assert one is not None and two is not None
         np.testing.assert_array_equal(one.codes, two.codes)
 
@@ -416,8 +420,9 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def cell(method: object, row: str) -> Cell:
-    return Cell("sine", DATA, MODEL, row, method, 0, 2, 0)  # type: ignore[arg-type]
+def cell(method: UncertaintyMethod | ReferencePosterior, name: str) -> Cell:
+    entry = Trained(method) if isinstance(method, UncertaintyMethod) else method
+    return Cell("sine", DATA, MODEL, name, entry, 0, 2, 0)
 
 
 def test_a_new_reference_scores_old_runs_without_training(
@@ -437,13 +442,13 @@ def test_a_new_reference_scores_old_runs_without_training(
     assert outcomes[1].message == "no reference posterior for 1 of 2 replicas"
     (shown,) = results(store.root)
     assert np.isfinite(shown.scores["reference_w1"]["gap"]).tolist() == [True, False]
-    assert shown.valid(("reference_w1_floor", "gap")).tolist() == [0]
+    assert shown.valid(("reference_w1_mc_error", "gap")).tolist() == [0]
     assert complete(rows[0], store, "cpu").status == "kept"
 
     path = make(task(shipped, 1))
     assert [complete(row, store, "cpu").status for row in rows] == ["rescored", "finished"]
     svi, reference = results(store.root)
-    assert (svi.row, reference.row, reference.status) == ("svi", "reference", "reference")
+    assert (svi.method, reference.method, reference.status) == ("svi", "reference", "reference")
     assert np.isfinite(svi.scores["reference_log_std"]["data"]).all()
     assert not len(reference.valid(("reference_w1", "gap"))) and len(reference.valid(("std_f", "gap"))) == 2
     assert not len(reference.valid(("rhat", "all")))
@@ -456,14 +461,14 @@ def test_a_new_reference_scores_old_runs_without_training(
 def test_the_row_of_the_references_is_made_of_them(shipped: Path) -> None:
     """As many draws as it says, of every chain, with the model's noise. Seen to catch: the first draws, one chain."""
     make(task(shipped, 0))
-    splits = splits_of(0)
-    reference = find(splits, 0, MODEL)
+    problems = problems_of(0)
+    reference = find(problems, 0, MODEL)
     assert reference is not None
-    row = ReferencePosterior(draws=20).predict(MODEL, splits, torch.Generator())
-    assert row.mean.shape == (1, 20, 12)
+    row = ReferencePosterior(draws=20).run(MODEL, problems, torch.Generator()).prediction
+    assert isinstance(row, MixturePrediction) and row.location.shape == (1, 20, 12)
     chosen = np.linspace(0, reference.f.shape[1] - 1, 5).round().astype(int)
-    np.testing.assert_allclose(row.mean[0].numpy(), reference.f[:, chosen].reshape(20, 12), rtol=1e-6)
-    assert float(row.noise) == pytest.approx(MODEL.noise_std)
+    np.testing.assert_allclose(row.location[0].numpy(), reference.f[:, chosen].reshape(20, 12), rtol=1e-6)
+    assert float(row.noise_std) == pytest.approx(NOISE)
 
 
 # 6. The command line
@@ -471,14 +476,14 @@ def test_the_row_of_the_references_is_made_of_them(shipped: Path) -> None:
 
 @pytest.fixture
 def gapbench(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    made = {"default": Suite("", MODEL, {"sine": DATA}, {})}
+    made = {"default": Suite("", {"sine": suites.Task(DATA, MODEL)}, {})}
     monkeypatch.setattr(suites, "suites", lambda: made)
-    monkeypatch.setattr(references, "FOLDER", shipped)
+    monkeypatch.setattr(reference_file, "FOLDER", shipped)
     monkeypatch.setattr(making, "METHOD", SHORT)
     monkeypatch.setattr(Task.__init__, "__defaults__", ("cpu", SHORT, 0))
 
     def call(*argv: object) -> Result:
-        return CliRunner().invoke(cli.main, ["reference", *map(str, argv)], prog_name="gapbench")
+        return CliRunner().invoke(main, ["reference", *map(str, argv)], prog_name="gapbench")
 
     return call
 
@@ -502,7 +507,7 @@ def test_make_check_and_show(gapbench: Callable[..., Result], shipped: Path) -> 
     shown = gapbench("show", "sine", "--replicas", "0-2")
     assert shown.exit_code == 0 and "sine replica 1: no reference" in shown.stderr
     assert [line.split()[:2] for line in shown.stdout.splitlines()[3:9]] == [
-        [number, region] for number in "02" for region in ("data", "gap", "edge")
+        [number, region] for number in "02" for region in ("data", "gap", "extrapolation")
     ]
     assert "HMC(" in shown.stdout.splitlines()[-1]
 
@@ -526,12 +531,12 @@ SHIPPED = {"gapped_sine": (0,), "gapped_sine_noisy": tuple(range(10))}  # replic
 @pytest.mark.parametrize(("name", "replica"), [(name, r) for name, some in SHIPPED.items() for r in some])
 def test_the_shipped_references_are_certified(name: str, replica: int) -> None:
     """As `gapbench reference check` does."""
-    suite = suites.suites()["default"]
-    splits = suite.datasets[name].splits([replica])
-    reference = find(splits, 0, suite.model)
+    shown = suites.suites()["default"].tasks[name]
+    problems = shown.dataset.problems([replica])
+    reference = find(problems, 0, shown.model)
     assert reference is not None
-    assert verdict(reference, {region: mask[0] for region, mask in splits.regions.items()}) == []
-    assert reference.about["dataset"] == repr(suite.datasets[name]) and reference.about["replica"] == replica
+    assert verdict(reference, {region: mask[0] for region, mask in problems.regions.items()}) == []
+    assert reference.about["dataset"] == repr(shown.dataset) and reference.about["replica"] == replica
 
 
 def test_nothing_else_is_shipped() -> None:

@@ -86,7 +86,7 @@ class NormalMixture(HasCdf, HasDensity):
 
     @cached_property
     def _scale(self) -> Tensor:
-        return self.scale.expand(self.location.shape)
+        return self.scale.to(self.location).expand(self.location.shape)
 
     @cached_property
     def _points(self) -> tuple[Tensor, Tensor]:
@@ -181,7 +181,8 @@ def spread_of_draws(draws: Tensor) -> Tensor:
     """½ E|X − X′| of the draws as a distribution, (K,). draws: (K, S)."""
     number = draws.shape[1]
     weight = 2 * torch.arange(1, number + 1, dtype=draws.dtype, device=draws.device) - number - 1
-    return (draws.sort(1).values * weight).sum(1) / number**2
+    spread: Tensor = (draws.sort(1).values * weight).sum(1) / number**2
+    return spread
 
 
 def spread_of_mixture(location: Tensor, scale: Tensor) -> Tensor:
@@ -237,13 +238,18 @@ def mixture_quantiles(location: Tensor, scale: Tensor, p: Tensor) -> Tensor:
     # Rounding may find F below p at the upper end of the bracket, or not below p at the lower end.
     below, above = excess(low, owner).clamp(max=-TINY), excess(high, owner).clamp(min=0)
     width = high - low
-    precision = 1e-14 * (low.abs() + high.abs()) + 1e-15 * width
+    precision = 2e-16 * (low.abs() + high.abs()) + TINY
     most = ((width / (2 * precision)).log2().ceil().clamp(min=0) + 1).long()
     pull = 0.2 / width.clamp(min=TINY)
     done = 0
-    while len(active := active[(high - low)[active] > 2 * precision[active]]):
+    while True:
+        middle = (low + high) / 2
+        open_ = (high - low > 2 * precision) & (low < middle) & (middle < high)
+        active = active[open_[active]]
+        if not len(active):
+            break
         a, b, ya, yb = low[active], high[active], below[active], above[active]
-        middle, eps = (a + b) / 2, precision[active]
+        middle, eps = middle[active], precision[active]
         radius = (eps * torch.exp2((most[active] - done).clamp(min=0)) - (b - a) / 2).clamp(min=0)
         secant = (yb * a - ya * b) / (yb - ya)
         side = torch.sign(middle - secant)
@@ -256,9 +262,8 @@ def mixture_quantiles(location: Tensor, scale: Tensor, p: Tensor) -> Tensor:
         high[active], above[active] = torch.where(reached, t, b), torch.where(reached, y, yb)
         low[active], below[active] = torch.where(reached, a, t), torch.where(reached, ya, y)
         done += 1
-        if done > 2100:  # as many as float64 has values to halve through
-            break
-    return high.view(len(location), len(p))
+    found: Tensor = high.view(len(location), len(p))
+    return found
 
 
 @dataclass(frozen=True)

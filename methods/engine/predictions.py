@@ -179,7 +179,7 @@ class MixturePrediction(Prediction):
         by = scale.view(-1, 1, 1)
         location = shift.view(-1, 1, 1) + by * self.location.double()
         parts = (location, by * self.scale.double(), by * self.noise_std.double())
-        return type(self)(*(part.to(self.location.dtype) for part in parts), self.chains)
+        return type(self)(*(part.to(self.location.dtype) for part in parts), self.chains)  # type: ignore[call-arg, arg-type]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ def list_() -> None:
     """Methods, controls, datasets, scores and suites, a line each."""
     from rich.table import Table
 
-    from gapbench.evaluation.render import header
     from gapbench.evaluation.scores import SCORES
     from gapbench.methods.registry import registry
     from gapbench.runners.suites import CONTROLS, suites
@@ -49,8 +48,7 @@ def list_() -> None:
     section("Suites", ((name, methods(suite)) for name, suite in made.items()))
     datasets = {name: task.dataset for suite in made.values() for name, task in suite.tasks.items()}
     section("Datasets", ((name, repr(dataset)) for name, dataset in datasets.items()))
-    scores = ((header((name, "all")).partition(" ")[2], score) for name, score in SCORES.items())
-    section("Scores", ((score.name, aim.replace("· all ", ""), score.description) for aim, score in scores))
+    section("Scores", ((name, score.direction, score.unit, score.description) for name, score in SCORES.items()))
 
 
 def description(cls: type) -> str:

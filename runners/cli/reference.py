@@ -99,6 +99,8 @@ def show(dataset: str, suite: str, replicas: list[int], folder: Path | None) -> 
     """What is recorded of the references of DATASET: certificate by region, cost and settings."""
     from rich.table import Table
 
+    from gapbench.evaluation.certificate import MAX_RHAT
+
     columns = ("rhat", "ess_bulk", "ess_tail", "halves apart")
     table = Table(title=f"References of {dataset}", title_justify="left", pad_edge=False)
     for name in ("replica", "region", *columns, "draws", "gradients", "seconds"):
@@ -110,7 +112,8 @@ def show(dataset: str, suite: str, replicas: list[int], folder: Path | None) -> 
             continue
         settings[f"{about['method']}, {about['device']}, torch {about['torch']}"] = None
         found = about["certificate"]
-        for region in (name for name, value in found.items() if isinstance(value, dict)):
+        regions = [name for name, value in found.items() if isinstance(value, dict)]
+        for region in sorted(regions, key=lambda name: (name not in MAX_RHAT, name)):
             numbers = (f"{found[region][column]:.4g}" for column in columns)
             rest = (f"{found['draws']}", f"{about['gradient evaluations']:.3g}", f"{about['seconds']}")
             table.add_row(str(number), region, *numbers, *rest)
