@@ -1,16 +1,18 @@
-"""The conformance kit: what every method promises, tried out on small problems, and what it claims, on a problem whose
-answer is known. `gapbench check` prints its verdicts; the tests demand them of every shipped method.
+"""The conformance kit: every method's promises, tried on small problems, and its claim, on one whose answer is known.
 
-A promise is a function of a method that raises Violation where it is broken, and returns what it measured.
+`gapbench check` prints the verdicts. The tests demand them of every shipped method. A promise is a function of a
+method: it raises Violation where the promise is broken, and returns what it measured.
 """
 
 from __future__ import annotations
 
+import inspect
 import random
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from types import MemberDescriptorType
 from typing import Literal
 
 import numpy as np
@@ -50,6 +52,10 @@ class Violation(Exception):
     """A promise that the method does not keep; the message says what was seen."""
 
 
+class Untried(Violation):
+    """A promise that cannot be told from another one, which the method does not keep."""
+
+
 class NoClaim(Exception):
     """There is nothing to hold the method to."""
 
@@ -58,8 +64,8 @@ class NoClaim(Exception):
 class Verdict:
     """What was found of one promise.
 
-    outcome: "not tried" where the same error came up before. detail: what was measured, or what is wrong. traceback: of
-    an error that the method's own code raised.
+    outcome: "not tried" where the cause is that of an earlier verdict. detail: what was measured, or what is wrong.
+    traceback: that of an error which the method's own code raised.
     """
 
     promise: str
@@ -73,9 +79,11 @@ def verdicts(method: UncertaintyMethod) -> Iterator[Verdict]:
     causes: dict[str, str] = {}
     for name, promise in (*PROMISES.items(), (EXACT, exact)):
         found = verdict(method, name, promise)
-        if found.outcome == "broken" and found.detail in causes:
-            found = Verdict(name, "not tried", f"the same error as of: {causes[found.detail]}")
-        elif found.outcome == "broken":
+        if found.outcome == "not tried" and not causes:
+            found = replace(found, outcome="broken")
+        elif found.outcome == "broken" and found.detail in causes:
+            found = Verdict(name, "not tried", f"same cause as of: {causes[found.detail]}")
+        if found.outcome == "broken":
             causes[found.detail] = name
         yield found
 
@@ -85,6 +93,8 @@ def verdict(method: UncertaintyMethod, name: str, promise: Callable[[Uncertainty
         return Verdict(name, "kept", promise(method))
     except NoClaim as reason:
         return Verdict(name, "no claim", str(reason))
+    except Untried as reason:
+        return Verdict(name, "not tried", str(reason))
     except Violation as violation:
         return Verdict(name, "broken", str(violation))
     except (Exception, SystemExit) as error:  # a method's own, whatever it is, is an answer too
@@ -128,7 +138,17 @@ def seeded(seed: int) -> Generator:
 
 
 def fitted(method: UncertaintyMethod, x: Tensor, y: Tensor, seed: int = 0) -> FittedMethod:
-    return cut(method, BUDGET).fit(MODEL, x, y, seeded(seed))
+    made = cut(method, BUDGET).fit(MODEL, x, y, seeded(seed))
+    demand(isinstance(made, FittedMethod), f"fit returned a {type(made).__name__}: expected a FittedMethod")
+    return made
+
+
+def predicted(fit: FittedMethod, x: Tensor) -> Run:
+    """The run that passes the door, as in every benchmark."""
+    try:
+        return admit(Run(fit(x), fit.diagnostics, fit.failures), R, x.shape[1])
+    except DoorError as error:
+        raise Violation(str(error)) from error
 
 
 def everything(prediction: Prediction, t: Tensor) -> dict[str, Tensor]:
@@ -149,39 +169,43 @@ def of_distribution(name: str, distribution: Distribution, t: Tensor) -> dict[st
     return said
 
 
-def moments(prediction: Prediction) -> Tensor:
-    """Mean and std of f, or of y if there is no f, (2, R, M)."""
-    distribution = prediction.y if prediction.f is None else prediction.f
-    return torch.stack([distribution.mean, distribution.std])
+def moments(fit: FittedMethod, x: Tensor) -> Tensor:
+    """Mean and std of y, and of f if there is one, (2 or 4, R, M)."""
+    prediction = predicted(fit, x).prediction
+    known = [one for one in (prediction.y, prediction.f) if one is not None]
+    # nan equals itself here: a replica that fails, and says so, may be nan each time.
+    return torch.stack([part for one in known for part in (one.mean, one.std)]).nan_to_num(nan=-1e300)
 
 
 def check_shapes(method: UncertaintyMethod) -> str:
-    """What is returned passes the door of every run: shapes, types, finite numbers, names. Then its distributions give
-    (R, M) numbers in float64, and chains divide the draws."""
+    """The door of every benchmark lets the predictions in: shapes, types, finite numbers, names.
+
+    Their distributions give (R, M) numbers in float64, and chains divide the draws.
+    """
     x, y, x_test = problem()
     reason = cut(method, BUDGET).skip(MODEL, x)
     demand(reason is None, f"skips a network of two hidden layers and two features: {reason}")
-    fitted_method = fitted(method, x, y)
-    demand(
-        isinstance(fitted_method, FittedMethod), f"fit returned a {type(fitted_method).__name__}: FittedMethod expected"
-    )
-    try:
-        run = admit(Run(fitted_method(x_test), fitted_method.diagnostics, fitted_method.failures), R, M)
-    except DoorError as error:
-        raise Violation(str(error)) from error
+    fit = fitted(method, x, y)
+    run = predicted(fit, x_test)
+    for replica, why in run.failures.items():
+        demand(replica in fit.failures, f"replica {replica}: {why}")
     demand(len(run.failures) < R, f"every replica failed: {run.failures.get(0)}")
-    demand(not run.failures, f"replica failed on the small problem: {run.failures}")
-    for name, value in everything(run.prediction, torch.zeros(R, M, dtype=torch.float64)).items():
+    sound = [r for r in range(R) if r not in run.failures]
+    said = everything(run.prediction, torch.zeros(R, M, dtype=torch.float64))
+    for name, value in said.items():
         demand(value.shape == (R, M), f"{name}: shape {tuple(value.shape)}, expected (R, M) = {(R, M)}")
         demand(value.dtype == torch.float64, f"{name}: {value.dtype}, expected float64")
+        finite = value[sound].isfinite().all() or name.startswith("std")  # which a heavy tail may not have
+        demand(finite, f"{name}: not finite")
+    if "std of f" in said:
+        narrower = said["std of y"] < said["std of f"] * (1 - 1e-9)
+        demand(~narrower[sound].any(), "the std of y is below that of f")
     for name, value in run.diagnostics.items():
         demand(~value.isnan().any(), f"diagnostic {name}: nan")
     f, chained = run.prediction.f, run.prediction.chained_f
     if chained is not None:
         demand((chained.shape[0], chained.shape[-1]) == (R, M), f"chained_f: shape {tuple(chained.shape)}")
-        demand(f is not None, "there are chains of f, and no f")
-        assert f is not None
-        same = torch.allclose(chained.double().mean((1, 2)), f.mean, rtol=1e-5, atol=1e-5)
+        same = f is not None and torch.allclose(chained.double().mean((1, 2)), f.mean, rtol=1e-5, atol=1e-5)
         demand(same, "the mean over chains and draws is not the mean of f")
     return ""
 
@@ -197,7 +221,7 @@ def check_determinism(method: UncertaintyMethod) -> str:
 
     def predict(seed: int) -> Tensor:
         fit = fitted(method, x, y, seed)
-        once, again = moments(fit(x_test)), moments(fit(x_test))
+        once, again = moments(fit, x_test), moments(fit, x_test)
         demand(torch.equal(once, again), "two predictions of one fit differ")
         return once
 
@@ -219,35 +243,54 @@ def check_determinism(method: UncertaintyMethod) -> str:
     return ""
 
 
+def demand_repeats(method: UncertaintyMethod, fits: int) -> None:
+    """Raises Untried if the same data and generator give other numbers: then chance and a fault look alike."""
+    x, y, x_test = problem()
+    made = [fitted(method, x, y) for _ in range(fits)]
+    once, again = moments(made[0], x_test), moments(made[-1], x_test)
+    if not torch.equal(once, again):
+        raise Untried("the same data and generator give other numbers each time")
+
+
 def check_independence(method: UncertaintyMethod) -> str:
     """Other data in the other replicas do not move a replica by one bit."""
-    repeats(method)
+    demand_repeats(method, 2)
     x, y, x_test = problem()
     other_x, other_y, _ = problem(seed=1)
     other_x[0], other_y[0] = x[0], y[0]
     other_y[1:] *= 5
     one, other = fitted(method, x, y), fitted(method, other_x, other_y)
-    before, after = moments(one(x_test)), moments(other(x_test))
+    before, after = moments(one, x_test), moments(other, x_test)
     moved = float((before[:, 0] - after[:, 0]).abs().max())
     demand(moved == 0, f"other data in replicas 1 and 2 moved replica 0 by {moved:.3g}")
     demand(not torch.equal(before[:, 1:], after[:, 1:]), "other data did not move the replicas that have them")
     for name, value in one.diagnostics.items():
-        demand(value[0] == other.diagnostics[name][0], f"diagnostic {name} of replica 0 depends on the other replicas")
+        same = name in other.diagnostics and value[0] == other.diagnostics[name][0]
+        demand(same, f"diagnostic {name} of replica 0 depends on the other replicas")
     return ""
 
 
 def check_pointwise(method: UncertaintyMethod) -> str:
     """Chunks of x, and points in another order, get what the whole gets, up to rounding."""
+    demand_repeats(method, 1)
     x, y, x_test = problem()
     fit = fitted(method, x, y)
     target = torch.zeros(R, M, dtype=torch.float64)
-    whole = everything(fit(x_test), target)
-    chunks = [everything(fit(part), target[:, : part.shape[1]]) for part in x_test.split(4, 1)]
-    backwards = everything(fit(x_test.flip(1)), target)
+
+    def said(x: Tensor) -> dict[str, Tensor]:
+        return everything(predicted(fit, x).prediction, target[:, : x.shape[1]])
+
+    whole, chunks, backwards = said(x_test), [said(part) for part in x_test.split(4, 1)], said(x_test.flip(1))
     for name, value in whole.items():
         pieces, turned = torch.cat([chunk[name] for chunk in chunks], 1), backwards[name].flip(1)
-        demand(torch.allclose(pieces, value, rtol=1e-4, atol=1e-5), f"{name} is not the same in chunks of x")
-        demand(torch.allclose(turned, value, rtol=1e-4, atol=1e-5), f"{name} is not the same in another order of x")
+        demand(
+            torch.allclose(pieces, value, rtol=1e-4, atol=1e-5, equal_nan=True),
+            f"{name} is not the same in chunks of x",
+        )
+        demand(
+            torch.allclose(turned, value, rtol=1e-4, atol=1e-5, equal_nan=True),
+            f"{name} is not the same in another order of x",
+        )
     return ""
 
 
@@ -261,26 +304,24 @@ def check_inputs(method: UncertaintyMethod) -> str:
     return ""
 
 
-def repeats(method: UncertaintyMethod) -> None:
-    """Raises Violation if the generator does not decide everything: then nothing else can be told from chance."""
-    x, y, x_test = problem()
-    once, again = (moments(fitted(method, x, y)(x_test)) for _ in range(2))
-    demand(torch.equal(once, again), "the same generator gave other numbers: some come from elsewhere")
-
-
 def check_content(method: UncertaintyMethod) -> str:
     """The fields tell every hyperparameter in full: results are filed under their content."""
-    cls = type(method)
-    demand(
-        "__dataclass_params__" in vars(cls),
-        f"{cls.__name__} is not a dataclass of its own: put @dataclass(frozen=True) above it",
-    )
-    demand(cls.__dataclass_params__.frozen, f"{cls.__name__} is not frozen: write @dataclass(frozen=True)")  # type: ignore[attr-defined]
+    cls, declared = type(method), {one.name for one in fields(method)}
+    decorate = f"put @dataclass(frozen=True) above the class {cls.__name__}"
+    for base in cls.__mro__:
+        named = {name for name, kind in inspect.get_annotations(base).items() if "ClassVar" not in str(kind)}
+        lost = sorted(named - declared)
+        demand(not lost, f"{', '.join(lost)}: in the class's body, and no field; {decorate}")
+    demand(cls.__dataclass_params__.frozen, f"not frozen: {decorate}")  # type: ignore[attr-defined]
     for one in fields(method):
-        default = one.default if one.default_factory is MISSING else MISSING
-        hidden = vars(cls).get(one.name, default)
-        same = hidden is default or default is MISSING or (type(hidden) is type(default) and hidden == default)
-        demand(same, f"{one.name} = {hidden!r} in the class's body is not the field's default {default!r}: annotate it")
+        default = MISSING if one.default_factory is not MISSING else one.default
+        body = next((vars(base)[one.name] for base in cls.__mro__ if one.name in vars(base)), default)
+        demand(
+            body is default or isinstance(body, MemberDescriptorType) or _alike(body, default),
+            f"{one.name} = {body!r} in the class's body is not the field's default: annotate it, and {decorate}",
+        )
+    hidden = {name for name in vars(method) if name not in declared and name not in dir(cls)}
+    demand(not hidden, f"{', '.join(sorted(hidden))}: set on the object, and no field")
     try:
         content = describe(method, cls.__name__)
     except Undescribable as error:
@@ -289,11 +330,18 @@ def check_content(method: UncertaintyMethod) -> str:
         for value in _others(getattr(method, one.name)):
             with suppress(ValueError):  # not a value that this field may have
                 other = replace(method, **{one.name: value})
-                demand(
-                    describe(other) != content, f"{one.name} = {value!r} does not change what results are filed under"
-                )
+                untold = f"{one.name} = {value!r} does not change"
+                demand(describe(other) != content, f"{untold} what results are filed under")
+                demand(repr(other) != repr(method), f"{untold} repr: {method!r}")
                 demand(other != method, f"{one.name} does not count in comparisons")
     return ""
+
+
+def _alike(value: object, default: object) -> bool:
+    try:
+        return bool(describe(value) == describe(default))
+    except Undescribable:
+        return False
 
 
 def _others(value: object) -> Iterator[object]:
@@ -306,9 +354,13 @@ def _others(value: object) -> Iterator[object]:
         yield from (value * 1.001, value * 0.999) if value else (0.001,)
     elif isinstance(value, str):
         yield value + "?"
+    elif isinstance(value, tuple):
+        yield from ((*value[:at], other, *value[at + 1 :]) for at in range(len(value)) for other in _others(value[at]))
     elif is_dataclass(value) and not isinstance(value, type):
         for one in fields(value):
-            yield from (replace(value, **{one.name: other}) for other in _others(getattr(value, one.name)))
+            for other in _others(getattr(value, one.name)):
+                with suppress(ValueError):  # not a value that this field may have
+                    yield replace(value, **{one.name: other})
 
 
 def check_nonsense(method: UncertaintyMethod) -> str:

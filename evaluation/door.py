@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import fields
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from gapbench.evaluation.entries import Run
 from gapbench.evaluation.scores import SCORES
-from gapbench.methods.engine.predictions import Prediction, PredictionError
+from gapbench.methods.engine.predictions import Prediction, PredictionError, kinds
 
 
 class DoorError(ValueError):
@@ -28,7 +29,13 @@ def admit(run: Run, replicas: int, points: int) -> Run:
             f"the fitted method returned a {type(prediction).__name__}: expected a Prediction, such as "
             "MixturePrediction(location, scale, noise_std)"
         )
-    name = type(prediction).__name__
+    cls = type(prediction)
+    name, known = cls.__name__, kinds().get(cls.__name__, cls)
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise DoorError(f"{name}: {known.__module__} has a kind of prediction of this name; rename the class")
+    names = {one.name for one in fields(prediction)}
+    if not names or not names >= inspect.get_annotations(cls).keys():
+        raise DoorError(f"{name}: is no dataclass of its own; put @dataclass(frozen=True) above the class")
     for one in fields(prediction):
         value = getattr(prediction, one.name)
         if isinstance(value, Tensor) and value.requires_grad:
@@ -50,20 +57,24 @@ def diagnostics_of(run: Run, replicas: int) -> dict[str, Tensor]:
         if not isinstance(name, str) or name in SCORES or name in RESERVED:
             raise DoorError(f"diagnostic {name!r}: the name is taken by a score or a column; choose another")
         if not isinstance(value, Tensor) or value.is_complex():
-            raise DoorError(f"diagnostic {name}: a {type(value).__name__}, expected a tensor of R = {replicas} numbers")
+            what = value.dtype if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise DoorError(f"diagnostic {name}: {what}, expected a tensor of R = {replicas} real numbers")
         if tuple(value.shape) != (replicas,):
             raise DoorError(f"diagnostic {name}: shape {tuple(value.shape)}, expected (R,) = ({replicas},)")
         found[name] = value.detach().cpu().to(torch.float64)
     return found
 
 
-RESERVED = ("dataset", "method", "seconds")  # columns of the table of runs
+# Columns of the table of runs and of the frames.
+RESERVED = ("dataset", "method", "status", "replica", "region", "score", "value", "seconds", "CPU seconds", "peak MB")
 
 
 def failures_of(run: Run, replicas: int) -> dict[int, str]:
     """The failures that the method itself reports. Raises DoorError."""
+    if not isinstance(run.failures, Mapping):
+        raise DoorError(f"failures: a {type(run.failures).__name__}, expected a mapping of replicas to reasons")
     for replica, reason in run.failures.items():
-        if not isinstance(replica, int) or not 0 <= replica < replicas:
+        if isinstance(replica, bool) or not isinstance(replica, int) or not 0 <= replica < replicas:
             raise DoorError(f"failures: replica {replica!r}: expected a position from 0 to {replicas - 1}")
         if not isinstance(reason, str) or not reason.strip():
             raise DoorError(f"failures: replica {replica}: the reason is {reason!r}, expected a sentence")

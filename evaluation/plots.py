@@ -151,20 +151,22 @@ def stds(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     lines = -(-len(rows) // 3)
     figure = Figure(figsize=(8, 4.2 + 0.22 * lines), layout="constrained")  # it grows with its legend
     ax = figure.subplots()
-    largest, methods = 0.0, [result for result in rows if result.kind in ("method", "reference")]
+    peaks = []
     for result in rows:
         std = result.curves["std_f"]
         here = np.isfinite(std).any(0)
         x, mean = result.curves["x_test"][0, here, feature], np.nanmean(std[:, here], 0)
-        largest = max(largest, float(mean.max())) if result in methods or not methods else largest
+        peaks += [float(mean.max())] if result.kind != "baseline" or len(rows) == 1 else []
         colour, line = style[result.method]
         ax.plot(*_known(x, mean), color=colour, ls=line, lw=1.8, label=result.label)
     _shade_gap(ax, rows[0], feature)
-    if largest > 0:  # a logarithm needs one method that is not certain of everything
+    peaks = sorted(peak for peak in peaks if 0 < peak < np.inf)
+    if peaks:  # a logarithm needs one method that is not certain of everything
         ax.set_yscale("log")
+        # No vague prior, no method that blew up, and none that is certain somewhere squeezes the others together.
+        middle = peaks[(len(peaks) - 1) // 2]
         low, high = ax.get_ylim()
-        # Neither a vague prior nor a method that is certain somewhere must squeeze the others together.
-        ax.set_ylim(max(low, largest * 1e-4), min(high, largest * 20))
+        ax.set_ylim(max(low, middle * 1e-4), min(high, 20 * max(peak for peak in peaks if peak <= 1000 * middle)))
     ax.set_xlabel(_x_label(rows[0], feature))
     ax.set_ylabel("std of f, units of y")
     title = f"{rows[0].dataset}: epistemic std, mean over {len(rows[0].replicas)} replicas"

@@ -25,7 +25,9 @@ def header(column: Column) -> str:
     name, region = column
     score = SCORES[name]
     where = "" if region == "all" and (score.across or name == "rhat") else f" · {region}"
-    return " ".join(filter(None, [name + where, score.direction, f"({score.unit})" if score.unit else ""]))
+    aims = {"lower": "↓", "higher": "↑", None: ""}
+    aim = f"→ {score.better:g}" if isinstance(score.better, float) else aims[score.better]
+    return " ".join(filter(None, [name + where, aim, f"({score.unit})" if score.unit else ""]))
 
 
 def entry(line: Line, cell: Cell) -> tuple[str, str]:
@@ -80,7 +82,7 @@ def _value(value: float | None) -> str:
 # Markdown -------------------------------------------------------------------------------------------------------------
 
 
-def markdown(tables: Sequence[Table]) -> str:
+def markdown(tables: Sequence[Table], intervals: bool = True) -> str:
     """One GitHub table for each dataset."""
     parts = []
     for table in tables:
@@ -88,11 +90,12 @@ def markdown(tables: Sequence[Table]) -> str:
         for line in table.lines:
             shown = [
                 (f"**{value.rstrip('*')}**" if value.endswith("*") else value)
-                + (f"<br><sub>{below}</sub>" if below else "")
+                + (f"<br><sub>{below}</sub>" if below and intervals else "")
                 for value, below in (entry(line, cell) for cell in line.cells)
             ]
             lines.append([_plain(line.label), *shown])
-        parts += [f"**{_plain(table.title)}**", _piped(lines)]
+        title = table.title if intervals else table.title.partition(", 95 %")[0]
+        parts += [f"**{_plain(title)}**", _piped(lines)]
     return "\n\n".join(parts)
 
 

@@ -35,6 +35,11 @@ SUMMARY = (  # where the test points are a grid with a gap, and the truth is kno
 )
 ROWS_Y = ("rmse_y", "coverage_90_y", "width_90_y", "crps_y", "nll_y")  # for each region, on any other dataset
 ROWS_F = ("rmse_f", "coverage_90_f", "std_f")  # as well where the truth is known
+SPENT: tuple[tuple[str, str, Callable[[Sequence[float]], float], float], ...] = (
+    ("seconds", "seconds", sum, 1.0),
+    ("cpu seconds", "CPU seconds", sum, 1.0),
+    ("peak memory (bytes)", "peak MB", max, 1e6),
+)
 ORDER = ("ranked", "not converged", "failed", "reference", "baseline", "oracle")
 
 
@@ -233,13 +238,8 @@ def run_table(results: Sequence[Result]) -> RunTable:
 
 def _spent(result: Result) -> dict[str, float]:
     """Seconds are added over blocks of replicas; of memory, the largest block counts."""
-    named: dict[str, tuple[str, Callable[[list[float]], float], float]] = {
-        "seconds": ("seconds", sum, 1),
-        "cpu seconds": ("CPU seconds", sum, 1),
-        "peak memory (bytes)": ("peak MB", max, 1e6),
-    }
-    spent = {}
-    for name, (title, over, unit) in named.items():
+    spent: dict[str, float] = {}
+    for name, title, over, unit in SPENT:
         values = [float(run[name]) for run in result.provenance if run.get(name) is not None]
         if values:
             spent[title] = over(values) / unit

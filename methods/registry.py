@@ -14,21 +14,34 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TypeGuard, TypeVar
+from typing import TypeGuard
 
 from gapbench.methods.base import UncertaintyMethod
 
 GROUP = "gapbench.methods"
 FILE_MODULE = "gapbench_file_"  # begins the names of modules that are loaded from a user's file
-T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Registry:
     """methods: name -> class, sorted by name. unavailable: name of a file or an entry point -> why it gives none."""
 
     methods: dict[str, type[UncertaintyMethod]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, cls: object, source: str) -> None:
+        """Take a class in, or note why it cannot be used. source: where it comes from, in words."""
+        if not is_method(cls):
+            self.unavailable[name] = f"{source}: expected a concrete UncertaintyMethod class"
+        elif self.methods.get(name, cls) is not cls:
+            self.unavailable[f"{name} ({source})"] = "the name is taken; choose another"
+        else:
+            try:
+                cls()
+            except (Exception, SystemExit) as error:
+                self.unavailable[name] = _why(error, f"{source} must give every field a default")
+            else:
+                self.methods[name] = cls
 
 
 def methods() -> dict[str, type[UncertaintyMethod]]:
@@ -36,40 +49,43 @@ def methods() -> dict[str, type[UncertaintyMethod]]:
     return registry().methods
 
 
+def unavailable() -> dict[str, str]:
+    """Name -> reason, of the files of methods/ and the entry points that give no method."""
+    return registry().unavailable
+
+
 def registry() -> Registry:
     """All methods that are found. One file or plugin that cannot be loaded is named, and spoils no other."""
-    found, unavailable = dict[str, type[UncertaintyMethod]](), dict[str, str]()
+    found = Registry()
     for module in pkgutil.iter_modules([str(Path(__file__).parent)], "gapbench.methods."):
         if module.ispkg:
             continue
         name = module.name.rpartition(".")[2]
         try:
             loaded = importlib.import_module(module.name)
-        except Exception as error:
-            unavailable[name] = _why(error, f"mend {name}.py, or take it out of methods/")
+        except (Exception, SystemExit) as error:
+            found.unavailable[name] = _why(error, f"mend {name}.py, or take it out of methods/")
             continue
-        found |= {method_name(cls): cls for cls in classes(loaded, UncertaintyMethod)}
+        for cls in classes(loaded, UncertaintyMethod):
+            found.add(method_name(cls), cls, f"{name}.py")
     for entry in metadata.entry_points(group=GROUP):
         source = f"entry point {entry.name} = {entry.value}"
         try:
             cls = entry.load()
-        except Exception as error:
-            unavailable[entry.name] = f"{source}: {_why(error, 'mend or uninstall its package')}"
-            continue
-        if not is_method(cls):
-            unavailable[entry.name] = f"{source}: expected a concrete UncertaintyMethod class"
-        elif found.setdefault(entry.name, cls) is not cls:
-            unavailable[f"{entry.name} ({entry.value})"] = f"{source}: the name is taken; choose another"
-    return Registry(dict(sorted(found.items())), unavailable)
+        except (Exception, SystemExit) as error:
+            found.unavailable[entry.name] = f"{source}: {_why(error, 'mend or uninstall its package')}"
+        else:
+            found.add(entry.name, cls, source)
+    return Registry(dict(sorted(found.methods.items())), found.unavailable)
 
 
-def _why(error: Exception, advice: str) -> str:
+def _why(error: BaseException, advice: str) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("gapbench"):
         return f"needs {error.name}: pip install {error.name.partition('.')[0]}"
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}: {advice}"
 
 
-def classes(module: ModuleType, base: type[T]) -> list[type[T]]:
+def classes(module: ModuleType, base: type) -> list[type]:
     """The concrete subclasses of `base` that a module itself defines."""
     return [
         value
@@ -81,7 +97,7 @@ def classes(module: ModuleType, base: type[T]) -> list[type[T]]:
     ]
 
 
-def class_from_file(source: str, base: type[T]) -> type[T]:
+def class_from_file(source: str, base: type) -> type:
     """The class of "path.py:Class". Running a file is running its code: name only files that you trust.
 
     Raises ValueError if there is no such file, no such class in it, or the class is no concrete `base`.
@@ -97,9 +113,16 @@ def class_from_file(source: str, base: type[T]) -> type[T]:
     known = {cls.__name__: cls for cls in classes(module, base)}
     if name not in known:
         there = ", ".join(known) or f"no concrete {base.__name__}"
-        asked = f"no {base.__name__} {name} there" if name else "which class?"
-        raise ValueError(f"{source}: {asked} {path} has {there}")
+        raise ValueError(f"{source}: {_lacks(module, name, base)} {path} has {there}")
     return known[name]
+
+
+def _lacks(module: ModuleType, name: str, base: type) -> str:
+    """Why a module does not give the class that is asked for."""
+    cls = getattr(module, name, None) if name else None
+    if isinstance(cls, type) and issubclass(cls, base) and inspect.isabstract(cls):
+        return f"{name} does not define {', '.join(sorted(getattr(cls, '__abstractmethods__', ())))};"
+    return f"it defines no {base.__name__} {name};" if name else "which class?"
 
 
 def load_file(path: str) -> ModuleType:
@@ -125,7 +148,7 @@ def load_file(path: str) -> ModuleType:
 
 def _beside(file: Path) -> set[str]:
     """Names that stand for files of the same folder; "" for a relative import."""
-    return {"", FILE_MODULE, *(path.stem for path in file.parent.glob("*.py"))}
+    return {"", *(path.stem for path in file.parent.glob("*.py"))}
 
 
 def file_of(cls: type) -> str | None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Literal
 
 import numpy as np
@@ -102,9 +103,11 @@ def _cell(*parts: Any) -> Cell:
     return Cell(*map(made, parts))
 
 
-def _classes(value: object) -> Iterator[type]:
-    """The classes of an object and of those among its fields, the functions of a user's module standing for it."""
-    if is_dataclass(value) and not isinstance(value, type):
+def _classes(value: object) -> Iterator[type | FunctionType]:
+    """The classes of an object and of those among its fields, and the functions among them."""
+    if isinstance(value, FunctionType):
+        yield value
+    elif is_dataclass(value) and not isinstance(value, type):
         yield type(value)
         for one in fields(value):
             yield from _classes(getattr(value, one.name))

@@ -14,7 +14,7 @@ import sysconfig
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 from gapbench.datasets.content import meaning
 
@@ -25,10 +25,10 @@ INSTALLED = {"site-packages", "dist-packages"}
 UNCOUNTED = {f"gapbench.methods.engine.{name}" for name in ("distributions", "exactness", "stationary_law")}
 
 
-def code_hash(*classes: type) -> str:
-    """sha256 of the meaning of every module that the classes' modules reach, themselves included."""
+def code_hash(*things: type | FunctionType) -> str:
+    """sha256 of the meaning of every module that the modules of these classes and functions reach, and of those."""
     reached: dict[str, Path] = {}
-    waiting = [cls.__module__ for cls in classes]
+    waiting = [thing.__module__ for thing in things]
     while waiting:
         name = waiting.pop()
         path = None if name in reached or name in UNCOUNTED else source_of(name)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-
-from gapbench.runners.store import Store, StoreError
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ def examine(folder: Path) -> list[Finding]:
     return [
         Finding("python", platform.python_version()),
         *_packages(),
+        *_methods(),
         _torch(),
         Finding("cores", f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"),
         _folder(folder),
@@ -33,27 +33,32 @@ def examine(folder: Path) -> list[Finding]:
 
 
 def _packages() -> list[Finding]:
-    """Every package that gapbench needs or can use, by its own metadata."""
-    found = []
+    """Every package that gapbench needs, by its own metadata, and in one line those that only its tests need."""
+    found, absent = [], []
     for requirement in metadata.requires("gapbench") or []:
         specification, _, marker = requirement.partition(";")
-        name = specification
-        for end in " <>=!~[":
-            name = name.partition(end)[0]
-        wanted = "" if not marker else f" (for {marker.split('==')[-1].strip(chr(34) + chr(39) + ' ')})"
+        name = re.split(r"[ <>=!~\[]", specification.strip())[0]
         try:
-            found.append(Finding(name + wanted, metadata.version(name)))
+            version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found.append(
-                Finding(
-                    name + wanted,
-                    "missing",
-                    f"pip install '{specification.strip()}'"
-                    if wanted
-                    else f"gapbench does not work without it: pip install '{specification.strip()}'",
-                )
-            )
+            version = ""
+        if not marker:
+            advice = f"gapbench does not work without it: pip install '{specification.strip()}'"
+            found.append(Finding(name, version or "missing", "" if version else advice))
+        elif not version:
+            absent.append(name)
+    if absent:
+        found.append(Finding("for tests", f"{', '.join(absent)}: missing", "needed to change gapbench, not to use it"))
     return found
+
+
+def _methods() -> list[Finding]:
+    """Files of methods/ and plugins that give no method."""
+    try:
+        from gapbench.runners.suites import discovered
+    except ImportError:  # of a package that is missing, as is said above
+        return []
+    return [Finding(f"method {name}", "not available", why) for name, why in discovered().unavailable.items()]
 
 
 def _torch() -> Finding:
@@ -64,6 +69,8 @@ def _torch() -> Finding:
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         return Finding("device", f"CUDA {torch.version.cuda}: {names}")
+    if torch.backends.mps.is_available():
+        return Finding("device", "MPS: Apple's GPU")
     if torch.version.cuda:
         return Finding("device", "CPU only", f"this torch is built for CUDA {torch.version.cuda}, but sees no driver")
     return Finding("device", f"CPU ({torch.backends.cpu.get_cpu_capability()}); this torch is built without CUDA")
@@ -77,7 +84,12 @@ def _folder(folder: Path) -> Finding:
         writable = os.access(nearest, os.W_OK | os.X_OK) and nearest.is_dir()
         return Finding(f"folder {folder}", f"not there yet; {free}", "" if writable else f"{nearest} is not writable")
     try:
+        from gapbench.runners.store import Store, StoreError, has_links
+    except ImportError:  # of a package that is missing, as is said above
+        return Finding(f"folder {folder}", free)
+    try:
         Store(folder).prepare()
     except StoreError as error:
         return Finding(f"folder {folder}", free, str(error))
-    return Finding(f"folder {folder}", f"writable; {free}")
+    advice = "" if has_links(folder) else "no hard links there: a kill in the midst of a write leaves half a file"
+    return Finding(f"folder {folder}", f"writable; {free}", advice)

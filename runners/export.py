@@ -27,11 +27,12 @@ SUFFIX = {"csv": "csv", "parquet": "parquet", "latex": "tex"}
 
 
 def export(results: Sequence[Result], form: str, out: Path) -> None:
-    """Write `out`. form: "csv" or "parquet", a line for each replica, region and score; or "latex", the summary."""
+    """Write `out`, text as UTF-8. form: "csv" or "parquet", a line for each replica, region and score; or "latex", the
+    summary."""
     out.parent.mkdir(parents=True, exist_ok=True)
     if form == "latex":
-        out.write_text(latex(tabulate(results)), encoding="utf-8")
+        out.write_text(latex(tabulate(results)), encoding="utf-8", newline="\n")
     elif form == "csv":
-        tidy(results).to_csv(out, index=False, encoding="utf-8")
+        tidy(results).to_csv(out, index=False, encoding="utf-8", lineterminator="\n")
     else:
         pq.write_table(pa.Table.from_pandas(tidy(results), SCHEMA, preserve_index=False), out)

@@ -1,195 +1,474 @@
-"""Published results: what tables and figures need of a results folder, small enough to be tracked.
+"""Published results: what is tracked of a results folder, small enough for git and enough for every table and figure.
 
-scores.parquet    every replica's scores and diagnostics, float32, tidy
-curves.npz        PITs, and what figures draw, in 16 bits
-manifest.json     what was computed, with which code, where, and the sha256 of every array of the whole run
-figures/          PNG
+manifest.json    which records these are, and the sha256 of everything they were made from and of the two files below
+scores.parquet   the scores and diagnostics of every replica, float32
+curves.npz       PITs, and the curves that figures draw, in 16 bits
+README.md        the tables
+figures/*.png
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gapbench.datasets.base import Layout
 from gapbench.evaluation.plots import plot
-from gapbench.evaluation.results import Result, tidy
-from gapbench.runners.store import Record, Store, StoreError, canonical, sha256
+from gapbench.evaluation.render import markdown, markdown_runs
+from gapbench.evaluation.results import Column, Result, tidy
+from gapbench.evaluation.scores import METRICS_VERSION
+from gapbench.evaluation.tables import everything, run_table, sentences, summary, tabulate
+from gapbench.runners.store import Record, Store, StoreError, canonical, key_of, sha256
 
-MANIFEST = "manifest.json"
 FORMAT = 1
-FIGURE_BYTES = 60_000  # of one PNG at most
-LEVELS = 2**16 - 2  # a PIT in 16 bits; the last code is nan
+MANIFEST, SCORES, CURVES, README = "manifest.json", "scores.parquet", "curves.npz", "README.md"
+FIGURE = 60_000  # bytes of a figure at most
+SUITE = 400_000  # bytes that the manifest and the two files are to take together
+POINTS = (121, 81, 61, 41, 31)  # of a curve: the most with which they do
+UNKNOWN = 2**16 - 1  # the code of nan
 SCHEMA = pa.schema(
     [
-        ("dataset", pa.dictionary(pa.int16(), pa.string())),
-        ("method", pa.dictionary(pa.int16(), pa.string())),
-        ("status", pa.dictionary(pa.int16(), pa.string())),
+        *((name, pa.string()) for name in ("dataset", "method")),
         ("replica", pa.int32()),
-        ("region", pa.dictionary(pa.int16(), pa.string())),
-        ("score", pa.dictionary(pa.int16(), pa.string())),
+        *((name, pa.string()) for name in ("region", "score")),
         ("value", pa.float32()),
     ]
 )
-OF_DATASET = ("x", "y", "x_test", "f_test")  # curves that all methods of a dataset share
+SPENT = ("seconds", "cpu seconds", "peak memory (bytes)")  # what differs from block to block of one machine
+
+Arrays = dict[str, NDArray[Any]]
 
 
-def publish(results: Sequence[Result], records: Sequence[Record], folder: Path) -> list[Path]:
-    """Write `folder`; whatever was published there before is replaced. Returns the files.
+def publish(folder: Path, published: Path) -> list[Path]:
+    """Write what is tracked of a results folder. Returns the files written; the suite is called like their folder.
 
-    results: as `load.collect` gives them. records: of which they were made.
+    Raises StoreError if the folder holds nothing, or something damaged.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {"scores.parquet": _parquet(results), "curves.npz": _curves(results)}
-    manifest = {
-        "format": FORMAT,
-        "files": {name: sha256_of(data) for name, data in files.items()},
-        "results": [_entry(result) for result in results],
-        "records": [
-            {"key": sha256(canonical(record.identity)), "identity": record.identity, "arrays": record.arrays}
-            for record in sorted(records, key=lambda record: canonical(record.identity))
-        ],
-    }
-    files[MANIFEST] = (json.dumps(json.loads(canonical(manifest)), indent=1, ensure_ascii=False) + "\n").encode()
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    for old in (folder / "figures").glob("*.png"):
-        old.unlink()
-    figures = plot(results, folder / "figures", ("png",), FIGURE_BYTES).paths
-    return [*(folder / name for name in files), *figures]
+    from gapbench.runners import load  # which reads published folders too, by this module
 
-
-def publish_folder(source: Path, folder: Path) -> list[Path]:
-    """Publish whatever a results folder has to show. Raises StoreError if a file of it is damaged."""
-    from gapbench.runners.load import results
-
-    return publish(results(source), list(Store(source).records()), folder)
+    results = load.results(folder)
+    manifest = {"format": FORMAT, "suite": published.name, "metrics": METRICS_VERSION, **_described(folder, results)}
+    scores = _scores(results)
+    for points in POINTS:
+        curves = _curves(results, points)
+        manifest["sha256"] = {SCORES: sha256(scores), CURVES: sha256(curves)}
+        words = _text(manifest)
+        if len(words.encode()) + len(scores) + len(curves) <= SUITE:
+            break
+    published.mkdir(parents=True, exist_ok=True)
+    written = [published / name for name in (SCORES, CURVES, MANIFEST, README)]
+    for path, data in zip(written, (scores, curves, words.encode()), strict=False):
+        path.write_bytes(data)
+    readable = read_published(published)  # tables and figures are of what was published
+    for path in (published / "figures").glob("*.png"):
+        path.unlink()
+    drawn = plot(readable, published / "figures", limit=FIGURE)
+    images = [path.relative_to(published).as_posix() for path in drawn.paths]
+    written[-1].write_text(_readme(published.name, readable, images), encoding="utf-8", newline="\n")
+    return written + drawn.paths
 
 
 def read_published(folder: Path) -> list[Result]:
-    """The results of a published folder, to the precision that is kept. Raises StoreError if a file was altered."""
-    manifest = _manifest(folder)
-    data = {name: _checked(folder / name, digest) for name, digest in manifest["files"].items()}
-    frame = pq.read_table(pa.BufferReader(data["scores.parquet"])).to_pandas()
-    with np.load(io.BytesIO(data["curves.npz"]), allow_pickle=False) as arrays:
-        curves = dict(arrays)
-    by_result = dict(list(frame.groupby(["dataset", "method"], observed=True)))
-    return [_result(entry, by_result[entry["dataset"], entry["method"]], curves) for entry in manifest["results"]]
+    """The results of a published folder: scores in float32, PITs and curves in 16 bits; curves are nan at the points
+    that were left out, training data at the replicas that no figure shows.
+
+    Raises StoreError if a file is missing, or not what the manifest says.
+    """
+    manifest = read_manifest(folder)
+    try:
+        frame = pq.read_table(pa.BufferReader(_checked(folder, SCORES, manifest)), schema=SCHEMA).to_pandas()
+        with np.load(io.BytesIO(_checked(folder, CURVES, manifest)), allow_pickle=False) as archive:
+            arrays = dict(archive)
+        datasets = {
+            one["name"]: (one, _section(arrays, f"dataset {at}/")) for at, one in enumerate(manifest["datasets"])
+        }
+        groups: dict[Any, dict[Any, NDArray[Any]]] = {}
+        for (*names, score, region), part in frame.groupby(["dataset", "method", "score", "region"], sort=False):
+            groups.setdefault(tuple(names), {})[score, region] = part["value"].to_numpy(np.float64)
+        return [
+            _result(
+                one,
+                groups[one["dataset"], one["method"]],
+                _section(arrays, f"result {at}/"),
+                manifest["machines"],
+                *datasets[one["dataset"]],
+            )
+            for at, one in enumerate(manifest["results"])
+        ]
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        zipfile.BadZipFile,
+        pa.ArrowException,
+    ) as error:
+        raise _unreadable(folder, f"its files do not fit together ({type(error).__name__}: {error})") from error
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a published folder says of itself. Raises StoreError if it is not there or not readable."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        newer = manifest["format"] > FORMAT
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unreadable(folder, f"{MANIFEST}: {type(error).__name__}: {error}") from error
+    if newer:
+        raise StoreError(
+            f"{folder} was published by a newer gapbench (format {manifest['format']}; this one reads {FORMAT}): "
+            "upgrade gapbench"
+        )
+    return dict(manifest)
 
 
 def published_hash(folder: Path) -> str:
-    """The hash of everything that is published in a folder but its figures."""
-    return sha256_of((folder / MANIFEST).read_bytes())[:16]
+    """Of everything that a published folder holds, in 16 digits: its manifest has the hashes of the rest."""
+    return sha256(canonical(read_manifest(folder)))[:16]
 
 
-def sha256_of(data: bytes) -> str:
-    return sha256(data)
+def section(results: Sequence[Result], images: Sequence[str]) -> str:
+    """Tables, sentences and figures as Markdown. images: their paths, seen from where the text will stand."""
+    parts = [
+        markdown(tabulate(results)),
+        markdown_runs(run_table(results)),
+        "\n".join(f"* {sentence}" for sentence in sentences(results)),
+        "\n".join(f"![{Path(image).stem}]({image})" for image in images),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
+def _unreadable(folder: Path, why: str) -> StoreError:
+    return StoreError(f"{folder}: damaged: {' '.join(why.split())}; `git checkout` it, or publish it again")
+
+
+def _checked(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
+    """The bytes of a file, if they are what the manifest says."""
     try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-        number = manifest["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: not a manifest ({error}); get it again from the repository") from error
-    if number != FORMAT:
-        raise StoreError(f"{path} has format {number}, this gapbench reads {FORMAT}: use the version that wrote it")
-    return manifest
-
-
-def _checked(path: Path, digest: str) -> bytes:
-    try:
-        data = path.read_bytes()
+        data = (folder / name).read_bytes()
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
-    if sha256_of(data) != digest:
-        raise StoreError(f"{path}: it is not what the manifest names; get it again from the repository")
+        raise _unreadable(folder, f"{name}: {error.strerror}") from error
+    if sha256(data) != manifest["sha256"][name]:
+        raise _unreadable(folder, f"{name}: its content is not what {MANIFEST} says")
     return data
 
 
-def _parquet(results: Sequence[Result]) -> bytes:
-    frame = tidy(results)
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pandas(frame, SCHEMA, preserve_index=False), sink, compression="zstd")
-    return sink.getvalue()
+# The manifest ---------------------------------------------------------------------------------------------------------
 
 
-def _curves(results: Sequence[Result]) -> bytes:
-    """The arrays of all results. Those that the methods of a dataset share are there once."""
-    arrays: dict[str, NDArray[Any]] = {}
+def _described(folder: Path, results: Sequence[Result]) -> dict[str, Any]:
+    """The parts of the manifest that say what the results are: datasets, results with their records, machines."""
+    shown, machines = _records(folder, results), list[Mapping[str, Any]]()
+    datasets, described = [], []
+    for name in dict.fromkeys(result.dataset for result in results):
+        rows = [result for result in results if result.dataset == name]
+        identity = shown[name, rows[0].method][0].identity
+        datasets.append(
+            {
+                "name": name,
+                "content": identity["dataset"]["content"],
+                "model": identity["model"],
+                "seed": identity["seed"],
+                "layout": vars(rows[0].layout),
+                "columns": summary(rows),
+                "replicas": _runs(_replicas(rows)),
+            }
+        )
     for result in results:
-        own, shared = f"{result.dataset}|{result.method}|", f"{result.dataset}||"
-        for name, values in result.pits.items():
-            codes = np.where(np.isnan(values), LEVELS + 1, np.nan_to_num(values) * LEVELS).round()
-            arrays[f"{own}pit {name}"] = codes.astype(np.uint16)
-        for name, mask in result.regions.items():
-            arrays[f"{shared}region {name}"] = mask
-        drawn = result.curves if result.layout.points == "grid" else {}
-        for name, values in drawn.items():
-            where = shared if name in OF_DATASET else own
-            # x in float32: 16 bits would move points of a fine grid.
-            arrays[f"{where}curve {name}"] = values.astype(np.float32 if name in ("x", "x_test") else np.float16)
+        records = shown[result.dataset, result.method]
+        method = {name: value for name, value in records[0].identity["method"].items() if name != "name"}
+        described.append(
+            {
+                "dataset": result.dataset,
+                "method": result.method,
+                "kind": result.kind,
+                "status": result.status,
+                **method,
+                "replicas": _runs(result.replicas),
+                "failures": {str(replica): reason for replica, reason in result.failures.items()},
+                "records": [_described_record(record, machines) for record in records],
+            }
+        )
+    return {"datasets": datasets, "machines": machines, "results": described}
+
+
+def _described_record(record: Record, machines: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """One record in short. Its machine and versions are added to `machines` if they are new there."""
+    machine = {name: value for name, value in record.provenance.items() if name not in (*SPENT, "finished")}
+    if machine not in machines:
+        machines.append(machine)
+    identity = record.identity
+    return {
+        "key": key_of(identity),
+        "block": identity["block"],
+        "data": identity["dataset"]["sha256"],
+        "references": identity.get("references"),
+        "arrays": record.arrays,
+        "machine": machines.index(machine),
+        "finished": record.provenance["finished"],
+        **{name: record.provenance[name] for name in SPENT if name in record.provenance},
+    }
+
+
+def _records(folder: Path, results: Sequence[Result]) -> dict[tuple[str, str], list[Record]]:
+    """The records of each result, in the order of their replicas."""
+    from gapbench.runners import load
+
+    found: dict[tuple[str, str], list[Record]] = {}
+    everything = list(Store(folder).records())
+    for result in results:
+        same = [record for record in everything if record.identity["dataset"]["name"] == result.dataset]
+        own = [one for one in load._comparable(same) if one.identity["method"]["name"] == result.method]
+        blocks = sorted(load._blocks(own), key=lambda record: record.replicas[0])
+        found[result.dataset, result.method] = blocks
+    return found
+
+
+def _runs(replicas: NDArray[np.int64]) -> list[list[int]]:
+    """Numbers as [first, last] of each run of consecutive ones."""
+    cuts = np.flatnonzero(np.diff(replicas) != 1) + 1
+    return [[int(run[0]), int(run[-1])] for run in np.split(replicas, cuts)]
+
+
+def _unrolled(runs: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    return np.concatenate([np.arange(first, last + 1) for first, last in runs])
+
+
+def _replicas(rows: Sequence[Result]) -> NDArray[np.int64]:
+    return np.unique(np.concatenate([result.replicas for result in rows]))
+
+
+def _text(manifest: Mapping[str, Any]) -> str:
+    """JSON that shows well in a difference: a line for each record."""
+    pieces: list[str] = []
+
+    def piece(value: Any) -> str:
+        pieces.append(canonical(value))
+        return f"@{len(pieces) - 1}@"
+
+    results = [{**one, "records": [piece(record) for record in one["records"]]} for one in manifest["results"]]
+    text = json.dumps(json.loads(canonical({**manifest, "results": results})), indent=1, sort_keys=True)
+    for at, words in enumerate(pieces):
+        text = text.replace(f'"@{at}@"', words, 1)
+    return text + "\n"
+
+
+# Scores ---------------------------------------------------------------------------------------------------------------
+
+
+def _scores(results: Sequence[Result]) -> bytes:
+    frame = tidy(results).drop(columns="status").astype({"replica": np.int32, "value": np.float32})
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pandas(frame, SCHEMA, preserve_index=False)
+    named = ["dataset", "method", "region", "score"]
+    pq.write_table(table, sink, compression="zstd", compression_level=15, use_dictionary=[*named, "replica"])
+    return bytes(sink.getvalue().to_pybytes())
+
+
+# Curves and PITs ------------------------------------------------------------------------------------------------------
+
+
+def _curves(results: Sequence[Result], points: int) -> bytes:
+    """curves.npz, with at most so many points a curve."""
+    arrays: Arrays = {}
+    for at, name in enumerate(dict.fromkeys(result.dataset for result in results)):
+        rows = [result for result in results if result.dataset == name]
+        arrays |= {f"dataset {at}/{key}": value for key, value in _of_dataset(rows, points).items()}
+    for at, result in enumerate(results):
+        arrays |= {f"result {at}/{key}": value for key, value in _of_result(result, points).items()}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for key, value in arrays.items():  # np.savez, without the time of day in the file
+            member = io.BytesIO()
+            np.save(member, value, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{key}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED, 9)
     return buffer.getvalue()
 
 
-def _entry(result: Result) -> dict[str, Any]:
-    return {
-        "dataset": result.dataset,
-        "method": result.method,
-        "kind": result.kind,
-        "replicas": result.replicas.tolist(),
-        "layout": {"points": result.layout.points, "feature": result.layout.feature},
-        "summary": result.summary,
-        "failures": {str(replica): reason for replica, reason in result.failures.items()},
-        "diagnostics": list(result.diagnostics),
-        "provenance": list(result.provenance),
-    }
+def _of_dataset(rows: Sequence[Result], points: int) -> Arrays:
+    """What its methods share: masks of the regions; of a grid also the test points, the truth at some of them, and the
+    training data of the replicas that figures show."""
+    replicas = _replicas(rows)
+    shape = (len(replicas), max(result.inside("all").shape[1] for result in rows))
+    arrays: Arrays = {}
+    for result in rows:
+        at = np.searchsorted(replicas, result.replicas)
+        for name, mask in result.regions.items():
+            arrays.setdefault(f"region {name}", np.zeros(shape, bool))[at, : mask.shape[1]] = mask
+    if not _drawable(rows[0]):
+        return arrays
+    chosen = _chosen(shape[1], points)
+    arrays["points"] = chosen
+    arrays["x_test"] = rows[0].curves["x_test"][0].astype(np.float32)
+    shown = np.unique([result.replicas[result.sound.argmax()] for result in rows])
+    arrays["shown"] = shown
+    for name in ("x", "y", "f_test"):
+        if name not in rows[0].curves:
+            continue
+        wanted = replicas if name == "f_test" else shown
+        empty = np.full((len(wanted), *rows[0].curves[name].shape[1:]), np.nan, np.float32)
+        for result in rows:
+            here = np.isin(result.replicas, wanted)
+            empty[np.searchsorted(wanted, result.replicas[here])] = result.curves[name][here]
+        arrays[name] = empty[:, chosen] if name == "f_test" else empty
+    return arrays
 
 
-def _result(entry: Mapping[str, Any], frame: pd.DataFrame, arrays: Mapping[str, NDArray[Any]]) -> Result:
-    own, shared = f"{entry['dataset']}|{entry['method']}|", f"{entry['dataset']}||"
-    replicas = np.array(entry["replicas"])
+def _of_result(result: Result, points: int) -> Arrays:
+    arrays: Arrays = {name: _coded(pits, 0.0, 1.0) for name, pits in result.pits.items() if not np.isnan(pits).all()}
+    if not _drawable(result):
+        return arrays
+    chosen = _chosen(result.curves["x_test"].shape[1], points)
+    for of in ("f", "y"):
+        names = sorted(name for name in result.curves if name[:2] == f"{of}_" and name[2:].isdigit())
+        values = [result.curves[name][:, chosen] for name in names]
+        if not names or np.isnan(values).all():
+            continue
+        low, high = _ends(np.stack(values))
+        arrays[f"{of} levels"] = np.array([int(name[2:]) for name in names], np.uint8)
+        arrays[f"{of} quantiles"] = np.stack([_smooth(_coded(value, low, high)) for value in values])
+        arrays[f"{of} range"] = np.concatenate([low, high], 1)  # (R, 2)
+    if np.isfinite(result.curves.get("std_f", np.nan)).any():
+        std = result.curves["std_f"][:, chosen]
+        largest = _ends(std[None])[1]
+        # A std is drawn on a logarithmic axis: half precision of its ratio to the largest, three digits of each.
+        arrays["std_f"] = (std / np.where(largest > 0, largest, 1)).astype(np.float16)
+        arrays["std_f largest"] = largest
+    return arrays
 
-    def part(prefix: str) -> dict[str, NDArray[Any]]:
-        return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
-    scores: dict[str, dict[str, NDArray[np.float64]]] = {}
-    diagnostics: dict[str, NDArray[np.float64]] = {}
-    for (score, region), lines in frame.groupby(["score", "region"], observed=True, sort=False):
-        values = lines.sort_values("replica")["value"].to_numpy(np.float64)
-        if region == "run":
-            diagnostics[str(score)] = values
-        else:
-            scores.setdefault(str(score), {})[str(region)] = values
-    pits = {name: np.where(codes > LEVELS, np.nan, codes / LEVELS) for name, codes in part(f"{own}pit ").items()}
-    curves = {
-        name: np.asarray(v, np.float64) for name, v in {**part(f"{shared}curve "), **part(f"{own}curve ")}.items()
-    }
-    summary = entry["summary"]
+def _result(
+    one: Mapping[str, Any],
+    values: Mapping[Any, NDArray[Any]],
+    own: Arrays,
+    machines: Sequence[Mapping[str, Any]],
+    dataset: Mapping[str, Any],
+    shared: Arrays,
+) -> Result:
+    """A result from its entry in the manifest, its scores and its arrays, and those of its dataset."""
+    replicas = _unrolled(one["replicas"])
+    at = np.searchsorted(_unrolled(dataset["replicas"]), replicas)
+    regions = {name: mask[at] for name, mask in _section(shared, "region ").items()}
+    pits = {name: _decoded(own[name], 0.0, 1.0) for name in ("pit_y", "pit_f") if name in own}
+    shape = next((value.shape for value in (*pits.values(), *regions.values())), (len(replicas), 1))
+    scores: dict[str, dict[str, NDArray[Any]]] = {}
+    for (score, region), numbers in values.items():
+        scores.setdefault(score, {})[region] = numbers
+    diagnostics = {name: by["run"] for name, by in scores.items() if "run" in by}
     return Result(
-        entry["dataset"],
-        entry["method"],
-        entry["kind"],
+        one["dataset"],
+        one["method"],
+        one["kind"],
         replicas,
-        scores,
-        pits,
-        part(f"{shared}region "),
-        curves,
-        Layout(**entry["layout"]),
-        None if summary is None else tuple((score, region) for score, region in summary),
-        {name: diagnostics[name] for name in entry["diagnostics"]},
-        {int(replica): reason for replica, reason in entry["failures"].items()},
-        entry["provenance"],
+        {name: by for name, by in scores.items() if "run" not in by},
+        {name: pits.get(name, np.full(shape, np.nan)) for name in ("pit_y", "pit_f")},
+        {name: mask[:, : shape[1]] for name, mask in regions.items()},
+        _drawn(own, shared, at, replicas) if "points" in shared else {},
+        Layout(**dataset["layout"]),
+        tuple((score, region) for score, region in dataset["columns"]),
+        diagnostics,
+        {int(replica): reason for replica, reason in one["failures"].items()},
+        [{**machines[record["machine"]], **record} for record in one["records"]],
     )
+
+
+def _drawn(own: Arrays, shared: Arrays, at: NDArray[np.int64], replicas: NDArray[np.int64]) -> Arrays:
+    """The curves of one result. at: where its replicas stand among those of the dataset."""
+    points, x_test, shown = shared["points"], shared["x_test"].astype(np.float64), shared["shown"]
+
+    def spread(values: NDArray[Any]) -> NDArray[np.float64]:
+        full = np.full((len(values), len(x_test)), np.nan)
+        full[:, points] = values
+        return full
+
+    curves: Arrays = {"x_test": np.tile(x_test, (len(replicas), 1, 1))}
+    for name in ("x", "y"):
+        curves[name] = np.full((len(replicas), *shared[name].shape[1:]), np.nan)
+        curves[name][np.isin(replicas, shown)] = shared[name][np.isin(shown, replicas)]
+    if "f_test" in shared:
+        curves["f_test"] = spread(shared["f_test"][at])
+    for of in ("f", "y"):
+        if f"{of} levels" in own:
+            low, high = np.split(own[f"{of} range"], 2, axis=1)
+            for level, codes in zip(own[f"{of} levels"].tolist(), own[f"{of} quantiles"], strict=True):
+                curves[f"{of}_{level:02}"] = spread(_decoded(_rough(codes), low, high))
+    if "std_f" in own:
+        curves["std_f"] = spread(own["std_f"].astype(np.float64) * own["std_f largest"])
+    return curves
+
+
+def _drawable(result: Result) -> bool:
+    """Whether figures draw lines over the test points."""
+    return result.layout.points == "grid" and result.layout.feature is not None and "x_test" in result.curves
+
+
+def _chosen(number: int, points: int) -> NDArray[np.int64]:
+    """Which of the test points a curve keeps: evenly many, both ends included."""
+    return np.unique(np.linspace(0, number - 1, min(number, points)).round().astype(np.int64))
+
+
+def _section(arrays: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def _ends(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The least and the largest finite value of each replica, (R, 1) each. values: (L, R, M)."""
+    known = np.isfinite(values)
+    low = np.where(known, values, np.inf).min((0, 2), initial=np.inf)[:, None]
+    high = np.where(known, values, -np.inf).max((0, 2), initial=-np.inf)[:, None]
+    return np.where(np.isfinite(low), low, 0.0), np.where(np.isfinite(high), high, 0.0)
+
+
+def _coded(values: NDArray[Any], low: Any, high: Any) -> NDArray[np.uint16]:
+    """Numbers between low and high in 16 bits; what is not finite is nan."""
+    width = np.where(np.asarray(high) > low, np.asarray(high) - low, 1.0)
+    codes = np.where(np.isfinite(values), (values - low) / width * (UNKNOWN - 1), UNKNOWN)
+    return codes.round().astype(np.uint16)
+
+
+def _decoded(codes: NDArray[np.uint16], low: Any, high: Any) -> NDArray[np.float64]:
+    values = low + codes.astype(np.float64) / (UNKNOWN - 1) * (np.asarray(high) - low)
+    return np.where(codes == UNKNOWN, np.nan, values)
+
+
+def _smooth(codes: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Differences along the curve, modulo 2¹⁶: they are small, and so their file is."""
+    return np.diff(codes, axis=-1, prepend=np.uint16(0)).astype(np.uint16)
+
+
+def _rough(differences: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """The codes that `_smooth` took the differences of."""
+    return np.cumsum(differences, axis=-1, dtype=np.uint16)
+
+
+# README ---------------------------------------------------------------------------------------------------------------
+
+
+def _readme(suite: str, results: Sequence[Result], images: Sequence[str]) -> str:
+    """The page beside the data: what the main README shows, and every score by region."""
+    regions = dict.fromkeys(("all", *(name for result in results for name in result.regions)))
+    parts = [
+        f"# Suite {suite}",
+        "This page is written by `gapbench publish`. What the scores mean is told by `gapbench list`. "
+        f"Every replica's scores are in `{SCORES}`; `gapbench table`, `plot` and `export` read this folder.",
+        section(results, images),
+        "## Every score by region",
+    ]
+    for region in regions:
+        tables = tabulate(results, _in(region))
+        parts += [f"### {region}", markdown(tables, intervals=False)] if tables else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _in(region: str) -> Callable[[Sequence[Result]], Sequence[Column]]:
+    """The columns of one region."""
+    return lambda rows: [column for column in everything(rows) if column[1] == region]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from gapbench.datasets.base import Dataset
 from gapbench.datasets.gapped_sine import GappedSine
@@ -20,10 +22,14 @@ from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.noise import LearnedNoise
 from gapbench.methods.hmc import HMC
 from gapbench.methods.mc_dropout import MCDropout
-from gapbench.methods.registry import class_from_file, method_name, methods
+from gapbench.methods.registry import Registry, class_from_file, method_name, registry
 from gapbench.methods.sgld import SGLD
 from gapbench.methods.svi import SVI
 from gapbench.runners.cell import Cell
+from gapbench.runners.guard import undisturbed
+from gapbench.runners.store import first_line
+
+T = TypeVar("T")
 
 CONTROLS: Mapping[str, Control] = {"reference": ReferencePosterior(), "prior": PriorPredictive(), "truth": Truth()}
 
@@ -53,16 +59,22 @@ class Suite:
     shrinks: bool = False  # whether budgets are cut to seconds, those of a user's methods too
 
 
-def suites() -> dict[str, Suite]:
+class Suites(Mapping[str, Suite]):
+    """Name -> suite, each built when it is asked for: "all" imports every plugin."""
+
+    def __getitem__(self, name: str) -> Suite:
+        return BUILDERS[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(BUILDERS)
+
+    def __len__(self) -> int:
+        return len(BUILDERS)
+
+
+def suites() -> Mapping[str, Suite]:
     """Name -> suite."""
-    return {
-        "default": _default(),
-        "all": _all(),
-        "quick": _quick(),
-        "prior": _prior(),
-        "budgets": _budgets(),
-        "notebook_sgld": _notebook_sgld(),
-    }
+    return Suites()
 
 
 def _default() -> Suite:
@@ -94,11 +106,11 @@ def _default() -> Suite:
 def _all() -> Suite:
     """Every method that is found, with its default settings, on the tasks of the default suite."""
     default = _default()
-    found = {name: cls() for name, cls in methods().items()}
+    found = {name: cls() for name, cls in discovered().methods.items()}
     return replace(
         default,
         description="every method that is found, on the tasks of the default suite",
-        methods={**found, **default.methods},
+        methods=dict(sorted({**found, **default.methods}.items())),
         on_request={},
     )
 
@@ -196,6 +208,29 @@ def _notebook_sgld() -> Suite:
     )
 
 
+BUILDERS: Mapping[str, Callable[[], Suite]] = {
+    "default": _default,
+    "all": _all,
+    "quick": _quick,
+    "prior": _prior,
+    "budgets": _budgets,
+    "notebook_sgld": _notebook_sgld,
+}
+
+
+def discovered() -> Registry:
+    """What the registry finds. A method that is called like a control, or like another method of the default suite, is
+    not available; nor does a plugin's import change anything else in this process."""
+    with undisturbed():
+        found = registry()
+    default = _default()
+    named = {name: type(one) for name, one in {**CONTROLS, **default.methods, **default.on_request}.items()}
+    for name in [name for name, cls in found.methods.items() if named.get(name, cls) is not cls]:
+        found.unavailable[name] = "the name is that of a control or of a method of the default suite; choose another"
+        del found.methods[name]
+    return found
+
+
 class Unknown(ValueError):
     """A choice that makes no sense; the message names it and says what was expected."""
 
@@ -211,66 +246,119 @@ class Selection:
         """All cells. block: replicas that are trained as one stack (so --replicas 20 reuses the cells of --replicas
         10); the last one is smaller if `replicas` is not a multiple of it."""
         return [
-            Cell(of, task.dataset, fitting(task), name, entry, first, min(first + block, replicas), seed)
+            Cell(of, task.dataset, task.model, name, entry, first, min(first + block, replicas), seed)
             for of, task in self.tasks.items()
             for name, entry in self.entries.items()
             for first in range(0, replicas, block)
         ]
 
 
-def fitting(task: Task) -> Model:
-    """The task's model, for as many features as its data have."""
-    return task.model.with_features(task.dataset.problems([0]).x.shape[2])
+def select(suite: Suite, methods: Sequence[str] = (), datasets: Sequence[str] = ()) -> Selection:
+    """Entries and tasks of a suite, or those that are named.
 
-
-def select(
-    suite: Suite,
-    methods: Sequence[str] = (),
-    datasets: Sequence[str] = (),
-    load: Callable[[str, type], type] = class_from_file,
-) -> Selection:
-    """Entries and tasks of a suite, or those that are named, a user's own among them.
-
-    methods, datasets: names of the suite and "path.py:Class"; none for all of the suite, those on request left out.
-    Controls always run beside. Raises Unknown for a name that is not there or is taken, and whatever a file's code
-    raises.
+    methods, datasets: names, and "path.py:Class" for a user's own; none for all of the suite, those on request left
+    out. Controls always run beside. Raises Unknown for a word that names nothing, or something whose name is taken.
     """
-    known: dict[str, UncertaintyMethod | Control] = {**suite.methods, **suite.on_request, **CONTROLS}
     chosen: dict[str, UncertaintyMethod | Control] = {} if methods else dict(suite.methods)
     for word in methods:
-        if is_source(word):
-            own = load(word, UncertaintyMethod)
-            name = method_name(own)
-            if name in known or name in chosen:
-                taken = "a shipped method or control" if name in known else "another class that you named"
-                raise Unknown(f"{word}: its name {name} is that of {taken}; rename the class")
-            chosen[name] = shrunk(own()) if suite.shrinks else own()
-        else:
-            chosen[named("method", word, known)] = known[word]
+        name, method = method_of(word, suite)
+        if type(chosen.setdefault(name, method)) is not type(method):
+            raise _taken(word, name, "another class that you named")
     tasks: dict[str, Task] = {} if datasets else dict(suite.tasks)
     for word in datasets:
-        if is_source(word):
-            dataset = load(word, Dataset)()
-            name = method_name(type(dataset))
-            if name in suite.tasks or name in tasks:
-                raise Unknown(f"{word}: its name {name} is that of another dataset; rename the class")
-            tasks[name] = Task(dataset, dataset.network or MLP(noise_std=LearnedNoise()))
-        else:
-            tasks[named("dataset", word, suite.tasks)] = suite.tasks[word]
+        name, task = task_of(word, suite)
+        if type(tasks.setdefault(name, task).dataset) is not type(task.dataset):
+            raise _taken(word, name, "another class that you named")
     entries = {name: Trained(one) if isinstance(one, UncertaintyMethod) else one for name, one in chosen.items()}
     return Selection({**entries, **{name: one for name, one in CONTROLS.items() if name not in entries}}, tasks)
 
 
+def method_of(word: str, suite: Suite) -> tuple[str, UncertaintyMethod | Control]:
+    """The name, and the method or control that a word means.
+
+    A method that the suite does not have is taken with its default settings, cut where the suite cuts budgets.
+    Raises Unknown.
+    """
+    known: dict[str, UncertaintyMethod | Control] = {**suite.methods, **suite.on_request, **CONTROLS}
+    if word in known:
+        return word, known[word]
+    found = discovered()
+    if word in found.methods:
+        name, cls = word, found.methods[word]
+    elif word in found.unavailable:
+        raise Unknown(f"{word} is not available: {found.unavailable[word]}")
+    elif is_source(word):
+        cls = _load(word, UncertaintyMethod)
+        name = method_name(cls)
+        if name in {**known, **found.methods, **found.unavailable}:
+            raise _taken(word, name, "another method or a control")
+    else:
+        raise _unknown("method", word, [*known, *(name for name in found.methods if name not in known)])
+    made = _made(word, cls)
+    return name, shrunk(made) if suite.shrinks else made
+
+
+def task_of(word: str, suite: Suite) -> tuple[str, Task]:
+    """The name and the task that a word means.
+
+    A user's dataset is learned with the network that it asks for, else with the suite's, whose noise is then learned.
+    Raises Unknown.
+    """
+    if word in suite.tasks:
+        return word, suite.tasks[word]
+    if not is_source(word):
+        raise _unknown("dataset", word, suite.tasks)
+    cls = _load(word, Dataset)
+    name, dataset = method_name(cls), _made(word, cls)
+    if name in suite.tasks:
+        raise _taken(word, name, "a dataset of the suite")
+    with _explained(word):
+        features = dataset.problems([0]).x.shape[2]
+        network = dataset.network or replace(next(iter(suite.tasks.values())).model, noise_std=LearnedNoise())
+        return name, Task(dataset, network.with_features(features))
+
+
+def _taken(word: str, name: str, by: str) -> Unknown:
+    return Unknown(f"{word}: its name {name} is that of {by}: rename the class")
+
+
 def is_source(word: str) -> bool:
-    """Whether a word names a class of a file, and not a name."""
+    """Whether a word names a class of a file."""
     return ":" in word or word.endswith(".py")
 
 
-def named(kind: str, name: str, known: Iterable[str]) -> str:
-    """The name itself. Raises Unknown, with the nearest name that is known."""
+def _load(word: str, base: type) -> type:
+    """The class of "path.py:Class". Raises Unknown."""
+    with _explained(word):
+        return class_from_file(word, base)
+
+
+def _made(word: str, cls: Callable[[], T]) -> T:
+    """An object with default settings. Raises Unknown."""
+    with _explained(word):
+        return cls()
+
+
+@contextmanager
+def _explained(word: str) -> Iterator[None]:
+    """A guard around code that is not ours: whatever it raises becomes Unknown, in one line."""
+    try:
+        with undisturbed():
+            yield
+    except (Exception, SystemExit) as error:
+        what = first_line(str(error))
+        raise Unknown(what if what.startswith(word) else f"{word}: {type(error).__name__}: {what}") from error
+
+
+def one_of(kind: str, name: str, known: Mapping[str, T]) -> T:
+    """What stands under a name. Raises Unknown, with the nearest name that is known."""
+    if name not in known:
+        raise _unknown(kind, name, known)
+    return known[name]
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> Unknown:
     known = list(known)
-    if name in known:
-        return name
-    near = difflib.get_close_matches(name, known, 1)
+    near = difflib.get_close_matches(name.lower(), known, 1)
     hint = f"did you mean {near[0]}" if near else f"expected one of {', '.join(known)}"
-    raise Unknown(f"unknown {kind} {name!r}: {hint}; `gapbench list` shows all")
+    return Unknown(f"unknown {kind} {name!r}: {hint}; `gapbench list` shows all")

@@ -21,7 +21,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, Generic, TypeVar
 
 J = TypeVar("J")
-PRELOADED = ["gapbench.runners.cell", "gapbench.runners.make_references"]  # they import all that is heavy
+PRELOADED = ["gapbench.runners.preload"]
 Tell = Callable[[Any], None]
 
 

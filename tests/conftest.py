@@ -11,6 +11,12 @@ from torch import Generator
 torch.set_num_threads(1)  # the tests' tensors are small: threads would only wait for each other
 
 
+@pytest.fixture(autouse=True)
+def no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as they need to be, whatever terminal or runner these tests are in."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def seeded() -> Callable[[int], Generator]:
     """Seed -> a torch generator of its own; nothing here touches the global ones."""

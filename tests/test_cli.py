@@ -6,44 +6,66 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from torch import Generator, Tensor
 
 from gapbench.datasets.gapped_sine import GappedSine
+from gapbench.evaluation import plots
 from gapbench.evaluation.controls import PriorPredictive, Truth
+from gapbench.methods import registry
 from gapbench.methods.base import FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.mc_dropout import MCDropout
-from gapbench.runners import cli, execute, store, suites
+from gapbench.runners import load, publish, run, store, suites, workers
+from gapbench.runners.cli import console
+from gapbench.runners.cli.main import main
 
 Gapbench = Callable[..., Result]
 ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
+def here(
+    work: Callable[[Any, workers.Tell], Any], jobs: deque[Any], limit: int, tell: Callable[[Any, Any], None]
+) -> Iterator[workers.Ended[Any]]:
+    """`workers.run_all` without child processes, which test_workers.py and test_open.py have."""
+    while jobs:
+        job = jobs.popleft()
+        yield workers.Ended(job, work(job, partial(tell, job)))
+
+
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Suites of milliseconds, and no waiting for the disk."""
+    """Suites of milliseconds, in this process, and no waiting for the disk."""
     data = {"sine": GappedSine(n=12, noise_std=0.1, test_points=13), "quiet": GappedSine(n=12, test_points=13)}
-    rows = {"dropout": MCDropout(steps=3, draws=4), "ensemble": MCDropout(rate=0.5, steps=3, draws=4)}
+    tasks = {name: suites.Task(dataset, MLP(hidden=(4,))) for name, dataset in data.items()}
+    methods = {"dropout": MCDropout(steps=3, draws=4), "ensemble": MCDropout(rate=0.5, steps=3, draws=4)}
     made = {
-        name: suites.Suite(f"about {name}", MLP(hidden=(4,)), data, methods, 2, on_request={"slow": MCDropout(steps=4)})
-        for name, methods in {
-            "default": rows,
-            "broken": {**rows, "broken": Broken()},
-            "diverging": {**rows, "diverged": MCDropout(lr=1e30, steps=3, draws=4)},
+        name: suites.Suite(f"about {name}", tasks, entries, 2, on_request={"slow": MCDropout(steps=4)})
+        for name, entries in {
+            "default": methods,
+            "broken": {**methods, "broken": Broken()},
+            "diverging": {**methods, "diverged": MCDropout(lr=1e30, steps=3, draws=4)},
         }.items()
     }
+    made["quick"] = replace(made["default"], shrinks=True)
     monkeypatch.setattr(suites, "suites", lambda: made)
     monkeypatch.setattr(suites, "CONTROLS", {"prior": PriorPredictive(4), "truth": Truth()})
+    monkeypatch.setattr(run, "run_all", here)
+    monkeypatch.setattr(workers, "start_server", lambda: None)
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
@@ -59,11 +81,34 @@ def gapbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gapbench:
     monkeypatch.chdir(tmp_path)
 
     def call(*argv: object) -> Result:
-        return CliRunner().invoke(cli.main, [str(arg) for arg in argv], prog_name="gapbench")
+        return CliRunner().invoke(main, [str(arg) for arg in argv], prog_name="gapbench")
 
     return call
 
 
+@pytest.fixture
+def ran(gapbench: Gapbench, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A finished run in the folder "out", made once and copied."""
+    if not RAN:
+        assert gapbench(*RUN).exit_code == 0
+        RAN.append(tmp_path_factory.mktemp("ran") / "out")
+        shutil.copytree("out", RAN[0])
+    else:
+        shutil.copytree(RAN[0], "out")
+
+
+RAN: list[Path] = []
+MINE = """
+from dataclasses import dataclass
+from gapbench.methods.base import UncertaintyMethod
+
+@dataclass(frozen=True)
+class MyNet(UncertaintyMethod):
+    steps: int = 5
+
+    def fit(self, model, x, y, generator):
+        BODY
+"""
 RUN = ("run", "--device", "cpu", "--jobs", 1, "--out", "out")
 
 
@@ -87,7 +132,8 @@ def test_a_run_prints_its_table_and_tells_the_rest_beside_it(gapbench: Gapbench)
     assert first.stdout == second.stdout and first.stdout.startswith("quiet: mean over 2 replicas")
     assert "sine · dropout · replicas 0–1: started\n" in first.stderr
     assert re.search(r"^sine · dropout · replicas 0–1: finished in [\d.]+ s$", first.stderr, re.MULTILINE)
-    assert "8 cells: 7 finished, 1 skipped\nResults: out. Figures: gapbench plot out\n" in first.stderr
+    out = Path("out").absolute()
+    assert f"8 cells: 7 finished, 1 skipped\nResults: {out}. Figures: gapbench plot {out}\n" in first.stderr
     assert first.stderr.endswith(
         "Skipped quiet · truth · replicas 0–1: the data are noise-free, so the true p(y | x) has no density\n"
     )
@@ -125,7 +171,8 @@ def test_quiet_and_verbose(gapbench: Gapbench) -> None:
     verbose = gapbench(*RUN, "-v")
     assert verbose.stdout == plain.stdout
     assert verbose.stderr.count("gradient evaluations: 36, 36\n") == 4
-    paths = re.findall(r"^ +(out/cells/.*\.json)$", verbose.stderr, re.MULTILINE)
+    assert len(re.findall(r"^ +CPU \(.*\), [\d.]+ s, [\d.]+ CPU s, peak \d+ MiB$", verbose.stderr, re.MULTILINE)) == 7
+    paths = re.findall(r"^ +(/.*/out/cells/.*\.json)$", verbose.stderr, re.MULTILINE)
     assert len(paths) == 7 and all(Path(path).is_file() for path in paths)
     assert "one of them" in one_line(gapbench(*RUN, "-q", "-v"), 2)
 
@@ -147,7 +194,7 @@ def test_a_failed_cell_is_told_and_is_exit_code_1(gapbench: Gapbench) -> None:
     assert "5 cells: 4 finished, 1 failed" in result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Failed ")]
     note = re.fullmatch(
-        r"Failed sine · broken · replicas 0–1: ValueError: no such luck \(see (out/failures/.*)\)", line
+        r"Failed sine · broken · replicas 0–1: ValueError: no such luck \(see (/.*/out/failures/.*)\)", line
     )
     assert note and json.loads(Path(note[1]).read_text())["body"]["reason"] == "no such luck"
     table = gapbench("table", "out")
@@ -169,30 +216,30 @@ def test_replicas_that_diverged_are_in_the_table_and_are_exit_code_1(gapbench: G
         assert line == f"Failed sine · diverged · replicas 0–1: {reason}"
 
 
-def test_a_damaged_record_is_one_line_and_the_rest_is_shown(gapbench: Gapbench) -> None:
+def test_a_damaged_record_is_one_line_and_the_rest_is_shown(gapbench: Gapbench, ran: None) -> None:
     """Nothing that was computed is lost to the eye for one bad file; exit code 1 says that it is not everything."""
-    assert gapbench(*RUN).exit_code == 0
-    found = store.Store(Path("out"))
-    identities = [record["identity"] for record in found.records()]
-    path = next(found.path(store.key_of(identity)) for identity in identities if identity["row"] == "ensemble")
+    found = store.Store(Path("out").absolute())
+    keys = [key for key in found.keys() if found.record(key).identity["method"]["name"] == "ensemble"]  # noqa: SIM118
+    path = found.path(keys[0])
     path.write_bytes(path.read_bytes()[:-20])
     for command in (("table", "out"), ("table", "out", "--format", "csv"), ("plot", "out")):
         shown = gapbench(*command)
         assert shown.exit_code == 1 and shown.stdout != "" and "Traceback" not in shown.output
-        assert re.fullmatch(rf"Left out: {path}: .*; `gapbench run --out out` makes it again\n", shown.stderr)
+        assert re.fullmatch(
+            rf"Left out: {path}: .*; `gapbench run --out {found.root}` makes it again\n.*", shown.stderr
+        )
     again = gapbench(*RUN)
-    assert again.exit_code == 0 and again.stderr.startswith(f"{path} was damaged: moved to out/damaged")
+    assert again.exit_code == 0 and again.stderr.startswith(f"{path} was damaged: moved to {found.root}/damaged")
     assert "8 cells: 1 finished, 6 kept, 1 skipped" in again.stderr
     assert gapbench("table", "out").exit_code == 0
 
 
-def test_formats(gapbench: Gapbench) -> None:
+def test_formats(gapbench: Gapbench, ran: None) -> None:
     """The same numbers in each; by region, every score that a single replica has."""
-    assert gapbench(*RUN).exit_code == 0
     frame = pd.read_csv(io.StringIO(gapbench("table", "out", "--format", "csv").stdout))
-    loaded = store.load("out")
-    line = frame.query("dataset == 'sine' and row == 'dropout' and score == 'crps_y' and region == 'gap'").iloc[0]
-    same = loaded.query("dataset == 'sine' and row == 'dropout' and score == 'crps_y' and region == 'gap'")
+    loaded = load.load("out")
+    line = frame.query("dataset == 'sine' and method == 'dropout' and score == 'crps_y' and region == 'gap'").iloc[0]
+    same = loaded.query("dataset == 'sine' and method == 'dropout' and score == 'crps_y' and region == 'gap'")
     assert line["value"] == pytest.approx(same["value"].mean(), rel=1e-12)
     shown = f"{line['value']:.3g}"
     assert shown in gapbench("table", "out").stdout
@@ -203,8 +250,7 @@ def test_formats(gapbench: Gapbench) -> None:
     assert all(f"{value:.3g}" in text for value in by_region.query("score == 'rmse_f'")["value"].dropna())
 
 
-def test_plot_writes_images_and_prints_their_names(gapbench: Gapbench) -> None:
-    assert gapbench(*RUN).exit_code == 0
+def test_plot_writes_images_and_prints_their_names(gapbench: Gapbench, ran: None) -> None:
     result = gapbench("plot", "out", "--out", "figures")
     paths = [Path(line) for line in result.stdout.splitlines()]
     assert result.exit_code == 0 and {path.parent.name for path in paths} == {"figures"}
@@ -234,6 +280,99 @@ def test_list_names_everything_that_run_takes(gapbench: Gapbench) -> None:
     assert " \n" not in result.stdout
 
 
+def test_list_tells_what_cannot_be_used(gapbench: Gapbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the reason, and exit code 0: the others can. Named, it is the user's mistake. Seen to catch: the reasons
+    left out, exit code 4 of a plugin that cannot be imported."""
+    found = registry.Registry(registry.methods(), {"swag": "needs swagnet: pip install swagnet"})
+    monkeypatch.setattr(suites, "registry", lambda: found)
+    result = gapbench("list")
+    assert result.exit_code == 0 and "\nNot available\nswag  needs swagnet: pip install swagnet\n" in result.stdout
+    words = "swag is not available: needs swagnet: pip install swagnet"
+    assert words in one_line(gapbench(*RUN, "--methods", "swag"), 2)
+    assert words in one_line(gapbench("check", "swag"), 2)
+    assert re.search("^method swag +not available — needs swagnet", gapbench("doctor").stdout, re.MULTILINE)
+
+
+def test_a_suite_that_compares_nothing_says_so(gapbench: Gapbench) -> None:
+    """Seen to catch: the numbers of `quick` taken for results."""
+    chosen = ("--methods", "truth", "--datasets", "sine", "--suite")
+    assert "These numbers compare nothing. Suite quick: about" in gapbench(*RUN, *chosen, "quick").stderr
+    assert "compare nothing" not in gapbench(*RUN, *chosen, "default").stderr
+
+
+def test_an_option_given_twice_adds(gapbench: Gapbench) -> None:
+    """Names and commas alike. Seen to catch: only the last one taken."""
+    given = ("--methods", "dropout", "--methods", "slow,truth", "--datasets", "sine", "--datasets", "quiet")
+    result = gapbench(*RUN, *given)
+    assert result.exit_code == 0 and "8 cells: 7 finished, 1 skipped" in result.stderr
+    lines = re.findall(r"^(\w+ · \w+) · .* finished", result.stderr, re.MULTILINE)
+    assert set(lines) >= {f"{data} · {name}" for data in ("sine", "quiet") for name in ("dropout", "slow", "prior")}
+
+
+def test_without_a_folder_the_default_suites_is_shown(gapbench: Gapbench, ran: None) -> None:
+    """As `run` has one. Seen to catch: "Missing argument"."""
+    Path("gapbench-results").mkdir()
+    Path("out").rename("gapbench-results/default")
+    for argv in (["table"], ["export"], ["plot", "--out", "figures"]):
+        result = gapbench(*argv)
+        assert result.exit_code == 0 and result.stdout != "", result.output
+    assert Path("gapbench-results/default/results.parquet").is_file() and list(Path("figures").iterdir())
+
+
+def test_out_is_a_path_that_a_change_of_folder_does_not_move(gapbench: Gapbench) -> None:
+    """Seen to catch: `fit` calls os.chdir, and the records are somewhere else."""
+    opened: list[store.Store] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "run_cells", lambda cells, store, *_: opened.append(store) or [])
+        assert gapbench(*RUN).exit_code == gapbench("run", "--device", "cpu").exit_code == 0
+    assert [one.root for one in opened] == [Path("out").absolute(), Path("gapbench-results/default").absolute()]
+
+
+def test_figures_that_cannot_be_drawn_are_told(gapbench: Gapbench, ran: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to catch: `skipped` not printed, or printed among the paths."""
+    drawn = plots.Drawn([Path("x.png")], ["sine: bands are not drawn: two features"])
+    monkeypatch.setattr(plots, "plot", lambda *_: drawn)
+    result = gapbench("plot", "out")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "x.png\n", f"{drawn.skipped[0]}\n")
+
+
+def test_check_tells_a_verdict_a_line_and_the_traceback_of_an_error(gapbench: Gapbench) -> None:
+    """The first time, from where the method's code was entered; exit code 1. Seen to catch: no traceback, exit code 0,
+    a control that has no promises."""
+    Path("mine.py").write_text(MINE.replace("BODY", "raise KeyError('oops')"))
+    result = gapbench("check", "mine.py:MyNet")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert lines[0] == "MyNet(steps=5)" and "broken    shapes, types, finite: KeyError: 'oops'" in lines
+    assert result.stdout.count("Traceback") == 1 and 'mine.py", line 10, in fit' in result.stdout
+    assert "is a control" in one_line(gapbench("check", "truth"), 2)
+
+
+def test_what_maintainers_need_is_not_in_the_users_help(gapbench: Gapbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`readme` and `publish`. Seen to catch: hidden=True forgotten, folders in the wrong order."""
+    text = gapbench("--help").stdout
+    assert re.findall(r"^  (\w+) ", text.partition("Commands:")[2].partition("Exit codes")[0], re.MULTILINE) == [
+        *("check", "doctor", "export", "list", "plot", "reference", "run", "table")
+    ]
+    given: list[tuple[Path, ...]] = []
+    monkeypatch.setattr(publish, "publish", lambda *folders: given.append(folders) or [Path("x")])
+    assert gapbench("publish", "default").stdout == gapbench("publish", "default", "--from", "out").stdout == "x\n"
+    sources = ("gapbench-results/default", Path("out").absolute())
+    assert given == [(Path(source), Path("results/published/default")) for source in sources]
+    assert "unknown suite" in one_line(gapbench("publish", "x"), 2)
+
+
+@pytest.mark.parametrize(("cuda", "mps", "name"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_takes_cuda_then_mps_then_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, name: str
+) -> None:
+    """As the notebook did. Seen to catch: mps forgotten, or before cuda."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert console.device_named("auto") == name
+    assert not mps or console.device_named("mps") == "mps"
+
+
 # Terminals -----------------------------------------------------------------------------------------------------------
 
 
@@ -250,7 +389,7 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, *argv: object) 
         patch.setenv("COLUMNS", str(columns))
         patch.setenv("TERM", "xterm-256color")
         with pytest.raises(SystemExit):
-            cli.main([str(arg) for arg in argv], prog_name="gapbench")
+            main([str(arg) for arg in argv], prog_name="gapbench")
     return out.getvalue(), err.getvalue()
 
 
@@ -267,24 +406,23 @@ def test_colours_only_where_they_are_wanted(gapbench: Gapbench, monkeypatch: pyt
     assert not re.search(r"[\x1b━\r]", piped.stderr) and "\x1b" not in piped.stdout
 
 
-def test_a_terminal_without_the_letters_gets_others(gapbench: Gapbench) -> None:
+def test_a_terminal_without_the_letters_gets_others(gapbench: Gapbench, ran: None) -> None:
     """Seen to catch: UnicodeEncodeError at the first ↓."""
-    assert gapbench(*RUN).exit_code == 0
     for command in (["list"], ["table", "out"], ["table", "out", "--format", "csv"]):
-        result = CliRunner(charset="ascii").invoke(cli.main, command)
+        result = CliRunner(charset="ascii").invoke(main, command)
         assert result.exit_code == 0 and result.stdout.isascii() and "crps_y" in result.stdout
 
 
 @pytest.mark.parametrize("columns", [40, 80, 133])
 def test_no_digit_is_lost_on_a_narrow_terminal(
-    gapbench: Gapbench, monkeypatch: pytest.MonkeyPatch, columns: int
+    gapbench: Gapbench, ran: None, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
     """The table comes in pieces, with all the numbers of the wide one, and no line is wider than the terminal.
 
     Seen to catch: rich left to squeeze the columns (digits become …), the last column forgotten, the first row of a
     piece forgotten, rows that lose the second half of their names.
     """
-    wide = gapbench(*RUN)
+    wide = gapbench("table", "out")
     assert wide.exit_code == 0
     narrow, _ = on_a_terminal(monkeypatch, columns, "table", "out")
     text = ANSI.sub("", narrow)
@@ -294,12 +432,12 @@ def test_no_digit_is_lost_on_a_narrow_terminal(
     def numbers(of: str) -> list[str]:
         return sorted(re.findall(r"-?\d[\d.]*(?:e[-+]\d+)?", of.partition("* significantly")[0]))
 
-    assert numbers(tables) == numbers(wide.stdout) and len(numbers(tables)) > 100
+    assert numbers(tables) == numbers(wide.stdout) and len(numbers(tables)) > 80
     runs = text.partition("Runs:")[2]
     assert len(re.findall(r"^sine +ensemble ", runs, re.MULTILINE)) == len(re.findall("^dataset", runs, re.M)) > 0
     frame = pd.read_csv(io.StringIO(gapbench("table", "out", "--format", "csv").stdout))
     for dataset, part in zip(("quiet", "sine"), re.split(r"^sine: mean", tables, flags=re.MULTILINE), strict=True):
-        for row in frame.query("dataset == @dataset")["row"].unique():
+        for row in frame.query("dataset == @dataset")["method"].unique():
             assert re.search(rf"^{row}\b", part, re.MULTILINE), (dataset, row)
     heads = re.findall(r"\b\w+_[yf]\b|\bgap_\w+", tables)
     assert set(heads) == set(re.findall(r"\b\w+_[yf]\b|\bgap_\w+", wide.stdout.partition("* significantly")[0]))
@@ -314,20 +452,26 @@ def test_no_digit_is_lost_on_a_narrow_terminal(
         (("--suite", "defualt"), "unknown suite 'defualt': did you mean default;"),
         (("--suite", "zzz"), "unknown suite 'zzz': expected one of default, broken"),
         (("--methods", "dropuot"), "unknown method 'dropuot': did you mean dropout;"),
-        (("--methods", "dropout,zzz"), "unknown method 'zzz': expected one of dropout, ensemble, slow, prior, truth"),
-        (("--methods", ""), "--methods is empty: expected names separated by commas, of dropout"),
-        (("--datasets", " , "), "--datasets is empty: expected names separated by commas, of sine"),
+        (
+            ("--methods", "dropout,zzz"),
+            "unknown method 'zzz': expected one of dropout, ensemble, slow, prior, truth, hmc",
+        ),
+        (("--methods", ""), "--methods is empty: expected names or path.py:Class, separated by commas"),
+        (("--datasets", " , "), "--datasets is empty: expected names or path.py:Class, separated by commas"),
         (("--datasets", "sin"), "unknown dataset 'sin': did you mean sine;"),
         (("--replicas", "0"), "'--replicas': 0 is not in the range 1<=x<=100000"),
         (("--replicas", "many"), "'--replicas': 'many' is not a valid integer range"),
         (("--jobs", "-1"), "'--jobs': -1 is not in the range x>=1"),
         (("--seed", "-1"), "'--seed': -1 is not in the range x>=0"),
         (("--device", "cuda:99"), "--device cuda:99: torch "),
-        (("--device", "gpu"), "--device 'gpu': expected auto, cpu, cuda or cuda:N"),
-        (("--device", "cuda:-1"), "--device 'cuda:-1': expected auto, cpu, cuda or cuda:N"),
-        (("--device", "cpu:1"), "--device 'cpu:1': expected auto, cpu, cuda or cuda:N"),
+        (("--device", "gpu"), "--device 'gpu': expected auto, cpu, mps, cuda or cuda:N"),
+        (("--device", "cuda:-1"), "--device 'cuda:-1': expected auto, cpu, mps, cuda or cuda:N"),
+        (("--device", "cpu:1"), "--device 'cpu:1': expected auto, cpu, mps, cuda or cuda:N"),
+        (("--device", "mps"), "--device mps: torch sees no GPU of Apple's here; use --device cpu"),
         (("--out", ""), "'--out': '': expected the path of a folder"),
         (("--out", "a\0b"), "expected the path of a folder"),
+        (("--methods", "nowhere.py:Mine"), "nowhere.py:Mine: there is no file nowhere.py"),
+        (("--method", "mine.py:Mine"), "No such option '--method'"),
         (("--replica", "3"), "No such option '--replica'"),
         (("now",), "unexpected extra argument"),
     ],
@@ -354,11 +498,14 @@ def test_a_folder_that_is_no_use_is_one_line(gapbench: Gapbench, command: str) -
     assert gapbench(*RUN, "--methods", "dropout").exit_code == 0
     if command == "plot":
         assert "file" in one_line(gapbench("plot", "out", "--out", "file/figures"), 3)
-    found = store.Store(Path("out"))
-    key, record = store.key_of({}), {"format": 99, "identity": {}}
-    found.write(key, record)
+    body = store.canonical({"format": store.FORMAT + 1})
+    path = store.Store(Path("out")).path("00" * 32)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'{{"sha256":"{store.sha256(body)}","body":{body}}}\n')
     newer = gapbench(*RUN) if command == "run" else gapbench(command, "out")
-    assert "newer gapbench (record format 99; this one reads 1): upgrade" in one_line(newer, 3)
+    assert f"newer gapbench (record format {store.FORMAT + 1}; this one reads {store.FORMAT}): upgrade" in one_line(
+        newer, 3
+    )
 
 
 def test_what_nobody_thought_of_is_one_line_too(gapbench: Gapbench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,13 +516,13 @@ def test_what_nobody_thought_of_is_one_line_too(gapbench: Gapbench, monkeypatch:
         raise ZeroDivisionError("by nought\nsecond line")
 
     monkeypatch.setattr(suites, "suites", fail)
-    monkeypatch.setattr(store, "survey", fail)
+    monkeypatch.setattr(load, "collect", fail)
     monkeypatch.setattr("gapbench.runners.readme.refresh", fail)
     monkeypatch.setattr("gapbench.runners.doctor.examine", fail)
     Path("README.md").write_text("")
-    arguments = {"table": ["out"], "plot": ["out"], "export": ["out"], "check": ["sgld"]}
-    commands = [[name, *arguments.get(name, [])] for name in cli.main.commands if name != "reference"]
-    commands += [["reference", name, "sine"] for name in cli.reference.commands]
+    arguments = {"table": ["out"], "plot": ["out"], "export": ["out"], "check": ["sgld"], "publish": ["x"]}
+    commands = [[name, *arguments.get(name, [])] for name in main.commands if name != "reference"]
+    commands += [["reference", name, "sine"] for name in main.commands["reference"].commands]  # type: ignore[attr-defined]
     for command in commands:
         result = gapbench(*command)
         assert one_line(result, 4).startswith("Error: ZeroDivisionError: by nought; this should not happen: --debug")
@@ -385,7 +532,7 @@ def test_what_nobody_thought_of_is_one_line_too(gapbench: Gapbench, monkeypatch:
 
 def test_debug_shows_where_a_told_error_comes_from(gapbench: Gapbench) -> None:
     result = gapbench("table", "nowhere", "--debug")
-    assert result.exit_code == 3 and "Traceback" in result.stderr and "in survey" in result.stderr
+    assert result.exit_code == 3 and "Traceback" in result.stderr and "in collect" in result.stderr
 
 
 def test_an_interrupt_at_any_time_is_130(gapbench: Gapbench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,13 +541,57 @@ def test_an_interrupt_at_any_time_is_130(gapbench: Gapbench, monkeypatch: pytest
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "survey", interrupt)
+    monkeypatch.setattr(load, "collect", interrupt)
     result = gapbench("table", "out")
     assert result.exit_code == 130 and result.stderr == "Interrupted.\n"
-    monkeypatch.setattr(execute, "complete", interrupt)
+    monkeypatch.setattr(run, "complete", interrupt)
     result = gapbench(*RUN)
     assert result.exit_code == 130
-    assert result.stderr.endswith("Interrupted. Finished cells are in out; run the same command again to go on.\n")
+    words = f"Interrupted. Finished cells are in {Path('out').absolute()}; run the same command again to go on.\n"
+    assert result.stderr.endswith(words)
+
+
+# Surroundings --------------------------------------------------------------------------------------------------------
+
+
+SHORT = (
+    "from gapbench.runners.cli.errors import Command; from gapbench.runners.cli.main import main; "
+    'main.add_command(Command("short", callback=lambda: print("x"))); main()'
+)
+
+
+def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A line of bash, in which $G is the command line, with a command `short` that leaves its output in the buffer."""
+    line = "set -o pipefail; " + line.replace("$G", f"{sys.executable} -c '{SHORT}'")
+    environment = {**os.environ, "PYTHONUNBUFFERED": "", **environment}
+    return subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("argv", ["--help", "table --help", "short", "list"])
+def test_a_reader_that_has_gone_ends_a_command_quietly(argv: str) -> None:
+    """With the code of SIGPIPE. Seen to catch: exit code 1, which is that of a failed cell; what is left in the buffer
+    when Python ends, with a message and exit code 120.
+
+    `sleep` waits until the reader has gone.
+    """
+    done = shell(f"(sleep 0.3; $G {argv}) | true")
+    assert (done.returncode, done.stdout, done.stderr) == (141, "", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("argv", ["--help", "short"])
+def test_a_full_disk_is_one_line(argv: str) -> None:
+    """Exit code 3. Seen to catch: a traceback, exit code 120 of Python's own end."""
+    done = shell(f"$G {argv} > /dev/full")
+    assert done.returncode == 3 and done.stderr == "Error: [Errno 28] No space left on device\n"
+
+
+def test_a_locale_without_utf8_gets_other_letters() -> None:
+    """And a closed output is no error. Seen to catch: UnicodeEncodeError, AttributeError of None."""
+    done = shell("$G list", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert done.returncode == 0 and "svi" in done.stdout and done.stdout.isascii() and done.stderr == ""
+    done = shell("$G short >&-")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # Help ----------------------------------------------------------------------------------------------------------------
@@ -414,11 +605,11 @@ def test_help_tells_every_exit_code_there_is(gapbench: Gapbench) -> None:
         return {cls}.union(*(below(each) for each in cls.__subclasses__()))
 
     ours = {cls for cls in below(click.ClickException) if cls.__module__.startswith("gapbench.")}
-    codes = {0, 1, 2} | {cls.exit_code for cls in ours}  # type: ignore[attr-defined]
+    codes = {0, 1, 2, 141} | {cls.exit_code for cls in ours}  # type: ignore[attr-defined]
     for argv in (["--help"], ["run", "-h"]):
         text = gapbench(*argv).stdout
         told = re.findall(r"^ +(\d+)  ", text.partition("Exit codes:")[2], re.MULTILINE)
-        assert {int(code) for code in told} == codes == {0, 1, 2, 3, 4, 130}
+        assert {int(code) for code in told} == codes == {0, 1, 2, 3, 4, 130, 141}
 
 
 def test_help_is_instant() -> None:

@@ -1,4 +1,4 @@
-"""The baseline and the oracle are what they are said to be: the prior in closed form, and a truth that nothing beats."""
+"""The baseline and the oracle: the prior in closed form, and a truth that nothing beats."""
 
 from __future__ import annotations
 

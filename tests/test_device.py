@@ -12,8 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +45,8 @@ EXEMPT = {
     "failures": "once, after training: which chains never moved",
     "pyro_sandbox": "once, before training: the seed of Pyro's stream",
 }
+# The functions in which a library makes tensors of numbers at every step, and which.
+COPYING_EXEMPT = {"program": "Pyro: sizes of plates", "negative_elbo": "Pyro: scales of plates"}
 SMALL = {"steps": 20, "burn_in": 10, "draws": 4, "thin": 5, "chains": 2, "members": 2, "max_steps": 5, "batch": 8}
 CASES: dict[str, UncertaintyMethod] = {
     **{name: cut(cls(), SMALL) for name, cls in methods().items()},
@@ -77,11 +78,21 @@ class Meta(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class OnMeta(Generator):
+    """A generator that says it is on "meta", where there is none. `Meta` drops it."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("meta")
+
+
 @pytest.fixture
 def unfused(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """There is no fused step on "meta"."""
+    """There is no fused step on "meta", and nothing in a distribution's arguments for torch to look at, as it does
+    once."""
     stock = torch.optim.SGD
     monkeypatch.setattr(torch.optim, "SGD", lambda *args, fused, **kwargs: stock(*args, **kwargs))
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", False)
     yield
 
 
@@ -91,7 +102,7 @@ def unfused(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_fit_and_prediction_stay_on_the_device(name: str, noise: float | Noise, unfused: None) -> None:
     """Seen to catch: `device=` left out of SVI's noise, of `Model.sample_prior`, of the masks of dropout; an `.item()`
     in `adam`, `bool(clipped.any())` in SGLD's step, `float(noise)` in the likelihood."""
-    generator = cast(Generator, SimpleNamespace(device=torch.device("meta")))
+    generator = OnMeta()
     x, y, x_test = (torch.empty(shape, device="meta") for shape in ((3, 24, 2), (3, 24), (3, 7, 2)))
     with Meta():
         fitted = CASES[name].fit(MLP(features=2, hidden=(5, 4), noise_std=noise), x, y, generator)
@@ -133,7 +144,7 @@ def test_no_training_loop_asks_the_device_or_copies_from_the_host(name: str) -> 
         return watch
 
     short, long = watched(method), watched(replace(method, **longer))
-    assert long.copied == short.copied
+    assert {who for who in long.copied if long.copied[who] > short.copied[who]} <= COPYING_EXEMPT.keys()
     assert {who for who in long.asked if long.asked[who] > short.asked[who]} <= EXEMPT.keys()
 
 

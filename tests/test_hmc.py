@@ -129,12 +129,11 @@ def test_it_samples_the_posterior_of_a_badly_scaled_linear_model(seeded: Seeded)
 class Poisson(Model):
     """y ~ Poisson(exp θ) with θ ~ N(0, prior_std²): an asymmetric posterior of one number, known by quadrature."""
 
-    @property
-    def size(self) -> int:
-        return 1
+    network_size = 1
+    hidden = ()
 
-    def mean(self, theta: Tensor, x: Tensor, perturb: Perturb | None = None) -> Tensor:
-        return theta.expand(*theta.shape[:-1], x.shape[-2])
+    def network(self, theta: Tensor, x: Tensor, perturb: Perturb | None = None) -> Tensor:
+        return theta.unsqueeze(-2).expand(*theta.shape[:-1], x.shape[-2], 1)
 
     def log_likelihood(self, theta: Tensor, x: Tensor, y: Tensor, perturb: Perturb | None = None) -> Tensor:
         return y * theta - theta.exp()
@@ -195,7 +194,7 @@ def test_a_network_agrees_with_pyros_nuts(seeded: Seeded, own_randomness: None) 
     theirs = model.mean(nuts.get_samples()["theta"], grid).double().numpy()[None]  # (1, draws, M)
     fitted = HMC(burn_in=60, draws=200, thin=1, chains=8).fit(model, x, y, seeded(1))
     assert not fitted.failures
-    ours = fitted(grid.unsqueeze(0)).mean[0].unflatten(0, (8, 200)).double().numpy()
+    ours = fitted(grid.unsqueeze(0)).location[0].unflatten(0, (8, 200)).double().numpy()
     axes = {"chain_axis": 0, "draw_axis": 1}
     for method, estimate in (("mean", np.mean), ("sd", np.std)):
         error = np.hypot(*(array_stats.mcse(part, method=method, **axes) for part in (ours, theirs)))

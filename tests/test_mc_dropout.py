@@ -32,7 +32,7 @@ def grid(replicas: int, points: int = 41) -> Tensor:  # (R, M, 1)
 def mask_variance(model: MLP, theta: Tensor, x: Tensor, rate: float) -> Tensor:
     """Var f(x) over the masks of one hidden layer: Σⱼ (wⱼ hⱼ)² rate/(1 − rate), (R, M)."""
     (inner, bias), (outer, _) = model.weights(theta.double())
-    h = ACTIVATIONS[model.activation].value(x.double() @ inner + bias.unsqueeze(-2))
+    h = ACTIVATIONS[model.activation](x.double() @ inner + bias.unsqueeze(-2))
     terms = h * outer.squeeze(-1).unsqueeze(-2) / np.sqrt(model.hidden[0])  # (R, M, width)
     return terms.square().sum(-1) * rate / (1 - rate)
 
@@ -145,10 +145,10 @@ def test_a_draw_is_a_function(seeded: Seeded) -> None:
     x, y = data(seeded(0), 2)
     predictor = replace(BRIEF, draws=20).fit(model, x, y, seeded(1))
     points = grid(2)
-    whole = predictor(points).mean
-    parts = torch.cat([predictor(part).mean for part in points.split(7, 1)], 2)
+    whole = predictor(points).location
+    parts = torch.cat([predictor(part).location for part in points.split(7, 1)], 2)
     torch.testing.assert_close(whole, parts, rtol=0, atol=1e-5)
-    assert torch.equal(whole, predictor(points).mean)
+    assert torch.equal(whole, predictor(points).location)
     steps = (whole[:, :, 1:] - whole[:, :, :-1]).abs().amax()
     assert steps < 1.5  # continuous on a grid of step 0.2: a mask for every point jumps by several
 

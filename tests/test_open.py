@@ -1,4 +1,4 @@
-"""What is open to other people and other tools: their methods, our results."""
+"""What is open to other people and other tools: their methods and data, our results. One real run has them all."""
 
 from __future__ import annotations
 
@@ -10,125 +10,223 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from gapbench.evaluation.plots import plot
-from gapbench.evaluation.tables import summarise
-from gapbench.methods.registry import from_file, methods
+from gapbench.evaluation.tables import tabulate
+from gapbench.runners import doctor
 from gapbench.runners.cli.main import main
 from gapbench.runners.export import SCHEMA
 from gapbench.runners.load import load, results
 
-PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published" / "notebook_sgld"
-OWN = '''"""The prior again (nobody 2026)."""
+METHOD = '''"""The prior again (nobody 2026)."""
 
 from dataclasses import dataclass
 
+import torch
 from torch import Generator, Tensor
 
-from gapbench.methods.base import PosteriorDraws, UncertaintyMethod
+from gapbench.methods.base import UncertaintyMethod
 from gapbench.methods.engine.model import Model
+from gapbench.methods.engine.posterior_draws import PosteriorDraws
+{top}
+
+@dataclass(frozen=True)
+class {name}(UncertaintyMethod):
+    draws: int = 20
+    {field}
+
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
+        {body}
+        theta = model.sample_prior(generator, (len(x), self.draws))
+        return PosteriorDraws(model, theta * torch.full((1,), 1.1{dtype}))
+'''
+RUDE = """
+import os
+import numpy as np
+import torch
+torch.set_default_dtype(torch.float64); np.seterr(all="raise")
+"""
+DATASET = '''"""Houses, in square metres, rooms and years."""
+
+from dataclasses import dataclass
+
+import torch
+
+from gapbench.datasets.base import Dataset, Problems
+from gapbench.datasets.standardise import Standardisation
 
 
 @dataclass(frozen=True)
-class OwnMethod(UncertaintyMethod):
-    draws: int = 20
+class Houses(Dataset):
+    n: int = 30
 
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
-        return PosteriorDraws(model, model.sample_prior(generator, (len(x), self.draws)))
+    def problems(self, replicas, seed=0):
+        parts = []
+        for replica in replicas:
+            generator = torch.Generator().manual_seed(1000 * seed + replica)
+            x = torch.randn(self.n + 8, 3, generator=generator, dtype=torch.float64)
+            parts.append((x, 2e5 + 5e4 * x.sum(-1) + 1e4 * x[:, 0] ** 2))
+        x, y = (torch.stack(part) for part in zip(*parts))
+        train, test = slice(None, self.n), slice(self.n, None)
+        units = Standardisation.of(x[:, train], y[:, train])
+        return Problems(x[:, train], y[:, train], x[:, test], y[:, test], standardisation=units)
 '''
+CHOSEN = (
+    *("run", "--suite", "quick", "--jobs", "2", "--out", "out"),
+    *("--methods", "somebodys,prior", "--methods", "mine.py:OwnMethodσ,rude.py:Rude,exits.py:Exits"),
+    *("--datasets", "gapped_sine_noisy,houses.py:Houses"),
+)
 
 
-def gapbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+def gapbench(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own. The folder is on its path, as one where packages are installed."""
     code = "from gapbench.runners.cli.main import main; main()"
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
     )
 
 
-def test_a_third_party_package_is_found_and_run(tmp_path: Path) -> None:
-    """A package with an entry point, as pip leaves it: a module and its .dist-info. Two jobs, so that a worker process
-    must find it too. Seen to catch: the group's name misspelt, entry points left out of the suite."""
-    (tmp_path / "somebody.py").write_text(OWN)
-    info = tmp_path / "somebody-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: somebody\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[gapbench.methods]\nsomebodys = somebody:OwnMethod\n")
-    chosen = ("--suite", "quick", "--methods", "somebodys", "--datasets", "gapped_sine_noisy", "--jobs", "2")
-    run = gapbench(tmp_path, "run", *chosen, "--out", "out")
-    assert run.returncode == 0, run.stderr
-    assert re.search(r"^somebodys ", run.stdout, re.MULTILINE)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package with an entry point, as pip leaves it, and one that is broken; the user's files."""
+    folder = tmp_path_factory.mktemp("open")
+    (folder / "somebody.py").write_text(METHOD.format(name="OwnMethod", top="", body="", field="", dtype=""))
+    for name, entry in (("somebody", "somebodys = somebody:OwnMethod"), ("broken", "swag = broken_package:Swag")):
+        info = folder / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[gapbench.methods]\n{entry}\n")
+    for file, name, parts in (
+        ("mine.py", "OwnMethodσ", {"field": "squash: object = lambda y: y"}),
+        (
+            "rude.py",
+            "Rude",
+            {"dtype": ", dtype=torch.float32", "top": RUDE, "body": f"os.chdir('/'); {RUDE.splitlines()[-1]}"},
+        ),
+        ("exits.py", "Exits", {"body": "raise SystemExit(3)"}),
+    ):
+        text = METHOD.format(**{"name": name, "top": "", "body": "", "field": "", "dtype": "", **parts})
+        (folder / file).write_text(text, encoding="utf-8")
+    (folder / "houses.py").write_text(DATASET)
+    return folder
 
 
-def test_a_file_of_ones_own_is_run_in_other_processes(tmp_path: Path) -> None:
-    """`--method path.py:Class`. Seen to catch: workers that do not load the file (the cell cannot be received)."""
-    (tmp_path / "mine.py").write_text(OWN)
-    chosen = ("--suite", "quick", "--methods", "prior", "--method", "mine.py:OwnMethod", "--jobs", "2")
-    run = gapbench(tmp_path, "run", *chosen, "--datasets", "gapped_sine_noisy", "--out", "out")
-    assert run.returncode == 0, run.stderr
-    assert re.search(r"^own_method ", run.stdout, re.MULTILINE)
+@pytest.fixture(scope="module")
+def run(folder: Path) -> subprocess.CompletedProcess[str]:
+    return gapbench(folder, *CHOSEN)
+
+
+def test_plugins_files_and_datasets_of_other_people_are_run(
+    folder: Path, run: subprocess.CompletedProcess[str]
+) -> None:
+    """Each in a process of its own, the names of files and of plugins in one option; what cannot be loaded spoils
+    nothing, and what ends its process is one failed row. Seen to catch: children that do not load the user's file, a
+    default that cannot be pickled (a lambda)."""
+    assert run.returncode == 1, run.stderr
+    for part in re.split(r"^houses: ", run.stdout, flags=re.MULTILINE):
+        names = re.findall(r"^(\w+)(?: \(\w+\))?  ", part.partition("Runs:")[0], re.MULTILINE)
+        assert {"somebodys", "own_methodσ", "rude", "prior"} <= set(names) and "exits" not in names
+    assert "14 cells: 10 finished, 2 skipped, 2 failed" in run.stderr
+    failed = re.findall(r"^Failed (\w+) · (\w+) · .* exit code 3.*", run.stderr, re.MULTILINE)
+    assert failed == [("gapped_sine_noisy", "exits"), ("houses", "exits")]
+    assert {path.name for path in (folder / "out").iterdir()} == {"arrays", "cells", "failures"}
+
+
+def test_a_rude_neighbour_changes_no_bit(folder: Path, run: subprocess.CompletedProcess[str]) -> None:
+    """The rows are those of a run without it. Seen to catch: cells that share a process."""
+    chosen = ("--suite", "quick", "--jobs", "1", "--methods", "somebodys", "--datasets", "houses.py:Houses")
+    alone = gapbench(folder, "run", *chosen, "--out", "alone")
+    assert alone.returncode == 0, alone.stderr
+    columns = ["dataset", "method", "replica", "region", "score", "value"]
+    one, many = load(folder / "alone")[columns], load(folder / "out")[columns]
+    same = many[(many["dataset"] == "houses") & many["method"].isin(one["method"].unique())]
+    pd.testing.assert_frame_equal(same.reset_index(drop=True), one)
+
+
+def test_a_second_run_keeps_everything(folder: Path, run: subprocess.CompletedProcess[str]) -> None:
+    """The user's classes have the same keys in another process. Seen to catch: an address in a key."""
+    again = gapbench(folder, *CHOSEN[:-1], "houses.py:Houses")
+    assert "7 cells: 4 kept, 2 skipped, 1 failed" in again.stderr and " finished" not in again.stderr
+
+
+def test_exports_hold_the_same_numbers(folder: Path, run: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
+    """CSV and Parquet are the tidy frame, Parquet with its explicit schema; LaTeX has a line for each row; in UTF-8
+    whatever the locale. Seen to catch: a column left out of the schema, replicas as floats, a label not escaped."""
+    frame = load(folder / "out")
+    for form in ("csv", "parquet"):
+        result = CliRunner().invoke(
+            main, ["export", str(folder / "out"), "--format", form, "--out", f"{tmp_path}/{form}"]
+        )
+        assert result.exit_code == 0, result.output
+    latex = ("export", "out", "--format", "latex", "--out", f"{tmp_path}/latex")
+    done = gapbench(folder, *latex, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert done.returncode == 0, done.stderr
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "csv"), frame, check_dtype=False)
+    table = pq.read_table(tmp_path / "parquet")
+    assert table.schema.equals(SCHEMA) and table.schema.names == list(frame.columns)
+    assert pa.types.is_integer(table.schema.field("replica").type)
+    np.testing.assert_array_equal(table.column("value").to_numpy(), frame["value"].to_numpy())
+    text = (tmp_path / "latex").read_text(encoding="utf-8")
+    assert r"own\_methodσ &" in text
+    rows = [line for one in tabulate(results(folder / "out")) for line in one.lines]
+    assert text.count(r" \\") == len(rows) + 2  # and a header for each dataset
+
+
+def test_svg_figures_are_the_same_bytes(folder: Path, run: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
+    """Seen to catch: the date left in, the salt of the ids left to chance."""
+    rows = [result for result in results(folder / "out") if result.method in ("rude", "prior")]
+    first = [path.read_bytes() for path in plot(rows, tmp_path / "a", ("svg",)).paths]
+    assert first == [path.read_bytes() for path in plot(rows, tmp_path / "b", ("svg",)).paths]
+    assert len(first) > 1 and all(b"<svg" in data for data in first)
+
+
+def test_a_broken_plugin_is_listed_as_such(folder: Path) -> None:
+    """Seen to catch: exit code 4, "this should not happen", for every command."""
+    listed = gapbench(folder, "list")
+    words = "entry point swag = broken_package:Swag: needs broken_package: pip install broken_package"
+    assert listed.returncode == 0 and words in listed.stdout and "\nsomebodys " in listed.stdout
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("option", "source", "said"),
     [
-        ("nowhere.py:OwnMethod", "not a file"),
-        ("mine.py", "expected path.py:Class"),
-        ("mine.py:Other", "found OwnMethod"),
-        ("broken.py:OwnMethod", "SyntaxError"),
-        ("notes.txt:OwnMethod", "not a Python file"),
+        ("--methods", "nowhere.py:OwnMethod", "there is no file nowhere.py"),
+        ("--methods", "mine.py", "which class? mine.py has OwnMethodσ"),
+        ("--methods", "mine.py:Other", "mine.py has OwnMethodσ"),
+        ("--methods", "broken.py:OwnMethod", "SyntaxError"),
+        ("--methods", "notes.txt:OwnMethod", "expected path.py:Class"),
+        ("--methods", "sibling.py:Own", "PYTHONPATH"),
+        ("--datasets", "houses.py", "which class? houses.py has Houses"),
+        ("--datasets", "broken.py:Houses", "SyntaxError"),
     ],
 )
-def test_a_file_that_is_no_method_is_one_clear_line(
-    source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_is_no_use_is_one_clear_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, source: str, said: str
 ) -> None:
-    """With exit code 2. Seen to catch: each of the checks removed."""
+    """With exit code 2, before anything is written. Seen to catch: each of the checks removed."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(OWN)
+    for name in ("mine.py", "houses.py"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
     (tmp_path / "broken.py").write_text("def")
+    (tmp_path / "sibling.py").write_text("import houses")
     (tmp_path / "notes.txt").write_text("")
-    result = CliRunner().invoke(main, ["run", "--method", source, "--out", "out"])
+    result = CliRunner().invoke(main, ["run", option, source, "--out", "out"])
     assert result.exit_code == 2 and said in result.output and "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
 
 
-def test_a_file_is_loaded_once(tmp_path: Path) -> None:
-    """One class, not a new one each time: records and pickles name it. Seen to catch: no look into sys.modules."""
-    (tmp_path / "mine.py").write_text(OWN)
-    assert from_file(f"{tmp_path}/mine.py:OwnMethod") is from_file(f"{tmp_path}/mine.py:OwnMethod")
-    assert "own_method" not in methods()
-
-
-def test_exports_hold_the_same_numbers(tmp_path: Path) -> None:
-    """CSV and Parquet are the tidy frame, Parquet with its explicit schema; LaTeX has a line for each row. Seen to
-    catch: a column left out of the schema, replicas as floats, a row's label not escaped."""
-    frame = load(PUBLISHED)
-    for form in ("csv", "parquet", "latex"):
-        file = tmp_path / form
-        result = CliRunner().invoke(main, ["export", str(PUBLISHED), "--format", form, "--out", str(file)])
-        assert result.exit_code == 0, result.output
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "csv"), frame, check_dtype=False)
-    table = pq.read_table(tmp_path / "parquet")
-    assert table.schema.equals(SCHEMA)
-    np.testing.assert_array_equal(table.column("value").to_numpy(), frame["value"].to_numpy())
-    text = (tmp_path / "latex").read_text()
-    assert r"corrected\_rates (not converged) &" in text
-    rows = summarise(results(PUBLISHED))["row"].nunique()
-    assert text.count(r" \\") == rows + 1  # and the header
-
-
-def test_svg_figures_are_the_same_bytes(tmp_path: Path) -> None:
-    """Seen to catch: the date left in, the salt of the ids left to chance."""
-    rows = results(PUBLISHED)
-    first = [path.read_bytes() for path in plot(rows, tmp_path / "a", ("svg",))]
-    assert first == [path.read_bytes() for path in plot(rows, tmp_path / "b", ("svg",))]
-    assert len(first) == 3 and all(b"<svg" in data for data in first)
-
-
-def test_doctor_tells_versions_device_and_folder(tmp_path: Path) -> None:
-    """And what to do about a folder that cannot be written. Seen to catch: a folder under a file called writable."""
+def test_doctor_tells_versions_device_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what to do about what is missing; the tools of the tests are one line, not eight. Seen to catch: a folder
+    under a file called writable, a package that is missing passed over."""
     (tmp_path / "file").touch()
     sound = CliRunner().invoke(main, ["doctor", str(tmp_path)])
     assert sound.exit_code == 0
@@ -136,3 +234,9 @@ def test_doctor_tells_versions_device_and_folder(tmp_path: Path) -> None:
         assert re.search(rf"^{name} +\S", sound.output, re.MULTILINE), sound.output
     assert "writable" in sound.output and "not writable" not in sound.output
     assert "is not writable" in CliRunner().invoke(main, ["doctor", str(tmp_path / "file" / "below")]).output
+
+    needs = ["torch>=2", "nowhere-to-be-found[all]>=1", 'nor-this>=2; extra == "test"', 'nor-that; extra == "test"']
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: needs)
+    lines = CliRunner().invoke(main, ["doctor", str(tmp_path)]).output
+    assert re.search(r"^nowhere-to-be-found +missing — .* pip install 'nowhere-to-be-found\[all\]>=1'$", lines, re.M)
+    assert re.search(r"^for tests +nor-this, nor-that: missing — needed to change gapbench, not to", lines, re.M)

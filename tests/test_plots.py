@@ -1,13 +1,12 @@
-"""The figures: written, reproducible to the byte, of one colour a row, and there whatever is missing."""
+"""The figures: written, reproducible to the byte, each method told apart, and there whatever is missing."""
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,48 +14,64 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from gapbench.evaluation.plots import COLOURS, LINES, SPARE, bands, calibration, cost, plot, stds, style
+from gapbench.datasets.base import Layout
+from gapbench.evaluation.entries import Kind
+from gapbench.evaluation.plots import BANDS, Undrawable, bands, calibration, cost, families, plot, stds, styles
 from gapbench.evaluation.results import Result
-
-Floats = NDArray[np.float64]
 
 X = np.linspace(-3, 3, 25)
 REGIONS = {"data": (np.abs(X) >= 1) & (np.abs(X) <= 2), "gap": np.abs(X) < 1, "extrapolation": np.abs(X) > 2}
+GRID = Layout("grid", 0)
 
 
 def make(
-    row: str,
+    method: str,
     *,
     dataset: str = "sine",
-    kind: Literal["method", "baseline", "oracle"] = "method",
+    kind: Kind = "method",
     count: int = 4,
     noisy: bool = True,
+    has_f: bool = True,
+    units: float = 1.0,
     failures: Mapping[int, str] | None = None,
     regions: Mapping[str, NDArray[np.bool_]] = REGIONS,
-    **points: float,
+    layout: Layout = GRID,
+    features: int = 1,
+    std: float | None = None,
+    w1: float | None = None,
+    gradients: float | None = None,
 ) -> Result:
-    """A result of `count` replicas on a grid; points: a constant for a score instead of the usual. Replicas in
-    `failures` are nan everywhere."""
-    rng = np.random.default_rng(len(row))
-    shape = (count, len(X))
-    values = {
-        "mean_f": np.sin(X) + 0.1 * rng.standard_normal(shape),
-        "std_f": np.full(shape, 0.1 * (1 + len(row))) + 0.05 * np.cos(X),
-        "pit_y": rng.random(shape) if noisy else np.full(shape, np.nan),
-        "pit_f": rng.random(shape),
+    """A result of `count` replicas, from 3 on, over a grid in the last feature. Replicas in `failures` are nan."""
+    rng = np.random.default_rng(len(method))
+    shape, replicas = (count, len(X)), np.arange(count) + 3
+    failed = np.isin(replicas, list(failures or {}))
+    deviation = np.full(shape, 0.1 * (1 + len(method)) if std is None else std) * (1 + 0.1 * np.cos(X))
+    middle = np.sin(X) + 0.1 * rng.standard_normal(shape)
+    of = "f" if has_f else "y"
+    curves = {
+        f"{of}_{level}": units * (middle + z * deviation)
+        for level, z in zip(BANDS, (-1.6, -0.7, 0, 0.7, 1.6), strict=True)
     }
-    values |= {name: np.full(shape, value) for name, value in points.items()}
-    replicas = np.arange(count) + 3
-    for value in values.values():
-        value[np.isin(replicas, list(failures or {}))] = np.nan
-    grid = {
-        "x": rng.uniform(-2, 2, (count, 10, 1)),
-        "y": rng.standard_normal((count, 10)),
-        "x_test": np.tile(X[:, None], (count, 1, 1)),
-        "f_test": np.tile(np.sin(X), (count, 1)),
-    }
+    curves |= {"std_f": units * deviation} if has_f else {}
+    pits = {"pit_y": rng.random(shape), "pit_f": rng.random(shape)}
+    for name, undefined in (("pit_y", not noisy), ("pit_f", not has_f)):
+        pits[name][:] = np.nan if undefined else pits[name]
+    for value in (*curves.values(), *pits.values()):
+        value[failed] = np.nan
+    curves["x_test"] = np.concatenate([np.zeros((*shape, features - 1)), np.tile(X[:, None], (count, 1, 1))], 2)
+    curves["x"] = rng.uniform(-2, 2, (count, 10, features))
+    curves["y"] = units * rng.standard_normal((count, 10))
+    curves["f_test"] = units * np.tile(np.sin(X), (count, 1))
+    scores = {}
+    if w1 is not None:
+        near, far = np.where(failed, np.nan, w1), np.where(failed, np.nan, 2 * w1)
+        scores["reference_w1"] = {"data": near, "gap": far}
+        scores["reference_w1_mc_error"] = {"data": np.full(count, 0.1), "gap": np.full(count, 0.1)}
+    diagnostics = {} if gradients is None else {"gradient evaluations": np.full(count, gradients)}
     masks = {name: np.tile(mask, (count, 1)) for name, mask in regions.items()}
-    return Result(dataset, row, kind, replicas, values, masks, grid, {}, failures or {})
+    return Result(
+        dataset, method, kind, replicas, scores, pits, masks, curves, layout, None, diagnostics, failures or {}
+    )
 
 
 def full() -> list[Result]:
@@ -65,7 +80,7 @@ def full() -> list[Result]:
         make("newcomer", failures={3: "diverged", 5: "not finite"}),
         make("svi", failures=dict.fromkeys(range(3, 7), "diverged")),
         make("prior", kind="baseline"),
-        make("truth", kind="oracle", std_f=0.0),
+        make("truth", kind="oracle", std=0.0),
         make("sgld", dataset="step", noisy=False),
     ]
 
@@ -81,82 +96,14 @@ def check_png(path: Path) -> None:
         assert struct.unpack(">I", content[at + 8 + length : at + 12 + length])[0] == zlib.crc32(kind + body)
         if kind == b"IHDR":
             width, height = struct.unpack(">II", body[:8])
-            assert width > 300 and height > 200
+            assert width > 200 and height > 150
         kinds.append(kind)
         at += 12 + length
     assert kinds[0] == b"IHDR" and kinds[-1] == b"IEND" and b"IDAT" in kinds
 
 
-def test_three_figures_a_data_set(tmp_path: Path) -> None:
-    """PNG files that are whole, and nothing else in the folder, which need not exist; twice the same bytes. Seen to
-    catch: a data set's figures written over another's, the time or the version in the file."""
-    folder = tmp_path / "new" / "figures"
-    paths = plot(full(), folder)
-    names = [f"{dataset}_{name}.png" for dataset in ("sine", "step") for name in ("bands", "std", "calibration")]
-    assert [path.name for path in paths] == names
-    assert sorted(folder.iterdir()) == sorted(paths)
-    for path in paths:
-        check_png(path)
-    contents = [path.read_bytes() for path in paths]
-    assert len(set(contents)) == len(contents)
-    assert [path.read_bytes() for path in plot(full(), tmp_path / "again")] == contents
-    assert all(b"Software" not in content for content in contents)
-
-
-@pytest.mark.parametrize(
-    "results",
-    [
-        [make("sgld")],
-        [make("sgld", count=1)],
-        [make("sgld", failures={3: "diverged", 4: "diverged", 5: "diverged"})],
-        [make("sgld", noisy=False)],
-        [make("sgld", regions={**REGIONS, "extrapolation": np.zeros(len(X), bool)})],
-        [
-            make(
-                "sgld",
-                regions={
-                    "data": np.ones(len(X), bool),
-                    "gap": np.zeros(len(X), bool),
-                    "extrapolation": np.zeros(len(X), bool),
-                },
-            )
-        ],
-        [make("certain", std_f=0.0)],
-        [make("truth", kind="oracle", std_f=0.0)],
-        [make(str(number)) for number in range(7)],
-    ],
-    ids=[
-        "one method",
-        "one replica",
-        "one sound replica",
-        "noise-free",
-        "no edge",
-        "no gap",
-        "no error bars",
-        "the ceiling alone",
-        "seven methods",
-    ],
-)
-def test_what_is_missing_is_no_obstacle(results: list[Result], tmp_path: Path) -> None:
-    """No error and no warning (which is an error in this test suite), and figures that are whole. Seen to catch: 0
-    panels for the ceiling alone, the std of nobody on a logarithmic axis, a gap without points shaded."""
-    paths = plot(results, tmp_path)
-    assert paths
-    for path in paths:
-        check_png(path)
-
-
-def test_nothing_is_drawn_of_rows_that_failed(tmp_path: Path) -> None:
-    """And a data set of failures alone has no figures. Seen to catch: an error for want of a sound replica."""
-    broken = make("broken", dataset="step", failures=dict.fromkeys(range(3, 7), "diverged"))
-    assert broken.status == "failed"
-    assert plot([broken], tmp_path) == []
-    assert len(plot([broken, make("sgld")], tmp_path)) == 3
-
-
-def colours(figure: Figure | None) -> dict[str, set[str]]:
+def colours(figure: Figure) -> dict[str, set[str]]:
     """Legend label or panel title -> the colours drawn under it."""
-    assert figure is not None
     found: dict[str, set[str]] = {}
     for ax in figure.axes:
         for line in ax.get_lines():
@@ -166,73 +113,114 @@ def colours(figure: Figure | None) -> dict[str, set[str]]:
     return found
 
 
-def at_budgets(row: str, spent: Mapping[int, float], failures: Mapping[int, str] | None = None) -> list[Result]:
-    """Rows row@budget whose distance to the reference is the given one in the data, and double in the gap; not in the
-    edge."""
-    rows = []
-    for budget, distance in spent.items():
-        one = make(f"{row}@{budget}", reference_w1=distance, reference_w1_floor=0.1, failures=failures)
-        one.points["reference_w1"][:, REGIONS["gap"]] *= 2
-        rows.append(replace(one, diagnostics={"gradient evaluations": np.full(4, 100.0 * budget)}))
-    return rows
+# --- Files ------------------------------------------------------------------------------------------------------------
 
 
-def test_budgets_are_drawn_as_a_line_a_name(tmp_path: Path) -> None:
-    """One figure in place of the others; a line's points are its rows' costs and distances, sorted by cost; what has no
-    cost or no reference is not drawn. Seen to catch: rows in the order of their names ("10" before "9"), a line a row,
-    the data's distances in the gap's panel."""
-    fast, slow = {9: 0.5, 10: 0.4, 100: 0.2}, {1000: 0.3}
-    rows = [*at_budgets("fast", fast), *at_budgets("slow", slow), make("prior", kind="baseline", reference_w1=9.0)]
-    rows.append(replace(make("blind@5"), diagnostics={"gradient evaluations": np.ones(4)}))
-    assert [path.name for path in plot(rows, tmp_path)] == ["sine_cost.png"]
-    figure = cost(rows[::-1])
-    assert figure is not None
-    for ax, factor in zip(figure.axes, (1, 2), strict=True):
-        drawn = {str(line.get_label()): line.get_xydata() for line in ax.get_lines() if line.get_marker() == "o"}
-        assert set(drawn) == {"fast", "slow"}
-        np.testing.assert_allclose(drawn["fast"], [[100 * k, factor * v] for k, v in fast.items()])
-        np.testing.assert_allclose(drawn["slow"], [[100_000, 0.3 * factor]])
-    assert "hollow" not in figure.get_suptitle()
-    assert cost([make("blind@5")]) is None
+def test_three_figures_a_data_set(tmp_path: Path) -> None:
+    """PNG files that are whole, and nothing else in the folder, which need not exist; twice the same bytes, of SVG too.
+    Seen to catch: a data set's figures written over another's, the time or the version in the file, the salt of SVG's
+    ids left to chance."""
+    folder = tmp_path / "new" / "figures"
+    drawn = plot(full(), folder)
+    names = [f"{dataset}_{name}.png" for dataset in ("sine", "step") for name in ("bands", "std", "calibration")]
+    assert [path.name for path in drawn.paths] == names and drawn.skipped == []
+    assert sorted(folder.iterdir()) == sorted(drawn.paths)
+    for path in drawn.paths:
+        check_png(path)
+    contents = [path.read_bytes() for path in drawn.paths]
+    assert len(set(contents)) == len(contents)
+    assert all(b"Software" not in content for content in contents)
+    assert [path.read_bytes() for path in plot(full(), tmp_path / "again").paths] == contents
+    one, two = (plot([make("sgld")], tmp_path / name, ("svg",)).paths for name in "ab")
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two] and len(one) == 3
 
 
-def test_a_point_of_fewer_replicas_is_hollow() -> None:
-    """And the title says what that means. Seen to catch: every point hollow, none."""
-    figure = cost([*at_budgets("a", {1: 0.5}, {3: "diverged"}), *at_budgets("a", {2: 0.4})])
-    assert figure is not None and figure.get_suptitle().endswith("; hollow: over fewer")
-    for ax, factor in zip(figure.axes, (1, 2), strict=True):
-        hollow = [line.get_xydata() for line in ax.get_lines() if line.get_markerfacecolor() == "white"]
-        np.testing.assert_allclose(hollow, [[[100, 0.5 * factor]]])
+def test_a_limit_is_kept(tmp_path: Path) -> None:
+    """By fewer colours, and then by fewer pixels; still a whole picture. Seen to catch: the first attempt kept."""
+    free = plot([make("sgld")], tmp_path / "free").paths[0].stat().st_size
+    bounded = plot([make("sgld")], tmp_path / "small", limit=free // 2).paths
+    assert bounded[0].stat().st_size <= free // 2
+    check_png(bounded[0])
 
 
-def test_a_row_has_one_colour_everywhere() -> None:
-    """In its panel, among the stds and among the calibrations, whichever rows are beside it. Seen to catch: colours
-    dealt in the order of the rows, panels all of one colour."""
+@pytest.mark.parametrize(
+    "results",
+    [
+        [make("sgld", count=1)],
+        [make("sgld", failures={3: "diverged", 4: "diverged", 5: "diverged"})],
+        [make("sgld", noisy=False)],
+        [make("sgld", regions={})],
+        [make("sgld", regions={**REGIONS, "gap": np.zeros(len(X), bool)})],
+        [make("certain", std=0.0)],
+        [make("truth", kind="oracle", std=0.0)],
+        [make("quantiles", has_f=False)],
+        [make("sgld", units=1e5, features=3, layout=Layout("grid", 2))],
+        [make(str(number)) for number in range(7)],
+    ],
+    ids=lambda results: f"{results[0].method}-{len(results)}",
+)
+def test_what_is_missing_is_no_obstacle(results: list[Result], tmp_path: Path) -> None:
+    """No error and no warning (which is an error in this test suite), and figures that are whole; what is not drawn is
+    said. Seen to catch: 0 panels for the oracle alone, the std of nobody on a logarithmic axis, a KeyError for want of
+    a gap, of f."""
+    drawn = plot(results, tmp_path)
+    assert drawn.paths and len(drawn.paths) + len(drawn.skipped) == 3
+    for path in drawn.paths:
+        check_png(path)
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
+    """Held-out rows, tasks, a grid without a feature, too many panels: the figures that make sense, and a sentence for
+    each of the others. Failures alone have no figure. Seen to catch: lines drawn over rows in the order of their file,
+    a silent omission."""
+    for layout, words in ((Layout("rows"), "held-out"), (Layout("tasks"), "task"), (Layout("grid"), "Layout.feature")):
+        drawn = plot([make("sgld", layout=layout)], tmp_path)
+        assert [path.name for path in drawn.paths] == ["sine_calibration.png"]
+        assert [sentence.startswith("sine: no figure of ") for sentence in drawn.skipped] == [True, True]
+        assert all(words in sentence for sentence in drawn.skipped)
+    with pytest.raises(Undrawable, match="25 methods"):
+        bands([make(f"m{number}") for number in range(25)], {})
+    bare = make("bare")
+    with pytest.raises(Undrawable, match="quantiles"):
+        bands([replace(bare, curves={name: bare.curves[name] for name in ("x", "y", "x_test")})], {})
+    broken = make("broken", dataset="step", failures=dict.fromkeys(range(3, 7), "diverged"))
+    assert broken.status == "failed" and plot([broken], tmp_path).paths == []
+    assert len(plot([broken, make("sgld")], tmp_path).paths) == 3
+
+
+# --- Colours ----------------------------------------------------------------------------------------------------------
+
+
+def test_methods_are_told_apart() -> None:
+    """Sixty by colour and line, by their position alone, and no method like a control; in every data set the same.
+    Seen to catch: a hash of the name, a style by the name, positions counted anew in each data set."""
+    results = [make(f"method {number}") for number in range(60)] + full()[3:5]
+    found = styles(results)
+    assert len(set(found.values())) == len(found) == 62
+    assert [found[f"method {number}"][0] for number in range(8)] == [
+        found[f"method {number}"][0] for number in range(8, 16)
+    ]
+    renamed = styles([replace(result, method=f"x{result.method}") for result in results])
+    assert list(renamed.values()) == list(found.values())
+    two = styles([make("a"), make("b"), make("c", dataset="step"), make("b", dataset="step")])
+    assert list(two) == ["a", "b", "c"] and len(set(two.values())) == 3
+
+
+def test_a_method_has_one_colour_everywhere() -> None:
+    """In its panel, among the stds and among the calibrations, whichever rows are beside it. Seen to catch: panels all
+    of one colour, colours dealt anew in each figure."""
     rows = [result for result in full() if result.dataset == "sine" and result.status != "failed"]
+    style = styles(full())
     for shown in (rows, rows[:0:-1]):
-        curves, panels, errors = colours(calibration(shown)), colours(bands(shown)), colours(stds(shown))
+        curves, panels, errors = (colours(make_(shown, style)) for make_ in (calibration, bands, stds))
         for result in shown:
-            colour = style(result.row)[0].lower()
-            name = result.row if result.status == "ranked" else f"{result.row} ({result.status})"
-            assert curves[name] == {colour}
+            colour = style[result.method][0].lower()
+            assert curves[result.label] == {colour}
             if result.kind != "oracle":
-                assert errors[name] == {colour}
-                assert colour in panels[name]
+                assert errors[result.label] == {colour} and colour in panels[result.label]
 
 
-def test_styles() -> None:
-    """The shipped rows have a colour of their own; other names keep one that depends on the name alone, by the first
-    bytes of its SHA-256, and are spread over colours and lines. Seen to catch: Python's salted hash, one line for all
-    newcomers."""
-    for row, colour in COLOURS.items():
-        assert style(row) == (colour, "-")
-    suite = ("sgld", "sgld_private", "mc_dropout", "svi", "prior", "truth")
-    assert len({style(row) for row in suite}) == len(suite)
-    # sha256sum of "newcomer" begins 9aaa5843: 5 modulo 6 colours, and then 1 modulo 4 lines.
-    assert style("newcomer") == (SPARE[5], LINES[1])
-    names = [f"method {number}" for number in range(300)]
-    styles = [style(name) for name in names]
-    assert {colour for colour, _ in styles} == set(SPARE) and {line for _, line in styles} == set(LINES)
+# --- What is drawn ----------------------------------------------------------------------------------------------------
 
 
 def test_the_lines_are_the_scores() -> None:
@@ -240,56 +228,153 @@ def test_the_lines_are_the_scores() -> None:
     PITs of its region, over the diagonal. Seen to catch: nan wherever a replica failed, PITs of all regions, PITs left
     unsorted."""
     result = make("newcomer", failures={4: "diverged"})
-    sound = [0, 2, 3]
-    figure = stds([result])
-    assert figure is not None
-    (line,) = figure.axes[0].get_lines()
+    sound, style = [0, 2, 3], styles([result])
+    (line,) = stds([result], style).axes[0].get_lines()
     np.testing.assert_allclose(line.get_xdata(), X)
-    np.testing.assert_allclose(line.get_ydata(), result.points["std_f"][sound].mean(0))
-    figure = calibration([result])
-    assert figure is not None
+    np.testing.assert_allclose(line.get_ydata(), result.curves["std_f"][sound].mean(0))
+    figure = calibration([result], style)
     assert [ax.get_title() for ax in figure.axes] == list(REGIONS)
     for ax, mask in zip(figure.axes, REGIONS.values(), strict=True):
-        diagonal, curve = ax.get_lines()
+        diagonal, curve = ax.get_lines()[:2]
         np.testing.assert_array_equal(diagonal.get_xydata(), [[0, 0], [1, 1]])
-        pits = np.sort(result.points["pit_y"][sound][:, mask].ravel())
+        pits = np.sort(result.pits["pit_y"][sound][:, mask].ravel())
         np.testing.assert_array_equal(curve.get_xdata(), [0, *pits, 1])
         np.testing.assert_allclose(curve.get_ydata(), [0, *(np.arange(len(pits)) + 1) / len(pits), 1])
         assert curve.get_drawstyle() == "steps-post"
 
 
+def test_the_sides_of_the_diagonal_are_named() -> None:
+    """PITs of error bars that are too narrow lie above the diagonal at the left and below it at the right, where the
+    figure says over-confident. Seen to catch: the words exchanged."""
+    result = make("narrow")
+    result.pits["pit_y"][:] = np.where(result.pits["pit_y"] < 0.5, 0.01, 0.99)
+    ax = calibration([result], styles([result])).axes[0]
+    words = {text.get_position(): text.get_text() for text in ax.texts}
+    assert words[0.02, 0.98].startswith("over-") and words[0.98, 0.02].startswith("over-")
+    assert words[0.48, 0.02].startswith("under-") and words[0.52, 0.98].startswith("under-")
+    curve = ax.get_lines()[1]
+    assert np.interp(0.25, curve.get_xdata(), curve.get_ydata()) > 0.25
+    assert np.interp(0.75, curve.get_xdata(), curve.get_ydata()) < 0.75
+
+
 def test_the_bands_are_one_replica_s() -> None:
-    """The first that did not fail: its mean, its data, the truth, and its number in the title. Seen to catch: replica 0
-    though it failed, the mean over replicas, its position for its number."""
+    """The first that did not fail: its quantiles, its data, the truth, and its number in the title. Points that are not
+    known are left out. Seen to catch: replica 0 though it failed, the mean over replicas, its position for its number,
+    a hole in the band where a published curve has no point."""
     result = make("sgld", failures={3: "diverged"})
-    figure = bands([result])
-    assert figure is not None
-    data, mean, truth = figure.axes[0].get_lines()
-    np.testing.assert_array_equal(data.get_xdata(), result.grid["x"][1, :, 0])
-    np.testing.assert_array_equal(data.get_ydata(), result.grid["y"][1])
-    np.testing.assert_array_equal(mean.get_ydata(), result.points["mean_f"][1])
-    np.testing.assert_array_equal(truth.get_ydata(), result.grid["f_test"][1])
-    outer, inner = (np.asarray(band.get_paths()[0].vertices) for band in figure.axes[0].collections)
-    std = result.points["std_f"][1]
-    for vertices, width in ((outer, 2), (inner, 1)):
-        assert vertices[:, 1].max() == pytest.approx((mean.get_ydata() + width * std).max())
-        assert vertices[:, 1].min() == pytest.approx((mean.get_ydata() - width * std).min())
+    for level in BANDS:
+        result.curves[f"f_{level}"][:, 1::2] = np.nan
+    figure = bands([result], styles([result]))
+    data, middle, truth = figure.axes[0].get_lines()
+    np.testing.assert_array_equal(data.get_xdata(), result.curves["x"][1, :, 0])
+    np.testing.assert_array_equal(data.get_ydata(), result.curves["y"][1])
+    np.testing.assert_array_equal(middle.get_ydata(), result.curves["f_50"][1, ::2])
+    np.testing.assert_array_equal(truth.get_ydata(), result.curves["f_test"][1])
+    wide, narrow = (np.asarray(band.get_paths()[0].vertices) for band in figure.axes[0].collections)
+    for vertices, low, high in ((wide, "f_05", "f_95"), (narrow, "f_25", "f_75")):
+        assert vertices[:, 1].max() == pytest.approx(result.curves[high][1, ::2].max())
+        assert vertices[:, 1].min() == pytest.approx(result.curves[low][1, ::2].min())
     assert figure.get_suptitle().startswith("sine, replica 4:")
-    beside = bands([result, make("svi")])
-    assert beside is not None
-    assert [ax.get_title() for ax in beside.axes] == ["sgld", "svi, replica 3"]
+    rows = [result, make("svi")]
+    assert [ax.get_title() for ax in bands(rows, styles(rows)).axes] == ["sgld", "svi, replica 3"]
+
+
+def test_the_quantiles_of_y_are_drawn_where_there_is_no_f() -> None:
+    """And the title says so. Seen to catch: the method left out, bands of y that are called f's."""
+    rows = [make("sgld"), make("quantiles", has_f=False)]
+    figure = bands(rows, styles(rows))
+    assert [ax.get_title() for ax in figure.axes] == ["sgld", "quantiles, of y"]
+    assert "of f (of y where it says so)" in figure.get_suptitle().replace("\n", " ")
+    assert "90 % of y" in bands(rows[1:], styles(rows)).get_suptitle()
+    assert list(colours(stds(rows, styles(rows)))) == ["sgld"]
+
+
+@pytest.mark.parametrize("units", [1.0, 1e5])
+def test_the_axes_hold_the_data(units: float) -> None:
+    """In their units, whatever a vague prior or a method that blew up does; the others' bands too. Seen to catch:
+    limits of ±3, limits that the prior sets, limits that cut data off."""
+    blown = make("blown", units=units * 1e9)
+    sound = make("sgld", units=units)
+    blown.curves["y"][:], blown.curves["f_test"][:] = sound.curves["y"], sound.curves["f_test"]
+    rows = [sound, blown, make("prior", units=units, kind="baseline", std=50.0)]
+    low, high = bands(rows, styles(rows)).axes[0].get_ylim()
+    y, band = sound.curves["y"][0], sound.curves["f_95"][0]
+    assert low < y.min() and high > max(y.max(), band.max())
+    alone = bands([sound], styles(rows)).axes[0].get_ylim()
+    assert bands([sound, rows[2]], styles(rows)).axes[0].get_ylim() == alone
+    assert high - low < 4 * (max(y.max(), units) - min(y.min(), -units))
+    low, high = stds(rows, styles(rows)).axes[0].get_ylim()
+    std = sound.curves["std_f"].mean(0)
+    assert low < std.min() and std.max() < high < 1e4 * std.max()
+
+
+def test_a_figure_grows_with_its_legend() -> None:
+    """Sixty methods leave the axes their height. Seen to catch: a fixed height."""
+    for draw in (stds, calibration):
+        heights = []
+        for number in (3, 60):
+            rows = [make(f"method {index}") for index in range(number)]
+            figure = draw(rows, styles(rows))
+            figure.draw_without_rendering()
+            heights.append(figure.axes[0].get_window_extent().height)
+        assert heights[1] > 0.8 * heights[0]
 
 
 def test_noise_free_data_show_the_calibration_of_f() -> None:
-    """Of y there is none. Seen to catch: empty panels, the ceiling (certain of f) among them."""
+    """Of y there is none. Seen to catch: empty panels, the oracle (certain of f) among them."""
     rows = [make("sgld", noisy=False), make("truth", kind="oracle", noisy=False)]
-    figure = calibration(rows)
-    assert figure is not None
-    assert "calibration of f" in figure.get_suptitle()
-    assert "truth (ceiling)" not in colours(figure)
-    neither = make("sgld", noisy=False, pit_f=np.nan)
-    assert calibration([neither]) is None
-    inside = REGIONS["data"]
-    np.testing.assert_array_equal(
-        figure.axes[0].get_lines()[1].get_xdata()[1:-1], np.sort(rows[0].points["pit_f"][:, inside].ravel())
-    )
+    figure = calibration(rows, styles(rows))
+    assert "calibration of f" in figure.get_suptitle() and "truth (oracle)" not in colours(figure)
+    with pytest.raises(Undrawable):
+        calibration([make("sgld", noisy=False, has_f=False)], styles(rows))
+
+
+# --- Budgets ----------------------------------------------------------------------------------------------------------
+
+
+def at_budgets(method: str, spent: Mapping[int, float], failures: Mapping[int, str] | None = None) -> list[Result]:
+    """Methods method@budget whose distance to the reference is the given one in the data, and double in the gap."""
+    return [make(f"{method}@{k}", w1=w1, gradients=100.0 * k, failures=failures) for k, w1 in spent.items()]
+
+
+def points(figure: Figure) -> list[dict[str, Sequence[Sequence[float]]]]:
+    return [
+        {str(line.get_label()): line.get_xydata() for line in ax.get_lines() if line.get_marker() == "o"}
+        for ax in figure.axes
+    ]
+
+
+def test_budgets_are_drawn_as_a_line_a_name(tmp_path: Path) -> None:
+    """In addition to the other figures; a line's points are its methods' costs and distances, sorted by cost; what has
+    no cost or no reference is not drawn. Seen to catch: methods in the order of their names ("10" before "9"), a line a
+    method, the data's distances in the gap's panel, the other figures left out."""
+    fast, slow = {9: 0.5, 10: 0.4, 100: 0.2}, {1000: 0.3, 2000: 0.25}
+    rows = [*at_budgets("fast", fast), *at_budgets("slow", slow), make("prior", kind="baseline", w1=9.0)]
+    rows += [make("blind@5", gradients=1.0), make("plain", w1=0.7, gradients=5e3)]
+    names = [f"sine_{name}.png" for name in ("bands", "std", "calibration", "cost")]
+    assert [path.name for path in plot(rows, tmp_path).paths] == names
+    figure = cost(rows[::-1], styles(rows))
+    for found, factor in zip(points(figure), (1, 2), strict=True):
+        assert set(found) == {"fast", "slow", "plain"}
+        np.testing.assert_allclose(found["fast"], [[100 * k, factor * v] for k, v in fast.items()])
+        np.testing.assert_allclose(found["slow"], [[100 * k, factor * v] for k, v in slow.items()])
+    assert "hollow" not in figure.get_suptitle()
+
+
+def test_an_at_sign_in_a_name_is_no_budget(tmp_path: Path) -> None:
+    """A plugin called swag@fast has its own figures and style, and takes nobody else's away. Seen to catch: one `@`
+    that makes a budgets plot, the style of swag given to swag@fast."""
+    rows = [make("swag@fast"), make("swag"), make("sgld")]
+    assert families(rows) == {} and len(set(styles(rows).values())) == 3
+    drawn = plot(rows, tmp_path)
+    assert len(drawn.paths) == 3 and drawn.skipped == []
+
+
+def test_a_point_of_fewer_replicas_is_hollow() -> None:
+    """And the title says what that means. Seen to catch: every point hollow, none."""
+    rows = [*at_budgets("a", {1: 0.5}, {3: "diverged"}), *at_budgets("a", {2: 0.4})]
+    figure = cost(rows, styles(rows))
+    assert figure.get_suptitle().endswith("; hollow: over fewer")
+    for ax, factor in zip(figure.axes, (1, 2), strict=True):
+        hollow = [line.get_xydata() for line in ax.get_lines() if line.get_markerfacecolor() == "white"]
+        np.testing.assert_allclose(hollow, [[[100, 0.5 * factor]]])

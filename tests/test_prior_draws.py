@@ -12,16 +12,15 @@ import torch
 from scipy import stats
 from torch import Generator, Tensor
 
+from gapbench.datasets.base import Layout
 from gapbench.datasets.prior_draws import PriorDraws
 from gapbench.evaluation.calibration import pit, pit_band, pit_ks
-from gapbench.evaluation.plots import calibration, plot
 from gapbench.evaluation.results import Result
-from gapbench.evaluation.tables import TASKS, departures, summarise
+from gapbench.evaluation.tables import departures, tabulate
 from gapbench.methods.engine.model import MLP
 from gapbench.methods.engine.predictions import MixturePrediction
 from gapbench.methods.hmc import HMC
 from gapbench.runners.load import results
-from gapbench.runners.suites import suites
 
 Seeded = Callable[[int], Generator]
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "prior"
@@ -98,8 +97,8 @@ def test_hmc_is_calibrated_everywhere_and_what_departs_is_seen(seeded: Seeded) -
     """200 tasks of a small network. PITs of f under HMC are within the band in every region. They are beyond it in each
     with draws twice as wide or half as wide, and in the gap with the means moved by a std.
 
-    Seen to catch, in HMC: every proposal accepted (at large steps), the prior forgotten; in the score: F(t) of the noisy
-    target."""
+    Seen to catch, in HMC: every proposal accepted (at large steps), the prior forgotten; in the score: F(t) of the
+    noisy target."""
     model = MLP(hidden=(5,), noise_std=0.5)
     problems = PriorDraws(model=model, n=6).problems(range(200))
     method = HMC(burn_in=40, draws=40, thin=1, chains=2, max_steps=200)
@@ -117,53 +116,40 @@ def test_hmc_is_calibrated_everywhere_and_what_departs_is_seen(seeded: Seeded) -
     assert (distances(mean + spread) > band).all()
 
 
-def tasks(row: str, pit_f: np.ndarray, kind: str = "method") -> Result:
+def tasks(method: str, pit_f: np.ndarray, layout: str = "tasks") -> Result:
     """A result of R tasks with one point in each of three regions."""
     count = len(pit_f)
     masks = {name: np.tile(np.arange(3) == at, (count, 1)) for at, name in enumerate(("data", "gap", "extrapolation"))}
-    points = {"pit_f": pit_f, "pit_y": pit_f, "std_f": np.ones((count, 3)), "coverage_90_f": np.ones((count, 3))}
-    grid = {"x_test": np.random.default_rng(0).random((count, 3, 1)), "x": np.zeros((count, 2, 1))}
-    return Result("tasks", row, kind, np.arange(count), points, masks, grid)  # type: ignore[arg-type]
+    scores = {name: {region: np.ones(count) for region in ("all", *masks)} for name in ("std_f", "coverage_90_f")}
+    pits = {"pit_f": pit_f, "pit_y": pit_f}
+    return Result("tasks", method, "method", np.arange(count), scores, pits, masks, layout=Layout(layout))  # type: ignore[arg-type]
 
 
-def test_the_table_has_the_tasks_columns_and_says_who_departs() -> None:
-    """Distances by region without an interval or a mark, and a sentence that names rows and regions. Seen to catch: the
-    summary of the gapped sine, the band of one region, a bootstrap of the distance."""
+def test_the_table_says_who_departs() -> None:
+    """Distances by region without an interval or a mark, and a sentence that names methods and regions. Seen to catch:
+    the summary of the gapped sine, the band of one region, a bootstrap of the distance."""
     rng = np.random.default_rng(0)
     sure, right = rng.random((200, 3)), rng.random((200, 3))
     sure[:, 1] = stats.beta(0.4, 0.4).rvs(200, random_state=1)
-    rows = [tasks("right", right), tasks("sure", sure)]
-    frame = summarise(rows)
-    assert list(dict.fromkeys(zip(frame["score"], frame["region"], strict=True))) == list(TASKS)
-    found = frame[(frame["row"] == "sure") & (frame["score"] == "pit_ks_f")].set_index("region")
-    assert found["value"]["gap"] == pytest.approx(stats.ks_1samp(sure[:, 1], stats.uniform.cdf).statistic)
-    assert found[["low", "high"]].isna().to_numpy().all() and not found["best"].any()
-    (sentence,) = departures(rows)
-    assert f"Within: right. Beyond: sure (gap {found['value']['gap']:.3g})." in sentence
+    found = [tasks("right", right), tasks("sure", sure)]
+    (table,) = tabulate(found, lambda rows: [("pit_ks_f", region) for region in rows[0].regions])
+    line = next(line for line in table.lines if line.method == "sure")
+    cells = dict(zip(table.columns, line.cells, strict=True))
+    cell = cells["pit_ks_f", "gap"]
+    assert cell.value == pytest.approx(stats.ks_1samp(sure[:, 1], stats.uniform.cdf).statistic)
+    assert np.isnan(cell.low) and not cell.best
+    (sentence,) = departures(found)
+    assert f"Within: right. Beyond: sure (gap {cell.value:.3g})." in sentence
     assert f"within {pit_band(200, 3):.3g} of uniform" in sentence
-    grid = Result("sine", "a", "method", np.arange(2), rows[0].points, {"gap": np.ones((2, 3), bool)}, {})
-    assert departures([grid]) == []
+    assert departures([tasks("right", right, "grid")]) == []
 
 
-def test_the_figure_has_the_band(tmp_path: Path) -> None:
-    """One figure, of f, with the band in each panel, as wide as the test's. Seen to catch: bands of f over points that
-    differ from task to task, the band of y."""
-    rows = [tasks("right", np.random.default_rng(0).random((200, 3)))]
-    assert [path.name for path in plot(rows, tmp_path)] == ["tasks_calibration.png"]
-    figure = calibration(rows)
-    assert figure is not None and "calibration of f, 200 tasks" in figure.get_suptitle()
-    for ax in figure.axes:
-        (band,) = ax.collections
-        corners = band.get_paths()[0].vertices
-        middle = corners[np.isclose(corners[:, 0], 0.5), 1]
-        assert np.ptp(middle) / 2 == pytest.approx(pit_band(200, 3))
-
-
+@pytest.mark.one_file
 def test_what_is_published_has_hmc_within_the_band() -> None:
     """On the 200 tasks of the suite: of HMC, and of the scores, a test on data that neither chose."""
-    found = {result.row: result for result in results(PUBLISHED)}
-    assert set(found) >= {"hmc", *suites()["prior"].methods, "prior"}
+    found = {result.method: result for result in results(PUBLISHED)}
+    assert set(found) >= {"hmc", "prior"}
     hmc = found["hmc"]
-    assert len(hmc.replicas) == 200 and hmc.independent and hmc.sound.sum() >= 195
+    assert len(hmc.replicas) == 200 and hmc.layout.points == "tasks" and hmc.sound.sum() >= 195
     (sentence,) = departures([hmc, found["prior"]])
     assert "Within: hmc, prior. Beyond: none." in sentence

@@ -81,8 +81,8 @@ def believed(f: NDArray[np.float64]) -> NormalMixture:
 
 def test_oracles() -> None:
     """Draws of the reference itself are at its Monte-Carlo error; a shifted mean gives the shift; a halved std
-    gives log ½; a replica without a reference gives nan. Seen to catch: distances not in stds, the reference's std over the
-    method's, binary logarithms, the error at another S, one replica's reference for all."""
+    gives log ½; a replica without a reference gives nan. Seen to catch: distances not in stds, the reference's
+    std over the method's, binary logarithms, the error at another S, one replica's reference for all."""
     posterior = 3 * draws(0, 4, 200, 40) + 5
     reference = made_of(posterior)
     fresh = 3 * draws(1, 100, 40) + 5

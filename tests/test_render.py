@@ -80,8 +80,8 @@ def test_an_entry_says_what_its_cell_is_of() -> None:
 
 
 def test_markdown_is_a_table() -> None:
-    """A header, a rule and a line for each method, with the same number of cells, in the table's order. Seen to catch: a
-    rule one cell short, a cell lost where there is no interval, the mark left as an asterisk."""
+    """A header, a rule and a line for each method, with the same number of cells, in the table's order. Seen to catch:
+    a rule one cell short, a cell lost where there is no interval, the mark left as an asterisk."""
     title, table, other, _ = markdown([TABLE, replace(TABLE, dataset="other")]).split("\n\n")
     assert title == "**sine: mean over 6 replicas, 95 % interval below**" and other.startswith("**other: ")
     cells = cells_of(table)
@@ -107,6 +107,8 @@ def test_the_terminal_shows_what_is_there() -> None:
         assert line.label in shown
         for cell in line.cells:
             assert all(part in shown for part in entry(line, cell))
+    stuck = replace(TABLE, lines=(replace(TABLE.lines[0], cells=(Cell(math.inf, math.inf, math.inf, 6),) * 3),))
+    assert "[inf, inf]" in printed(*text([stuck]))
     assert not any(remnant in shown for remnant in ("\\", "[bold", "[dim", "[/"))
     [table] = text([TABLE])
     assert [row.end_section for row in table.rows] == [False] * 3 + [True] + [False] * 4

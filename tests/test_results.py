@@ -130,16 +130,16 @@ def test_a_merge_keeps_what_all_blocks_have() -> None:
     """A block all of whose replicas failed lists scores that the method never has (R-hat of a method without chains).
     Seen to catch: a KeyError, the first block's names taken."""
     failed = make(np.zeros(2), rhat=np.ones(2), failures={0: "diverged", 1: "diverged"})
-    sound = make(np.ones(3), first=2)
+    sound = replace(make(np.ones(3), first=2), curves={})
     for parts in ([failed, sound], [sound, failed]):
         joined = merge(parts)
-        assert "rhat" not in joined.scores and joined.status == "ranked"
+        assert "rhat" not in joined.scores and joined.curves == {} and joined.status == "ranked"
         assert joined.scores["crps_y"]["all"][2:].tolist() == [1, 1, 1]
 
 
 def test_blocks_of_different_numbers_of_held_out_rows_are_merged() -> None:
-    """The shorter is filled up with what counts for nothing. Seen to catch: a concatenation that fails, True or 0 as the
-    filling."""
+    """The shorter is filled up with what counts for nothing. Seen to catch: a concatenation that fails, True or 0 as
+    the filling."""
     joined = merge([make(np.ones(2), points=3), make(np.ones(2), points=5, first=2)])
     assert joined.pits["pit_y"].shape == (4, 5) and np.isnan(joined.pits["pit_y"][:2, 3:]).all()
     assert joined.inside("gap").sum(1).tolist() == [1] * 4

@@ -8,8 +8,9 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -80,7 +81,7 @@ class Prediction(ABC):
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
         parts = {one.name: getattr(self, one.name) for one in fields(self)}
-        return type(self)(**{name: change(part) if isinstance(part, Tensor) else part for name, part in parts.items()})
+        return replace(self, **{name: change(part) for name, part in parts.items() if isinstance(part, Tensor)})
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The fields as arrays, for a file. A field that is None is left out."""
@@ -113,11 +114,12 @@ def _plain(array: NDArray[Any]) -> Any:
 def kinds() -> dict[str, type[Prediction]]:
     """Class name -> class of every kind of prediction that is loaded."""
     found: dict[str, type[Prediction]] = {}
-    waiting: list[type[Prediction]] = [Prediction]
+    waiting: list[type[Prediction]] = list(Prediction.__subclasses__())
     while waiting:
         cls = waiting.pop()
         waiting += cls.__subclasses__()
-        if not inspect.isabstract(cls):
+        # Nothing stands in for a kind of this file, in which results are stored.
+        if not inspect.isabstract(cls) and (cls.__module__ == __name__ or cls.__name__ not in SHIPPED):
             found[cls.__name__] = cls
     return found
 
@@ -145,7 +147,9 @@ class MixturePrediction(Prediction):
 
     @property
     def aleatoric_std(self) -> Tensor:
-        return self.noise_std.double().expand_as(self.location).square().mean(1).sqrt()
+        noise = self.noise_std.double().expand_as(self.location)
+        unit = noise.amax(1).clamp(min=1.0)  # no square overflows
+        return (noise / unit.unsqueeze(1)).square().mean(1).sqrt() * unit
 
     @property
     def draws(self) -> int | None:
@@ -175,16 +179,28 @@ class MixturePrediction(Prediction):
             },
         )
 
+    def select(self, keep: Tensor) -> Self:
+        """As above; a part of fewer than three dimensions, or one for all replicas, broadcasts and stays as it is."""
+
+        def chosen(part: Tensor) -> Tensor:
+            return part[keep] if part.ndim == 3 and len(part) == len(self.location) else part
+
+        return self._mapped(chosen)
+
     def rescaled(self, shift: Tensor, scale: Tensor) -> Self:
-        by = scale.view(-1, 1, 1)
-        location = shift.view(-1, 1, 1) + by * self.location.double()
+        to, by = precision(self.location, shift, scale), scale.double().view(-1, 1, 1)
+        location = shift.double().view(-1, 1, 1) + by * self.location.double()
         parts = (location, by * self.scale.double(), by * self.noise_std.double())
-        return type(self)(*(part.to(self.location.dtype) for part in parts), self.chains)  # type: ignore[call-arg, arg-type]
+        location, std, noise_std = (part.to(to) for part in parts)
+        return replace(self, location=location, scale=std, noise_std=noise_std)
 
 
 @dataclass(frozen=True)
 class StudentTPrediction(Prediction):
-    """y ~ location + scale_y · t_df  and  f ~ location + scale_f · t_df. (R, M) each; scale_f None: there is no f."""
+    """y ~ location + scale_y · t_df  and  f ~ location + scale_f · t_df. scale_f None: there is no f.
+
+    df, location, scale_y, scale_f: (R, M) each; df > 0, 0 < scale_f ≤ scale_y.
+    """
 
     df: Tensor
     location: Tensor
@@ -201,6 +217,15 @@ class StudentTPrediction(Prediction):
             return None
         return StudentT(self.df.double(), self.location.double(), self.scale_f.double())
 
+    @property
+    def aleatoric_std(self) -> Tensor | None:
+        """The root of Var y − Var f, which is the expected noise variance; inf for df ≤ 2."""
+        if self.scale_f is None:
+            return None
+        df, y, f = self.df.double(), self.scale_y.double(), self.scale_f.double()
+        noise = (y - f).clamp(min=0).sqrt() * (y + f).sqrt()
+        return torch.where(df > 2, noise / (1 - 2 / df).sqrt(), torch.inf)
+
     def faults(self, replicas: int, points: int) -> dict[int, str]:
         names = ["df", "location", "scale_y", *(["scale_f"] if self.scale_f is not None else [])]
         floating(self, *names)
@@ -214,14 +239,15 @@ class StudentTPrediction(Prediction):
                 DIVERGED: torch.stack([~part.isfinite() for part in parts.values()]).any(0),
                 "df is not above 0": self.df <= 0,
                 "a scale is not above 0": torch.stack([parts[name] <= 0 for name in names[2:]]).any(0),
+                "scale_f is above scale_y: expected f to be no less certain than y": parts[names[-1]] > self.scale_y,
             },
         )
 
     def rescaled(self, shift: Tensor, scale: Tensor) -> Self:
-        by = scale.view(-1, 1)
-        location = (shift.view(-1, 1) + by * self.location.double()).to(self.location.dtype)
-        scale_f = None if self.scale_f is None else (by * self.scale_f.double()).to(self.scale_f.dtype)
-        return type(self)(self.df, location, (by * self.scale_y.double()).to(self.scale_y.dtype), scale_f)
+        to, by = precision(self.location, shift, scale), scale.double().view(-1, 1)
+        location = (shift.double().view(-1, 1) + by * self.location.double()).to(to)
+        scale_f = None if self.scale_f is None else (by * self.scale_f.double()).to(to)
+        return replace(self, location=location, scale_y=(by * self.scale_y.double()).to(to), scale_f=scale_f)
 
 
 @dataclass(frozen=True)
@@ -241,9 +267,11 @@ class QuantilePrediction(Prediction):
 
     def faults(self, replicas: int, points: int) -> dict[int, str]:
         floating(self, "values")
-        levels = list(self.levels)
-        if len(levels) < 2 or levels != sorted(set(levels)) or not (levels[0] > 0 and levels[-1] < 1):
-            raise PredictionError(f"levels = {self.levels}: expected two or more, increasing, between 0 and 1")
+        levels = self.levels
+        if not isinstance(levels, tuple) or not all(isinstance(p, float) for p in levels):
+            raise PredictionError(f"levels = {levels!r}: expected a tuple of floats")
+        if len(levels) < 2 or not all(low < high for low, high in pairwise((0.0, *levels, 1.0))):
+            raise PredictionError(f"levels = {levels}: expected two or more, increasing, between 0 and 1")
         shape, expected = tuple(self.values.shape), (replicas, len(levels), points)
         if shape != expected:
             raise PredictionError(f"values: shape {shape}, expected (R, L, M) = {expected}")
@@ -253,8 +281,19 @@ class QuantilePrediction(Prediction):
         )
 
     def rescaled(self, shift: Tensor, scale: Tensor) -> Self:
-        values = shift.view(-1, 1, 1) + scale.view(-1, 1, 1) * self.values.double()
-        return type(self)(self.levels, values.to(self.values.dtype))
+        values = shift.double().view(-1, 1, 1) + scale.double().view(-1, 1, 1) * self.values.double()
+        return replace(self, values=values.to(precision(self.values, shift, scale)))
+
+
+SHIPPED = ("MixturePrediction", "StudentTPrediction", "QuantilePrediction")
+
+
+def precision(part: Tensor, shift: Tensor, scale: Tensor) -> torch.dtype:
+    """The dtype of a prediction in the data's units: its own, or float64 where y is far from 0 for its spread.
+
+    Rounding to float32 costs 6e-8 of the shift: at a shift of 100 scales, 6e-6 of a scale.
+    """
+    return part.dtype if bool((shift.abs() <= 100 * scale).all()) else torch.float64
 
 
 def floating(prediction: Prediction, *names: str) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gapbench.runners.cli.console import default_folder, folder_option, load_class, make_console, show
-from gapbench.runners.cli.errors import Command
+from gapbench.runners.cli.console import default_folder, folder_option, make_console, show
+from gapbench.runners.cli.errors import Command, UserError
 
 if TYPE_CHECKING:
     from gapbench.runners.suites import Suite
@@ -22,11 +22,11 @@ def list_() -> None:
     """Methods, controls, datasets, scores and suites, a line each."""
     from rich.table import Table
 
+    from gapbench.evaluation.render import header
     from gapbench.evaluation.scores import SCORES
-    from gapbench.methods.registry import registry
-    from gapbench.runners.suites import CONTROLS, suites
+    from gapbench.runners.suites import CONTROLS, discovered, suites
 
-    console, made, found = make_console(), suites(), registry()
+    console, made, found = make_console(), suites(), discovered()
 
     def section(title: str, lines: Iterable[tuple[str, ...]]) -> None:
         table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
@@ -41,6 +41,9 @@ def list_() -> None:
         section("Not available", found.unavailable.items())
     section("Controls, which run beside every method", ((name, first_line(one)) for name, one in CONTROLS.items()))
 
+    def aim(score: str) -> str:
+        return header((score, "all")).removeprefix(score).replace("· all", "").strip()
+
     def methods(suite: Suite) -> str:
         more = f"; if named: {', '.join(suite.on_request)}" if suite.on_request else ""
         return f"{suite.description}; methods: {', '.join(suite.methods)}{more}"
@@ -48,7 +51,7 @@ def list_() -> None:
     section("Suites", ((name, methods(suite)) for name, suite in made.items()))
     datasets = {name: task.dataset for suite in made.values() for name, task in suite.tasks.items()}
     section("Datasets", ((name, repr(dataset)) for name, dataset in datasets.items()))
-    section("Scores", ((name, score.direction, score.unit, score.description) for name, score in SCORES.items()))
+    section("Scores", ((name, aim(name), score.description) for name, score in SCORES.items()))
 
 
 def description(cls: type) -> str:
@@ -71,12 +74,12 @@ def check(method: str) -> None:
     """
     with make_console(stderr=True).status("loading torch, opacus and pyro"):
         from gapbench.evaluation.conformance import verdicts
-        from gapbench.methods.base import UncertaintyMethod
-        from gapbench.runners.suites import is_source, named, suites
+        from gapbench.evaluation.controls import Control
+        from gapbench.runners.suites import method_of, suites
 
-        made = suites()
-    known = {**made["default"].on_request, **made["all"].methods}
-    one = load_class(method, UncertaintyMethod)() if is_source(method) else known[named("method", method, known)]
+        _, one = method_of(method, suites()["default"])
+    if isinstance(one, Control):
+        raise UserError(f"{method} is a control, which promises nothing: expected a method")
     sound = True
     click.echo(repr(one))
     for verdict in verdicts(one):

@@ -83,11 +83,17 @@ def collected(folder: Path) -> Collected:
 
 
 def make_console(stderr: bool = False) -> Console:
-    """A console. Where there is no terminal to fit, a table is as wide as it needs to be."""
+    """A console. Where there is no terminal to fit, nor COLUMNS in the environment, a table is as wide as it needs to
+    be."""
     from rich.console import Console
 
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=10_000)
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # the group's to handle; rich would end with the code of a failed cell
+
+    console = Piped(stderr=stderr)
+    fits = console.is_terminal or "COLUMNS" in os.environ
+    return console if fits else Piped(stderr=stderr, width=10_000)
 
 
 def print_results(found: Any, columns: Any = None) -> None:
@@ -139,16 +145,3 @@ def _piece(table: Table, columns: list[Column], title: Any) -> Table:
     for row, *cells in zip(table.rows, *(column.cells for column in columns), strict=True):
         piece.add_row(*cells, end_section=row.end_section)
     return piece
-
-
-def load_class(source: str, base: type) -> type:
-    """The class of "path.py:Class", whatever its file does to the process. Raises UserError."""
-    from gapbench.methods.registry import class_from_file
-    from gapbench.runners.guard import undisturbed
-
-    try:
-        with undisturbed():
-            return class_from_file(source, base)
-    except (Exception, SystemExit) as error:
-        what = str(error).partition("\n")[0]
-        raise UserError(what if what.startswith(source) else f"{source}: {type(error).__name__}: {what}") from error

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 import click
@@ -53,16 +56,12 @@ class Command(click.Command):
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # where there is no ↓ to be had, a ? has to do
         try:
-            done = super().invoke(ctx)
-            sys.stdout.flush()  # a pipe that is closed is met here, and not when Python ends
-            return done
-        except SystemExit:
-            flushed()
+            try:
+                return super().invoke(ctx)
+            finally:
+                flush()
+        except (SystemExit, click.exceptions.Exit, click.Abort, BrokenPipeError):  # click's business, and the group's
             raise
-        except (click.exceptions.Exit, click.Abort):  # click's own business
-            raise
-        except BrokenPipeError:
-            closed()
         except (KeyboardInterrupt, Exception) as error:
             if debug:
                 traceback.print_exc()
@@ -70,21 +69,46 @@ class Command(click.Command):
 
 
 class Group(click.Group):
+    """A group of commands. A reader of its output that has gone ends it quietly, with the code of SIGPIPE."""
+
     command_class = Command
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with piped():
+            return super().make_context(*args, **kwargs)  # prints --help
 
-def flushed() -> None:
-    """Write what is left of the output."""
+    def invoke(self, ctx: click.Context) -> Any:
+        with piped():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def piped() -> Iterator[None]:
+    """A guard around what prints: a reader that has gone, and a disk that is full."""
     try:
-        sys.stdout.flush()
+        yield
     except BrokenPipeError:
-        closed()
+        abandon()
+        sys.exit(141)
+    except OSError as error:  # of --help; a command has told its own
+        abandon()
+        raise told(error) from error
 
 
-def closed() -> None:
-    """End as a command does whose reader has gone: quietly, with the code of SIGPIPE."""
-    sys.stdout = open("/dev/null", "w")  # noqa: SIM115 what Python flushes at its end must not meet the pipe again
-    raise SystemExit(141)
+def flush() -> None:
+    """Write what is left of the output, so that a pipe that is closed or a disk that is full is met here, and not when
+    Python ends."""
+    try:
+        if sys.stdout is not None:  # it is None where the shell closed it: >&-
+            sys.stdout.flush()
+    except OSError:
+        abandon()
+        raise
+
+
+def abandon() -> None:
+    """Give the output up: what is left of it would be tried again when Python ends."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 def told(error: BaseException) -> click.ClickException:

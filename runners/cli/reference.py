@@ -126,11 +126,10 @@ def show(dataset: str, suite: str, replicas: list[int], folder: Path | None) -> 
 
 def _task(suite: str, dataset: str) -> tuple[Dataset, Model]:
     """A dataset of a suite, and its model."""
-    from gapbench.runners.suites import fitting, named, suites
+    from gapbench.runners.suites import one_of, suites
 
-    tasks = suites()[named("suite", suite, suites())].tasks
-    task = tasks[named("dataset", dataset, tasks)]
-    return task.dataset, fitting(task)
+    task = one_of("dataset", dataset, one_of("suite", suite, suites()).tasks)
+    return task.dataset, task.model
 
 
 def _references(

@@ -14,7 +14,6 @@ from gapbench.runners.cli.console import (
     default_folder,
     device_named,
     folder_option,
-    load_class,
     make_console,
     print_results,
     words,
@@ -28,11 +27,14 @@ from gapbench.runners.cli.errors import Command, Interrupted, UserError
     "--methods",
     multiple=True,
     metavar="NAME,…",
-    help="Only these methods of the suite. PATH.PY:CLASS is a class of yours, with its default settings; its code is "
-    "run, so name files you trust. May be given again.",
+    help="Only these methods, of the suite or of `gapbench list`. PATH.PY:CLASS is a class of yours, with its default "
+    "settings; its code is run, so name files you trust. May be given again.",
 )
 @click.option(
-    "--datasets", multiple=True, metavar="NAME,…", help="Only these datasets of the suite, or PATH.PY:CLASS of yours."
+    "--datasets",
+    multiple=True,
+    metavar="NAME,…",
+    help="Only these datasets of the suite. PATH.PY:CLASS is a class of yours. May be given again.",
 )
 @click.option(
     "--replicas", type=click.IntRange(1, 100_000), help="How many (data, seed) pairs. Default: the suite's number."
@@ -86,13 +88,13 @@ def run(
         from gapbench.runners.load import collect
         from gapbench.runners.run import run_cells
         from gapbench.runners.store import Store, has_links
-        from gapbench.runners.suites import named, select, suites
+        from gapbench.runners.suites import one_of, select, suites
 
-        chosen = suites()[named("suite", suite, suites())]
-        picked = select(chosen, words(methods, "--methods"), words(datasets, "--datasets"), load_class)
+        chosen = one_of("suite", suite, suites())
+        picked = select(chosen, words(methods, "--methods"), words(datasets, "--datasets"))
         todo = picked.cells(replicas or chosen.replicas, seed, chosen.block)
     device = device_named(device)
-    store = Store((out or default_folder(suite)).absolute())
+    store = Store(out or default_folder(suite).absolute())
     store.prepare()
     if not has_links(store.root):
         tell(f"{store.root} has no hard links: a kill while a record is written leaves half of it, to be made again")
@@ -106,6 +108,8 @@ def run(
     found = collect(store.root, {outcome.key for outcome in outcomes if outcome.recorded})
     if found.results:
         print_results(found.results)
+        if chosen.shrinks:
+            tell(f"These numbers compare nothing. Suite {suite}: {chosen.description}")
     counts = Counter[str](outcome.status for outcome in outcomes)
     order = ("finished", "rescored", "kept", "skipped", "failed")
     tell(f"{len(outcomes)} cells: {', '.join(f'{counts[word]} {word}' for word in order if counts[word])}")

@@ -68,13 +68,15 @@ def export(folder: Path | None, form: str, out: Path | None) -> None:
 
 
 @click.command(cls=Command, hidden=True)
-@click.argument("folder", callback=folder_option)
-@click.argument("published", callback=folder_option)
-def publish(folder: Path, published: Path) -> None:
-    """Write what is tracked of a results folder: scores, curves, figures, a manifest."""
-    from gapbench.runners.publish import publish_folder as write
+@click.argument("suite")
+@click.option("--from", "folder", callback=folder_option, metavar="FOLDER", help="Default: results/local/SUITE.")
+def publish(suite: str, folder: Path | None) -> None:
+    """Write what is tracked of a suite's results to results/published/SUITE: scores, curves, figures, a manifest."""
+    from gapbench.runners.publish import publish as write
+    from gapbench.runners.suites import one_of, suites
 
-    for path in write(folder, published):
+    one_of("suite", suite, suites())
+    for path in write(folder or default_folder(suite), Path("results/published") / suite):
         click.echo(path)
 
 

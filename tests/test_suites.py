@@ -1,0 +1,288 @@
+"""The suites, and how the words of a command line choose from them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from gapbench.datasets.base import Dataset
+from gapbench.datasets.gapped_sine import GappedSine
+from gapbench.evaluation.entries import Trained
+from gapbench.methods import registry
+from gapbench.methods.base import FittedMethod, UncertaintyMethod
+from gapbench.methods.engine.jitter import Jittered
+from gapbench.methods.engine.model import MLP, Model
+from gapbench.methods.engine.noise import LearnedNoise
+from gapbench.methods.mala import MALA
+from gapbench.methods.mc_dropout import MCDropout
+from gapbench.runners import suites
+from gapbench.runners.suites import CONTROLS, Suite, Task, Unknown, select
+
+SUITE = Suite(
+    "two methods",
+    {"sine": Task(GappedSine(n=12), MLP(hidden=(7,))), "noisy": Task(GappedSine(n=12, noise_std=0.1), MLP())},
+    {"dropout": MCDropout(steps=3), "ensemble": MCDropout(rate=0.5)},
+    on_request={"slow": MCDropout(steps=4)},
+)
+METHOD = """
+from dataclasses import dataclass, field
+from gapbench.methods.base import UncertaintyMethod
+@dataclass(frozen=True)
+class {name}(UncertaintyMethod):
+    steps: int = 5000
+    other: int{default}
+    def fit(self, model, x, y, generator):
+        raise NotImplementedError
+"""
+DATASET = """
+from dataclasses import dataclass
+import torch
+from gapbench.datasets.base import Dataset, Problems
+{top}
+@dataclass(frozen=True)
+class {name}(Dataset):
+    n: int = 5
+    def problems(self, replicas, seed=0):
+        {body}
+        x = torch.ones(len(replicas), self.n, 3)
+        return Problems(x, x.sum(-1), x, x.sum(-1))
+    {network}
+"""
+NETWORK = """
+    @property
+    def network(self):
+        from gapbench.methods.engine.model import MLP
+        return MLP(hidden=(2,), noise_std=0.5)
+"""
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that the words of these tests name."""
+    monkeypatch.chdir(tmp_path)
+
+    def method(file: str, name: str, default: str = " = 1") -> None:
+        Path(file).write_text(METHOD.format(name=name, default=default))
+
+    def dataset(file: str, name: str, top: str = "", body: str = "", network: str = "") -> None:
+        Path(file).write_text(DATASET.format(name=name, top=top, body=body, network=network))
+
+    method("mine.py", "MyNet")
+    method("other.py", "MyNet")
+    method("dropout.py", "Dropout")
+    method("slow.py", "Slow")
+    method("truth.py", "Truth")
+    method("sgld.py", "SGLD")
+    method("demanding.py", "Demanding", " = field(kw_only=True)")
+    dataset("data.py", "MyData")
+    dataset("data2.py", "MyData")
+    dataset("sine.py", "Sine")
+    dataset("asks.py", "Asks", network=NETWORK)
+    dataset("bad.py", "Bad", body="raise ZeroDivisionError('of data')")
+    dataset("nan.py", "Nan", body="return Problems(*(torch.full(s, torch.nan) for s in [(1,2,1), (1,2)] * 2))")
+    dataset("exits.py", "Exits", top="import sys; sys.exit(3)")
+    dataset("rude.py", "Rude", top="torch.set_default_dtype(torch.float64)", body="torch.set_num_threads(2)")
+
+
+def test_all_of_a_suite_is_what_it_names() -> None:
+    """And the controls; not what runs on request. Seen to catch: on_request run with the others."""
+    picked = select(SUITE)
+    assert list(picked.entries) == ["dropout", "ensemble", "reference", "prior", "truth"]
+    assert picked.entries["ensemble"] == Trained(MCDropout(rate=0.5)) and picked.entries["truth"] is CONTROLS["truth"]
+    assert picked.tasks == SUITE.tasks
+
+
+def test_names_and_files_are_chosen_alike() -> None:
+    """In the order of the words. Seen to catch: on_request unknown, a method of the registry unknown, a control left
+    out if it is not named, the same file by another path refused."""
+    words = ["slow", "mine.py:MyNet", "./mine.py:MyNet", "prior", "mala", "dropout", "dropout"]
+    picked = select(SUITE, words, ["noisy", "data.py:MyData"])
+    assert list(picked.entries) == ["slow", "my_net", "prior", "mala", "dropout", "reference", "truth"]
+    assert picked.entries["mala"] == Trained(MALA()) and list(picked.tasks) == ["noisy", "my_data"]
+    own = picked.entries["my_net"]
+    assert isinstance(own, Trained) and own.method.steps == 5000  # type: ignore[attr-defined]
+
+
+def test_a_suite_that_cuts_budgets_cuts_those_of_a_users_method() -> None:
+    """A method of 2000 steps beside others of 200 would be on top of the table. Seen to catch: not cut."""
+    quick = suites.suites()["quick"]
+    for word in ("mine.py:MyNet", "mala"):
+        (method, *_) = select(quick, [word]).entries.values()
+        assert isinstance(method, Trained) and method.method == suites.shrunk(method.method)
+        assert method.method != type(method.method)()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["dropuot"], "unknown method 'dropuot': did you mean dropout; `gapbench list` shows all"),
+        (["MC_Dropout"], "did you mean mc_dropout;"),
+        (["SVI"], "did you mean svi;"),
+        (["zzz"], "unknown method 'zzz': expected one of dropout, ensemble, slow, reference, prior, truth, hmc, mala"),
+        (["mine.py"], "mine.py: which class? mine.py has MyNet"),
+        (["nowhere.py:MyNet"], "nowhere.py:MyNet: there is no file nowhere.py"),
+        (["a:b"], "a:b: expected path.py:Class"),
+        (["dropout.py:Dropout"], "dropout.py:Dropout: its name dropout is that of another method or a control: rename"),
+        (["slow.py:Slow"], "its name slow is that of another method"),
+        (["truth.py:Truth"], "its name truth is that of another method or a control"),
+        (["sgld.py:SGLD"], "its name sgld is that of another method"),
+        (
+            ["mine.py:MyNet", "other.py:MyNet"],
+            "other.py:MyNet: its name my_net is that of another class that you named",
+        ),
+        (["demanding.py:Demanding"], "demanding.py:Demanding: TypeError: "),
+    ],
+)
+def test_methods_that_make_no_sense_are_refused(words: list[str], said: str) -> None:
+    """Seen to catch: a user's SGLD that takes the place of the shipped one, a Truth that takes the oracle's, the second
+    of two files that takes the first one's, a TypeError of a class with required fields that goes on."""
+    with pytest.raises(Unknown) as caught:
+        select(SUITE, words)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sin"], "unknown dataset 'sin': did you mean sine;"),
+        (["sine.py:Sine"], "sine.py:Sine: its name sine is that of a dataset of the suite: rename the class"),
+        (["data.py:MyData", "data2.py:MyData"], "data2.py:MyData: its name my_data is that of another class"),
+        (["bad.py:Bad"], "bad.py:Bad: ZeroDivisionError: of data"),
+        (["nan.py:Nan"], "nan.py:Nan: ProblemError: x[0, 0, 0] = nan"),
+        (["exits.py:Exits"], "exits.py:Exits: SystemExit: 3"),
+        (["mine.py:MyNet"], "it defines no Dataset MyNet; mine.py has no concrete Dataset"),
+    ],
+)
+def test_datasets_that_make_no_sense_are_refused(words: list[str], said: str) -> None:
+    """Before anything is trained. Seen to catch: the errors of a dataset's code that go on, SystemExit too."""
+    with pytest.raises(Unknown) as caught:
+        select(SUITE, [], words)
+    assert said in str(caught.value)
+
+
+def test_a_users_dataset_is_learned_with_its_network_or_the_suites() -> None:
+    """Of as many features as its data have; the suite's with a noise that is learned. Seen to catch: one feature for
+    every dataset, the noise of the suite, the network of the dataset forgotten."""
+    tasks = select(SUITE, [], ["data.py:MyData", "asks.py:Asks"]).tasks
+    assert tasks["my_data"].model == MLP(hidden=(7,), features=3, noise_std=LearnedNoise())
+    assert tasks["asks"].model == MLP(hidden=(2,), features=3, noise_std=0.5)
+    cells = select(SUITE, ["slow"], ["sine", "asks.py:Asks"]).cells(25, 7, 10)
+    assert [(c.dataset_name, c.first, c.stop, c.seed) for c in cells if c.name == "slow"] == [
+        (name, first, stop, 7) for name in ("sine", "asks") for first, stop in ((0, 10), (10, 20), (20, 25))
+    ]
+    assert {c.name: c.model for c in cells if c.dataset_name == "asks"} == dict.fromkeys(
+        ("slow", *CONTROLS), tasks["asks"].model
+    )
+
+
+def test_a_users_file_changes_nothing_else_in_this_process() -> None:
+    """Seen to catch: the file loaded without a guard, `problems` called without one."""
+    select(SUITE, [], ["rude.py:Rude"])
+    assert torch.get_default_dtype() is torch.float32 and torch.get_num_threads() == 1
+
+
+@dataclass(frozen=True)
+class Prior(UncertaintyMethod):
+    """A method whose name is a control's."""
+
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
+        raise NotImplementedError
+
+
+def test_a_plugin_that_is_called_like_a_control_or_a_setting_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is not available is told by its reason if it is named. Seen to catch: `prior` of a plugin that is
+    hidden by the control, without a word."""
+    found = registry.Registry({**registry.methods(), "prior": Prior, "sgld_private": Prior}, {"swag": "needs x"})
+    monkeypatch.setattr(suites, "registry", lambda: replace(found, methods=dict(found.methods)))
+    left = suites.discovered()
+    assert left.methods == registry.methods() and set(left.unavailable) == {"prior", "sgld_private", "swag"}
+    with pytest.raises(Unknown, match=r"^swag is not available: needs x$"):
+        select(SUITE, ["swag"])
+
+
+# The shipped suites ---------------------------------------------------------------------------------------------------
+
+
+def test_the_default_suite_names_its_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new file is not in it, and the suite "all" has it. Seen to catch: whatever lies in methods/ taken into the
+    default, the settings of private SGLD forgotten in "all"."""
+    found = registry.Registry({**registry.methods(), "new": Prior})
+    monkeypatch.setattr(suites, "registry", lambda: found)
+    made = suites.suites()
+    assert list(made["default"].methods) == ["mc_dropout", "sgld", "sgld_private", "svi"]
+    assert list(made["default"].on_request) == ["hmc"]
+    assert {name: type(one) for name, one in made["all"].methods.items()} == {
+        **found.methods,
+        "sgld_private": type(made["default"].methods["sgld_private"]),
+    }
+    assert made["all"].methods["svi"] == made["default"].methods["svi"] and made["all"].methods["new"] == Prior()
+
+
+@pytest.mark.parametrize("name", [name for name in suites.suites() if name != "all"])
+def test_suites_do_not_look_into_the_registry(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither does a name that a suite has: no plugin is imported for them. Seen to catch: the registry asked."""
+
+    def fail() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(suites, "registry", fail)
+    suite = suites.suites()[name]
+    select(suite, list(suite.methods), list(suite.tasks))
+
+
+@pytest.mark.one_file
+def test_every_suite_can_be_run() -> None:
+    """Data, network and every method fit each other: its noise is a field of the network, one feature each. Seen to
+    catch: a field that was renamed, a network of two features."""
+    for name, suite in suites.suites().items():
+        assert suite.description and suite.replicas >= 2 and suite.methods, name
+        for task in suite.tasks.values():
+            x = task.dataset.problems([0]).inputs[0]
+            assert x.shape[2] == task.model.features
+            for method in suite.methods.values():
+                assert method.skip(task.model, x) is None
+
+
+def test_the_notebooks_settings_are_those_of_the_notebook() -> None:
+    """100 epochs of 63 steps at batches of 16, with 0.01 added to the std of f. Seen to catch: the jitter forgotten."""
+    suite = suites.suites()["notebook_sgld"]
+    for method in suite.methods.values():
+        assert isinstance(method, Jittered) and method.f_std == 0.01
+        assert {"batch": 16, "draws": 100, "thin": 63}.items() <= vars(method.method).items()
+    assert suite.tasks["gapped_sine_notebook"].dataset == GappedSine(extrapolation=0.0, test_points=100)
+
+
+def test_quick_is_quick() -> None:
+    """Every budget is cut, of the method inside another too. Seen to catch: `shrunk` that leaves one."""
+
+    def budgets(value: object) -> dict[str, int]:
+        assert is_dataclass(value)
+        return {one.name: getattr(value, one.name) for one in fields(value) if one.type in (int, "int")}
+
+    quick = suites.suites()["quick"]
+    limits = {"steps": 200, "burn_in": 100, "draws": 20, "thin": 5, "chains": 4}
+    for method in (*quick.methods.values(), suites.shrunk(Jittered(MCDropout(), 0.1)).method):  # type: ignore[attr-defined]
+        own = budgets(method)
+        assert own and all(own[name] <= limit for name, limit in limits.items() if name in own)
+
+
+def test_a_user_dataset_is_a_dataset() -> None:
+    """The contract has no abstract member that `DATASET` lacks. Seen to catch: `problems` renamed."""
+    assert Dataset.__abstractmethods__ == {"problems"}
+
+
+def test_suites_are_cheap_to_import() -> None:
+    """Building all of them costs less than a tenth of a second once torch is there. Seen to catch: a suite that makes
+    its data."""
+    code = (
+        "import time; from gapbench.runners.suites import suites; suites()['all']; start = time.process_time()\n"
+        "[suite for suite in suites().values()]; print(time.process_time() - start)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.1
