@@ -130,7 +130,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_checkout(checkout: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}
     return subprocess.run([sys.executable, *command], cwd=checkout, env=environment, capture_output=True, text=True)
 
 
