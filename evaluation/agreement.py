@@ -31,9 +31,8 @@ def agreement(
     for r, reference in enumerate(references):
         if reference is None:
             continue
-        truth = np.sort(reference.f.reshape(-1, reference.f.shape[-1]), 0)
-        own = _distances(quantiles[r], mean[r], std[r], truth)
-        for name, value, error in zip(("w1", "log_std", "error"), own, _mc_errors(reference.f, draws), strict=True):
+        own = _distances(quantiles[r], mean[r], std[r], _sorted(reference, reference.codes))
+        for name, value, error in zip(("w1", "log_std", "error"), own, _mc_errors(reference, draws), strict=True):
             values[f"reference_{name}"][r], values[f"reference_{name}_mc_error"][r] = value, error
     return values
 
@@ -41,21 +40,28 @@ def agreement(
 AGREEMENT = [f"reference_{name}{error}" for name in ("w1", "log_std", "error") for error in ("", "_mc_error")]
 
 
-def _mc_errors(f: NDArray[np.float64], draws: int | None) -> NDArray[np.float64]:
+def _sorted(reference: Reference, codes: NDArray[np.uint16]) -> NDArray[np.float64]:
+    """Some of a reference's draws, sorted at each point, (T, M). codes: (chains, draws, M). 16 bits sort in a fifth of
+    the time of 64."""
+    whole = codes.reshape(-1, codes.shape[2])
+    return reference.low + reference.step * np.sort(whole, axis=0, kind="stable")
+
+
+def _mc_errors(reference: Reference, draws: int | None) -> NDArray[np.float64]:
     """(3, M): means of the three distances between that many draws and the rest, which is of other chains.
 
-    f: (chains, kept, M). Where there are not enough chains for both, or no draws at all, the distance of what there is
-    is scaled as the error of a mean would be: by √(1/S + 1/T).
+    Where there are not enough chains for both, or no draws at all, the distance of what there is is scaled as the error
+    of a mean would be: by √(1/S + 1/T).
     """
-    chains, kept = f.shape[:2]
+    chains, kept = reference.codes.shape[:2]
     total = chains * kept
     some = min(math.ceil((draws or total) / kept), max(1, chains // 2))  # chains
     found = []
     for k in range(chains):
-        turned = np.roll(f, k, 0)
-        part = thinned(turned[:some], draws or total).reshape(-1, f.shape[2])
-        rest = turned[some:].reshape(-1, f.shape[2])
-        distances = _distances(np.sort(part, 0), part.mean(0), part.std(0), np.sort(rest, 0))
+        turned = np.roll(reference.codes, k, 0)
+        part = _sorted(reference, thinned(turned[:some], draws or total))  # type: ignore[arg-type]  # it only indexes
+        rest = _sorted(reference, turned[some:])
+        distances = _distances(part, part.mean(0), part.std(0), rest)
         found.append(np.abs(np.stack(distances)))
     wanted = (1 / draws if draws else 0) + 1 / total
     return np.asarray(np.mean(found, 0) * math.sqrt(wanted / (1 / len(part) + 1 / len(rest))))

@@ -10,22 +10,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 RHAT_THRESHOLD = 1.05  # rank-normalised split R-hat of f above which a row of many draws is marked and ranked apart
+# R-hat² of independent draws, the largest over a test grid, is in 95 % of cases within so many stds of 1
+# (timings/rhat_chance.py measures it).
+RHAT_CHANCE = 5.5
 FINE = 25  # test points from which neighbours say the same
-RHAT_CHANCE = (
-    5.5  # R-hat² of independent draws, the largest over a test grid, is in 95 % within so many stds of 1: measured
-)
 
 
 def convergence(chained_f: Tensor, every: int | None = None) -> dict[str, NDArray[np.float64]]:
     """Rank-normalised split R-hat, bulk and tail ESS of f at every test point (Vehtari et al. 2021), by arviz-stats;
     and `rhat_limit`, the R-hat up to which so many draws count as converged.
 
-    chained_f: (R, chains, draws, M). Returns (R, M) each; with fewer than 4 draws a chain R-hat is inf and
-    no draw is effective.
-    every: the points that are looked at are so many apart, and the others are nan. None: every fifth of a fine grid (of
-    FINE points or more), as neighbours say the same; else every point.
-    A single chain is cut in
-    two halves that count as chains: it can show that it still drifts, though not that it missed a mode.
+    chained_f: (R, chains, draws, M). Returns (R, M) each; with fewer than 4 draws a chain R-hat is inf and no draw is
+    effective. A single chain is cut in two halves that count as chains: it can show that it still drifts, though not
+    that it missed a mode.
+    every: look at points that are so many apart; the others are nan. None: every fifth point of a fine grid (of FINE
+    points or more), where neighbours say the same; every point of a coarser one.
     """
     if chained_f.shape[1] == 1:
         half = chained_f.shape[2] // 2
@@ -37,9 +36,8 @@ def convergence(chained_f: Tensor, every: int | None = None) -> dict[str, NDArra
         unknown = {"rhat": np.inf, "rhat_limit": RHAT_THRESHOLD, "ess_bulk": 0.0, "ess_tail": 0.0}
         return {name: np.full(shape, value) for name, value in unknown.items()}
     axes = {"chain_axis": 1, "draw_axis": 2}
-    with np.errstate(
-        divide="ignore", invalid="ignore"
-    ):  # of chains that never move, which have no R-hat: it counts as inf
+    # Chains that never move have no R-hat, which counts as inf.
+    with np.errstate(divide="ignore", invalid="ignore"):
         found = {
             "rhat": np.nan_to_num(array_stats.rhat(f, method="rank", **axes), nan=np.inf, posinf=np.inf),
             "rhat_limit": np.full((shape[0], f.shape[-1]), limit(2 * f.shape[1], f.shape[2] // 2)),

@@ -18,7 +18,7 @@ def gap_ratio(std_f: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64] |
     """
     if "gap" not in std_f or "data" not in std_f:
         return None
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.asarray(std_f["gap"] / std_f["data"])
 
 

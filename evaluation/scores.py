@@ -101,11 +101,20 @@ class Case:
 
 
 def mean(values: Floats) -> float:
-    return float(values.mean())
+    small, exponent = _shrunk(values)
+    return float(np.ldexp(small.mean(), exponent))
 
 
 def root_mean_square(values: Floats) -> float:
-    return float(np.sqrt(np.square(values).mean()))
+    small, exponent = _shrunk(values)
+    return float(np.ldexp(np.sqrt(np.square(small).mean()), exponent))
+
+
+def _shrunk(values: Floats) -> tuple[Floats, int]:
+    """values / 2^k, and k: at most 1 in size, so that no sum and no square overflows. A power of two rounds nothing."""
+    largest = np.abs(values).max()
+    exponent = int(np.frexp(largest)[1]) if np.isfinite(largest) else 0
+    return np.ldexp(values, -exponent), exponent
 
 
 def largest(values: Floats) -> float:

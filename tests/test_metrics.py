@@ -4,9 +4,10 @@ hand. Where scoringrules is what the code itself calls, the second opinion is an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+import mpmath
 import numpy as np
 import pytest
 import scoringrules
@@ -801,6 +802,89 @@ def test_a_score_is_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
     for r in range(2):
         inside = expected[r][problems.regions["gap"][r].numpy()]
         np.testing.assert_allclose(scores["width_80_y"]["gap"][r], inside.mean())
+
+
+def test_quantiles_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All levels of all scores and curves in one call a distribution, since a call sorts or tabulates. Seen to catch: a
+    call for each score."""
+    asked: list[int] = []
+    own = NormalMixture.quantiles
+
+    def counted(self: NormalMixture, levels: Sequence[float]) -> Tensor:
+        asked.append(len(levels))
+        return own(self, levels)
+
+    monkeypatch.setattr(NormalMixture, "quantiles", counted)
+    _, mixture, t = build("calibrated", (2, 16, 6))
+    point_values(MixturePrediction(mixture.location, torch.zeros(()), mixture.scale), problems_of(t, t), generator())
+    assert asked == [7, 7]  # of y and of f: the ends of 50, 90 and 95 %, and the median
+
+
+@pytest.mark.parametrize("points", [1, 2])
+def test_interval_scores_are_scoringrules(points: int) -> None:
+    """Also with one test point a replica, whose axis scoringrules squeezes away. Seen to catch: scoringrules called on
+    all replicas at once, a penalty of 1/α."""
+    (_, _, target), mixture, t = build("heavy tails", (3, 30, points))
+    values = point_values(
+        MixturePrediction(mixture.location, torch.zeros(()), mixture.scale), problems_of(t), generator()
+    )
+    for level, alpha in zip(LEVELS, ALPHAS, strict=True):
+        low, high = (quantile(mixture, p).numpy() for p in (alpha / 2, 1 - alpha / 2))
+        for at in np.ndindex(3, points):
+            expected = scoringrules.interval_score(target[at], low[at], high[at], alpha, backend="numpy")
+            assert values[f"interval_{level}_y"][at] == pytest.approx(float(expected), rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-160, 1.0, 1e160, 1e300])
+def test_numbers_of_any_size(size: float) -> None:
+    """By arithmetic of 60 digits, from points to a region's number: one Gaussian of that std, and targets as far away.
+    Seen to catch: the squares of RMSE that overflow or vanish."""
+    z = np.array([[0.5, -1.5, 3.0, 0.0]])
+    prediction = MixturePrediction(torch.zeros(1, 1, 4).double(), torch.zeros(()).double(), float64(size))
+    problems = problems_of(torch.from_numpy(size * z), noise=None)
+    scores = replica_scores(point_values(prediction, problems, generator()), problems.regions)
+    with mpmath.workdps(60):
+        std, targets = mpmath.mpf(size), [mpmath.mpf(float(value)) for value in (size * z).ravel()]
+        exact = {
+            "rmse_y": mpmath.sqrt(sum(t**2 for t in targets) / 4),
+            "crps_y": sum(
+                t * (2 * mpmath.ncdf(t / std) - 1) + 2 * std * mpmath.npdf(t / std) - std / mpmath.sqrt(mpmath.pi)
+                for t in targets
+            )
+            / 4,
+            "nll_y": sum((t / std) ** 2 / 2 + mpmath.log(std * mpmath.sqrt(2 * mpmath.pi)) for t in targets) / 4,
+            "std_y": std,
+            "width_90_y": 2 * std * mpmath.sqrt(2) * mpmath.erfinv(mpmath.mpf("0.9")),
+        }
+    for name, value in exact.items():
+        assert scores[name]["all"][0] == pytest.approx(float(value), rel=1e-9), name
+
+
+def test_the_largest_numbers_have_a_mean() -> None:
+    """Seen to catch: a sum of them, a ratio that warns."""
+    huge = np.full((1, 6), 1.7e308)
+    regions = {"data": np.array([[1, 1, 1, 0, 0, 0]], bool), "gap": np.array([[0, 0, 0, 1, 1, 1]], bool)}
+    scores = replica_scores({"crps_y": huge, "rmse_y": huge, "std_f": np.array([[1e-5] * 3 + [1.7e308] * 3])}, regions)
+    assert [scores[name]["all"][0] for name in ("crps_y", "rmse_y")] == pytest.approx([1.7e308] * 2)
+    assert scores["gap_ratio"]["all"][0] == math.inf and scores["gap_wider"]["all"][0] == 1
+    none = replica_scores({"crps_y": np.array([[1.0, math.inf]]), "rmse_y": np.array([[1.0, math.nan]])}, {})
+    assert none["crps_y"]["all"][0] == math.inf and math.isnan(none["rmse_y"]["all"][0])
+
+
+def test_three_features_without_gap_or_truth() -> None:
+    """Held-out rows in regions of any name: y is scored, f described, and no score of the truth or of a gap exists.
+    Seen to catch: a region or a truth taken for granted."""
+    _, mixture, t = build("calibrated", (2, 16, 6))
+    north = torch.arange(6).expand(2, -1) < 2
+    problems = Problems(torch.zeros(2, 5, 3), torch.zeros(2, 5), torch.zeros(2, 6, 3), t, regions={"north": north})
+    prediction = MixturePrediction(mixture.location, torch.zeros(()), mixture.scale)
+    scores = replica_scores(point_values(prediction, problems, generator()), problems.regions)
+    assert not {"gap_ratio", "gap_wider"} & set(scores)
+    for name in ("rmse", "crps", "coverage_90", "interval_90"):
+        assert set(scores[f"{name}_y"]) == {"all", "north"}
+        assert all(np.isfinite(value).all() for value in scores[f"{name}_y"].values())
+        assert all(np.isnan(value).all() for value in scores[f"{name}_f"].values())
+    assert np.isfinite(scores["std_f"]["north"]).all() and np.isfinite(scores["nll_y"]["all"]).all()
 
 
 def test_what_a_prediction_lacks_is_not_scored() -> None:

@@ -76,8 +76,9 @@ def quantile_before(of: NormalMixture, p: float) -> Tensor:
     """By 50 halvings of the range of the components' quantiles. Draws: by rank."""
     if not of.scale.any():
         return of.quantiles([p])[:, 0]
-    each = of.location + torch.special.ndtri(torch.tensor(p, dtype=torch.float64)) * of.scale
-    low, high = each.amin(1), each.amax(1)
+    each: Tensor = of.location + torch.special.ndtri(torch.tensor(p, dtype=torch.float64)) * of.scale
+    low: Tensor = each.amin(1)
+    high: Tensor = each.amax(1)
     low = low - 1e-9 * (1 + low.abs())
     for _ in range(50):
         middle = (low + high) / 2
