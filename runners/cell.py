@@ -30,11 +30,13 @@ from gapbench.evaluation.scores import METRICS_VERSION, point_values, undefined
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.predictions import PredictionError, kinds
 from gapbench.runners.code import code_hash
+from gapbench.runners.guard import undisturbed
 from gapbench.runners.memory import keep_freed_memory
 from gapbench.runners.recipes import made, recipe
-from gapbench.runners.store import Damaged, Record, Store, StoreError, canonical, first_line, key_of
+from gapbench.runners.store import Damaged, Record, Store, StoreError, canonical, first_line, floats, key_of
 
 FOLDERS = ("methods", "datasets", "evaluation", "runners")  # of the code that makes numbers
+Place = tuple[str, str, int, int, int]  # dataset, method, block of replicas and seed
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Cell:
         """The cell's name in lines of progress."""
         return f"{self.dataset_name} · {self.name} · replicas {self.first}–{self.stop - 1}"
 
+    @property
+    def place(self) -> Place:
+        """What every record of this cell shares, whatever the code and the settings were."""
+        return self.dataset_name, self.name, self.first, self.stop, self.seed
+
     @cached_property
     def content(self) -> dict[str, Any]:
         """The content of dataset, model and subject. Raises Undescribable if one of them has none that can be keyed."""
@@ -71,7 +78,7 @@ class Cell:
         return {name: describe(part, name) for name, part in parts.items()}
 
     def identity(self, problems: Problems | None) -> dict[str, Any]:
-        """Everything that decides the numbers; its hash is the record's key. No problems: they could not be made."""
+        """Everything that decides the numbers; its hash is the record's key. No problems: of a failed cell."""
         dataset, model, subject = self.content.values()
         references = [] if problems is None else digests(problems, self.model)
         return {
@@ -99,8 +106,11 @@ class Cell:
         return [replace(self, stop=middle), replace(self, first=middle)] if self.stop - self.first > 1 else []
 
 
-def _cell(*parts: Any) -> Cell:
-    return Cell(*map(made, parts))
+def _cell(dataset_name: str, dataset: Any, model: Any, name: str, entry: Any, *rest: int) -> Cell:
+    entry = made(entry)
+    # What a method's own file sets holds while that method trains; what a dataset's file sets must not hold for it.
+    with undisturbed():
+        return Cell(dataset_name, made(dataset), made(model), name, entry, *rest)
 
 
 def _classes(value: object) -> Iterator[type | FunctionType]:
@@ -152,10 +162,17 @@ class Outcome:
         )
 
 
-def complete(cell: Cell, store: Store, device: str, begins: Callable[[], None] = lambda: None) -> Outcome:
+def complete(
+    cell: Cell,
+    store: Store,
+    device: str,
+    begins: Callable[[], None] = lambda: None,
+    candidates: Sequence[str] | None = None,
+) -> Outcome:
     """Bring a cell to its record: keep it if it is there, score it anew if only the scores changed, else train.
 
-    begins: called when the record is not there. Raises StoreError if the store cannot be read or written; whatever else
+    begins: called when the record is not there. candidates: keys of the records among which an earlier training of the
+    cell would be; None for all of the store. Raises StoreError if the store cannot be read or written; whatever else
     goes wrong is a failed cell.
     """
     # One thread: a cell's bits must not depend on how many cells run beside it.
@@ -163,7 +180,7 @@ def complete(cell: Cell, store: Store, device: str, begins: Callable[[], None] =
     keep_freed_memory()
     started = time.perf_counter()
     try:
-        return _completed(cell, store, device, begins, started)
+        return _completed(cell, store, device, begins, store.keys() if candidates is None else candidates, started)
     except StoreError:  # the next cell would meet it too
         raise
     except Exception as error:
@@ -172,8 +189,11 @@ def complete(cell: Cell, store: Store, device: str, begins: Callable[[], None] =
         return failed(cell, store, device, error, time.perf_counter() - started)
 
 
-def _completed(cell: Cell, store: Store, device: str, begins: Callable[[], None], started: float) -> Outcome:
-    problems = cell.dataset.problems(cell.replicas, cell.seed)
+def _completed(
+    cell: Cell, store: Store, device: str, begins: Callable[[], None], candidates: Sequence[str], started: float
+) -> Outcome:
+    with undisturbed():
+        problems = cell.dataset.problems(cell.replicas, cell.seed)
     identity = cell.identity(problems)
     key = key_of(identity)
     record = store.read(key)
@@ -183,10 +203,9 @@ def _completed(cell: Cell, store: Store, device: str, begins: Callable[[], None]
     if reason is not None:
         return Outcome(cell, key, "skipped", message=reason)
     begins()
-    references = [
-        find(problems, r, cell.model) for r in range(len(cell.replicas))
-    ]  # a damaged one fails before training
-    earlier = trained_before(store, identity)
+    # A damaged reference fails the cell here, before training.
+    references = [find(problems, r, cell.model) for r in range(len(cell.replicas))]
+    earlier = trained_before(store, identity, candidates)
     if earlier is None:
         spent = Spent.start(device)
         run = trained(cell, problems, device)
@@ -228,21 +247,31 @@ class Earlier:
     arrays: str
 
 
-def trained_before(store: Store, identity: Mapping[str, Any]) -> Earlier | None:
-    """A run of the same training that was scored otherwise; None if there is none whose predictions are sound."""
+def records_by_place(store: Store) -> dict[Place, list[str]]:
+    """The keys of all sound records, by the cell that they are of."""
+    found: dict[Place, list[str]] = {}
+    for key in store.keys():  # noqa: SIM118 a store is no dict
+        with suppress(Damaged, KeyError, TypeError, ValueError):
+            identity = store.record(key).identity
+            first, stop = identity["block"]
+            place = (identity["dataset"]["name"], identity["method"]["name"], first, stop, identity["seed"])
+            found.setdefault(place, []).append(key)
+    return found
+
+
+def trained_before(store: Store, identity: Mapping[str, Any], candidates: Sequence[str]) -> Earlier | None:
+    """A run of the same training that was scored otherwise; None if no candidate is one whose predictions are sound."""
 
     def training(of: Mapping[str, Any]) -> str:
         return canonical({name: value for name, value in of.items() if name not in ("metrics", "references")})
 
-    for key in store.keys():  # noqa: SIM118 a store is no dict
+    for key in candidates:
         with suppress(Damaged, PredictionError, KeyError):
             record = store.record(key)
             if training(record.identity) == training(identity):
                 name = record.arrays["predictions"]
                 prediction = kinds()[record.prediction].from_arrays(store.arrays(name))
-                diagnostics = {
-                    one: torch.tensor([float(v) for v in values]) for one, values in record.diagnostics.items()
-                }
+                diagnostics = {one: torch.from_numpy(floats(values)) for one, values in record.diagnostics.items()}
                 failures = {int(replica) - record.replicas[0]: why for replica, why in record.failures.items()}
                 return Earlier(Run(prediction, diagnostics, failures), dict(record.provenance), name)
     return None
@@ -274,14 +303,20 @@ def scored(
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an accelerator had too little memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
+    """Whether an accelerator had too little memory. Not every part of torch has an error of its own for it."""
+    words = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
 
 
 def failed(cell: Cell, store: Store, device: str, error: BaseException, seconds: float = 0.0) -> Outcome:
-    """Note that a cell failed, and why. The next run tries again."""
+    """Note that a cell failed, and why. The next run tries again.
+
+    No code of the cell's own is run: it may be what ended its process.
+    """
     try:
-        identity = cell.identity(cell.dataset.problems(cell.replicas, cell.seed))
+        identity = cell.identity(None)
     except Exception:  # then this is why it failed
         identity = {
             "dataset": {"name": cell.dataset_name},

@@ -15,7 +15,10 @@ from gapbench.evaluation.entries import KINDS
 from gapbench.evaluation.results import Result, merge, tidy
 from gapbench.evaluation.scores import replica_scores
 from gapbench.runners import publish
-from gapbench.runners.store import Damaged, Record, Store, StoreError, canonical, first_line, floats
+from gapbench.runners.store import Damaged, Record, Store, StoreError, canonical, first_line, floats, key_of
+
+# What a record raises that is as it was written, but does not hold what it should.
+NONSENSE = (KeyError, ValueError, TypeError, IndexError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,12 @@ def collect(folder: Path | str, keys: Collection[str] | None = None) -> Collecte
     for key in store.keys() if keys is None else sorted(keys):
         try:
             record = store.record(key)
+            _age(record), _setting(record), KINDS.index(record.kind)  # as they will be asked for below
+            datasets.setdefault(_place(record)[0], []).append(record)
         except Damaged as error:
             damaged.append(str(error))
-            continue
-        datasets.setdefault(record.identity["dataset"]["name"], []).append(record)
+        except NONSENSE as error:
+            damaged.append(_senseless(store, key, error))
 
     found: list[Result] = []
     notes: list[str] = []
@@ -52,13 +57,16 @@ def collect(folder: Path | str, keys: Collection[str] | None = None) -> Collecte
         methods: dict[str, list[Result]] = {}
         for method in dict.fromkeys(record.identity["method"]["name"] for record in shown):
             for record in _blocks([record for record in shown if record.identity["method"]["name"] == method]):
+                parts = methods.setdefault(method, [])
                 try:
                     part = result_of(store, record)
+                    merge([*parts[:1], part])  # to see that it fits to the others
+                    parts.append(part)
                 except Damaged as error:
                     damaged.append(str(error))
-                else:
-                    methods.setdefault(method, []).append(part)
-        found += [merge(parts) for parts in methods.values()]
+                except NONSENSE as error:
+                    damaged.append(_senseless(store, key_of(record.identity), error))
+        found += [merge(parts) for parts in methods.values() if parts]
         hidden = _hidden(records, shown)
         if hidden:
             notes.append(
@@ -77,9 +85,9 @@ def results(folder: Path | str) -> list[Result]:
     """Every method of every dataset in a results folder, blocks of replicas merged.
 
     Methods are only shown side by side if they are of the same data, network, seed and version of the scores: the
-    newest. If a method is there in several versions (its code or settings changed between
-    runs), the one written last is taken;
-    blocks that overlap give way to the larger. Raises StoreError if there is nothing to show, or a file is damaged.
+    newest. If a method is there in several versions (its code or settings changed between runs), the one written last
+    is taken; blocks that overlap give way to the larger. Raises StoreError if there is nothing to show, or a file is
+    damaged.
     """
     found = collect(folder)
     if found.damaged:
@@ -87,10 +95,22 @@ def results(folder: Path | str) -> list[Result]:
     return found.results
 
 
+def _senseless(store: Store, key: str, error: Exception) -> str:
+    """Why a record is left out that is not damaged."""
+    return f"{store.path(key)}: cannot be shown ({type(error).__name__}: {first_line(str(error))})"
+
+
 def _age(record: Record) -> tuple[int, str, int]:
     """Scores of a later version count as newer, whenever the training was, and those with more references."""
     references = record.identity.get("references") or []
-    return record.identity["metrics"], record.provenance["finished"], sum(map(bool, references))
+    return int(record.identity["metrics"]), str(record.provenance["finished"]), sum(map(bool, references))
+
+
+def _place(record: Record) -> tuple[str, str, tuple[int, ...], str]:
+    """Where a record belongs: its dataset, method, block of replicas and data."""
+    dataset = record.identity["dataset"]
+    block = tuple(map(int, record.identity["block"]))
+    return str(dataset["name"]), str(record.identity["method"]["name"]), block, str(dataset["sha256"])
 
 
 def _setting(record: Record) -> tuple[object, ...]:
@@ -108,8 +128,8 @@ def _comparable(records: Iterable[Record]) -> list[Record]:
     """Those of the newest setting, and of the newest data where the same replicas have two versions of them."""
     by_age = sorted(records, key=_age)
     alike = [record for record in by_age if _setting(record) == _setting(by_age[-1])]
-    data = {tuple(record.identity["block"]): record.identity["dataset"]["sha256"] for record in alike}
-    return [record for record in alike if record.identity["dataset"]["sha256"] == data[tuple(record.identity["block"])]]
+    data = {block: sha256 for _, _, block, sha256 in map(_place, alike)}
+    return [record for record in alike if _place(record)[3] == data[_place(record)[2]]]
 
 
 def _hidden(records: Iterable[Record], shown: Iterable[Record]) -> list[str]:

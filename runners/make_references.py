@@ -8,7 +8,7 @@ import time
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -38,7 +38,8 @@ SECONDS = 60.0  # between checkpoints
 
 
 class NotCertified(Exception):
-    """The chains were run as long as they may be, and still are no reference; the message says why."""
+    """There is no reference, in most cases although the chains were run as long as they may be; the message says
+    why."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,16 @@ class Run:
     seconds: float
 
 
-def make_all(tasks: Sequence[Task], jobs: int, tell: Callable[[str], None]) -> Iterator[Path | Exception]:
+def make_all(tasks: Sequence[Task], jobs: int, tell: Callable[[str], None]) -> Iterator[Path | NotCertified]:
     """The file of each task as it is done, `jobs` side by side; or why there is none. Tasks do not depend on each
     other."""
-    for ended in run_all(_work, deque(tasks), jobs, lambda task, line: tell(line)):
-        if ended.error is None:
-            yield ended.value
-        elif isinstance(ended.error, Exception):
-            where = f"{ended.job.name} replica {ended.job.replica}: "
-            known = isinstance(ended.error, NotCertified)
-            yield ended.error if known else type(ended.error)(f"{where}{ended.error}; run it again to go on")
+    with closing(run_all(_work, deque(tasks), jobs, lambda task, line: tell(line))) as tasks_ended:
+        for ended in tasks_ended:
+            if ended.error is None or isinstance(ended.error, NotCertified):
+                yield ended.error or ended.value
+            else:
+                what = f"{type(ended.error).__name__}: {ended.error}"
+                yield NotCertified(f"{ended.job.name} replica {ended.job.replica}: {what}; run it again to go on")
 
 
 def _work(task: Task, tell: Tell) -> Path:

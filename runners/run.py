@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from gapbench.datasets.content import Undescribable
-from gapbench.runners.cell import Cell, Outcome, complete, failed
+from gapbench.runners.cell import Cell, Outcome, complete, failed, records_by_place
 from gapbench.runners.recipes import NoRecipe
 from gapbench.runners.store import Damaged, Store, StoreError, floats
 from gapbench.runners.workers import Died, Tell, run_all
@@ -24,36 +25,46 @@ def run_cells(
     no process left behind; what is committed stays.
     """
     with _Announcer(len(cells), store, console, verbosity) as announce:
-        waiting = deque[_Job]()
+        earlier, waiting = records_by_place(store), deque[_Job]()
+
+        def add(cell: Cell) -> None:
+            waiting.append(_Job(cell, store, device, earlier.get(cell.place, [])))
+
         for cell in cells:
             try:
                 cell.content  # noqa: B018 what cannot be keyed is refused before anything is trained
-                waiting.append(_Job(cell, store, device))
-            except Undescribable as error:
+            except Exception as error:
                 announce.end(failed(cell, store, device, error))
+            else:
+                add(cell)
         limit = jobs if device == "cpu" else 1
-        for ended in run_all(_work, waiting, limit, lambda job, _: announce.start(job.cell)):
-            cell = ended.job.cell
-            if isinstance(ended.error, StoreError):
-                raise ended.error
-            outcome = failed(cell, store, device, _explained(cell, ended.error)) if ended.error else ended.value
-            if outcome.status == "halved":
-                announce.more(1)
-                waiting.extend(_Job(half, store, device) for half in cell.halves())
-            announce.end(outcome)
+        with closing(run_all(_work, waiting, limit, lambda job, _: announce.start(job.cell))) as jobs_ended:
+            for ended in jobs_ended:
+                cell = ended.job.cell
+                if isinstance(ended.error, StoreError):
+                    raise ended.error
+                outcome = failed(cell, store, device, _explained(cell, ended.error)) if ended.error else ended.value
+                if outcome.status == "halved":
+                    announce.more(1)
+                    for half in cell.halves():
+                        add(half)
+                announce.end(outcome)
     return announce.outcomes
 
 
+@dataclass(frozen=True)
 class _Job:
-    """A cell with where it is to go."""
+    """A cell with where it is to go, and the keys of its records that were there before."""
 
-    def __init__(self, cell: Cell, store: Store, device: str) -> None:
-        self.cell, self.store, self.device = cell, store, device
+    cell: Cell
+    store: Store
+    device: str
+    candidates: Sequence[str]
 
 
 def _work(job: _Job, tell: Tell) -> Outcome:
     """What a child process does."""
-    return complete(job.cell, job.store, job.device, lambda: tell("begins"))
+    return complete(job.cell, job.store, job.device, lambda: tell("begins"), job.candidates)
 
 
 def _explained(cell: Cell, error: BaseException) -> BaseException:

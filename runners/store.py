@@ -302,7 +302,14 @@ def _name(temporary: Path, path: Path, data: bytes) -> None:
             raise
         # The second best: a kill in the midst of this write leaves half a file under the name. Its checksum gives it
         # away, and the next run sets it aside.
-        _write(path, data)
+        try:
+            _write(path, data)
+        except FileExistsError:
+            raise
+        except OSError:  # a disk that is full must not leave half of it
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            raise
 
 
 def has_links(folder: Path) -> bool:
@@ -331,26 +338,24 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         body = json.loads(data)["body"]
         sound = data == _document(body)
-        newer = sound and body["format"] > FORMAT
+        newer, older = sound and body["format"] > FORMAT, sound and body["format"] < FORMAT
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damaged(f"{path}: not a record ({error})") from error
     if not sound:
         raise Damaged(f"{path}: its checksum does not match; it was altered")
-    if newer:
+    if newer or older:  # no damage: nothing of the folder is touched
         raise StoreError(
-            f"{path} was written by a newer gapbench (record format {body['format']}; this one reads {FORMAT}): "
-            "upgrade gapbench, or choose another folder"
+            f"{path} was written by {'a newer' if newer else 'an older'} gapbench (record format {body['format']}; "
+            f"this one reads {FORMAT}): "
+            + ("upgrade gapbench, or choose another folder" if newer else "choose another folder, or remove this one")
         )
     return dict(body)
 
 
 def _checked(path: Path) -> Record:
     """The record that belongs under this name."""
-    body = _read(path)
-    if body["format"] < FORMAT:
-        raise Damaged(f"{path}: it is of an older gapbench (record format {body['format']}; this one reads {FORMAT})")
     try:
-        record = Record.from_document(body)
+        record = Record.from_document(_read(path))
     except (KeyError, TypeError) as error:
         raise Damaged(f"{path}: not a record ({error})") from error
     if key_of(record.identity) != path.stem:

@@ -12,16 +12,17 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, Generic, TypeVar
 
 J = TypeVar("J")
 PRELOADED = ["gapbench.runners.preload"]
+SERVER_DIED = 255  # the exit code that multiprocessing gives where the server cannot tell any more
 Tell = Callable[[Any], None]
 
 
@@ -35,13 +36,14 @@ class Ended(Generic[J]):
 
     job: J
     value: Any = None
-    error: BaseException | None = None
+    error: Exception | None = None
 
 
 @dataclass(frozen=True)
 class _Worker(Generic[J]):
-    process: ForkServerProcess
     job: J
+    process: ForkServerProcess
+    pipe: Connection
 
 
 def start_server() -> ForkServerContext:
@@ -50,66 +52,97 @@ def start_server() -> ForkServerContext:
     context.set_forkserver_preload(PRELOADED)
     resource_tracker.ensure_running()  # its start would let interrupts through again
     with no_interrupts():  # inherited by server and children, and for good: Ctrl-C is the parent's to handle
-        from multiprocessing.forkserver import ensure_running
-
-        ensure_running()
+        forkserver.ensure_running()
     return context
 
 
 def run_all(
     work: Callable[[J, Tell], Any], jobs: deque[J], limit: int, tell: Callable[[J, Any], None]
-) -> Iterator[Ended[J]]:
+) -> Generator[Ended[J], None, None]:
     """Every job as it ends, `limit` at a time, the first of the queue first.
 
     work: a function of a module, called in the child with a job and a function that sends a message; `tell` is called
-    here with the job and each message. The caller may append to `jobs` meanwhile. However this ends, no child is left.
+    here with the job and each message. The caller may append to `jobs` meanwhile. However this ends, no child is left:
+    close the generator (contextlib.closing) if you do not come to its end.
     """
     context = start_server()
-    running: dict[Connection, _Worker[J]] = {}
+    running: list[_Worker[J]] = []
     try:
         while jobs or running:
             while jobs and len(running) < limit:
                 job = jobs.popleft()
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(work, job, theirs, os.getcwd()))
                 try:
-                    with no_interrupts():
-                        process.start()
+                    _start(context, work, job, running)
                 except Exception as error:  # the job cannot be sent
                     yield Ended(job, error=error)
-                    continue
-                theirs.close()  # so that the end of the process is the end of the pipe
-                running[ours] = _Worker(process, job)
-            for pipe in wait(running):
-                assert isinstance(pipe, Connection)
-                worker = running[pipe]
-                try:
-                    word, content = pipe.recv()
-                except (EOFError, OSError):
-                    worker.process.join()
-                    word, content = "error", Died(how_it_ended(worker.process.exitcode))
-                except Exception as error:  # what was sent cannot be read here
-                    word, content = "error", error
+            for worker in _ready(running):
+                word, content = _received(worker)
                 if word == "message":
                     tell(worker.job, content)
                     continue
-                del running[pipe]
-                pipe.close()
                 worker.process.join()
+                worker.pipe.close()
+                running.remove(worker)
                 yield Ended(worker.job, content) if word == "value" else Ended(worker.job, error=content)
     finally:  # also on an interrupt: what is running is given up
         with no_interrupts():
-            for worker in running.values():
+            for worker in running:
                 worker.process.kill()
                 worker.process.join()
 
 
+def _start(context: ForkServerContext, work: Callable[[J, Tell], Any], job: J, running: list[_Worker[J]]) -> None:
+    """Begin a job, and note it among those that are running. Raises whatever hinders its being sent."""
+    ours, theirs = context.Pipe(duplex=False)
+    try:
+        process = context.Process(target=_child, args=(work, job, theirs, os.getcwd()))
+        with no_interrupts():  # between its start and the note, one would leave a child that nobody knows of
+            process.start()
+            running.append(_Worker(job, process, ours))
+    except Exception:
+        ours.close()
+        raise
+    finally:
+        theirs.close()  # so that the end of the process is the end of the pipe
+
+
+def _ready(running: list[_Worker[J]]) -> list[_Worker[J]]:
+    """Those that have sent something, or have ended; waits for one."""
+    # A process that a job started may outlive it and hold the pipe open: the end of the child must be waited for, too.
+    # The server tells it; once the server has died, the pipe must do.
+    told = [worker.process.sentinel for worker in running if worker.process.exitcode != SERVER_DIED]
+    there = wait([*(worker.pipe for worker in running), *told])
+    return [
+        worker
+        for worker in running
+        if worker.pipe in there or (worker.process.sentinel in there and worker.process.exitcode != SERVER_DIED)
+    ]
+
+
+def _received(worker: _Worker[J]) -> tuple[str, Any]:
+    """A word and its content: "message", the result under "value", or an "error"."""
+    try:
+        # Without anything in the pipe it is the process that has ended.
+        if worker.pipe.poll():
+            word, content = worker.pipe.recv()
+            return word, content
+    except (EOFError, OSError):
+        pass
+    except Exception as error:  # what was sent cannot be read here
+        return "error", error
+    worker.process.join()
+    return "error", Died(how_it_ended(worker.process.exitcode))
+
+
 def _child(work: Callable[[J, Tell], Any], job: J, pipe: Connection, folder: str) -> None:
     """The life of a child process: one job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     os.chdir(folder)
     try:
         answer = ("value", work(job, lambda message: pipe.send(("message", message))))
+    except SystemExit as error:  # no answer: its parent sees an exit code
+        _end(error.code if isinstance(error.code, int) else 0 if error.code is None else 1)
     except Exception as error:
         answer = ("error", error)
     try:
@@ -117,9 +150,15 @@ def _child(work: Callable[[J, Tell], Any], job: J, pipe: Connection, folder: str
     except Exception as error:  # it cannot be pickled
         pipe.send(("error", RuntimeError(f"{type(answer[1]).__name__}: {answer[1]} ({error})")))
     pipe.close()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # nothing that a job left behind has a say in how its process ends
+    _end(0)
+
+
+def _end(code: int) -> None:
+    """End this process at once: nothing that a job left behind has a say in it, such as a thread or an exit handler."""
+    with suppress(Exception):  # a stream may be closed, or a job may have put one of its own there
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code & 0xFF)
 
 
 def end_with_parent() -> None:
@@ -146,5 +185,4 @@ def no_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(KeyboardInterrupt):
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -174,15 +174,21 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "results").prepare()
 
 
-def test_an_older_record_is_named_and_made_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen to catch: a KeyError for what older records do not have."""
-    key, record = fake(0, store)
-    monkeypatch.setattr(store_module, "FORMAT", 1)
-    store.write(key, record)
-    monkeypatch.setattr(store_module, "FORMAT", 2)
-    with pytest.raises(StoreError, match=r"older gapbench \(record format 1; this one reads 2\)"):
-        collect(store.root)
-    assert store.set_aside_damaged() == [store.path(key)]
+def test_a_folder_of_an_older_gapbench_is_one_line_and_stays_as_it_is(store: Store) -> None:
+    """Its records are as they were written, to the byte, and hold other things. Seen to catch: a KeyError for what
+    older records do not have, the folder taken for damaged and moved away."""
+    body = {"format": 1, "identity": {"row": "svi"}, "scores": {}}
+    key = key_of(body["identity"])
+    path = store.path(key)
+    path.parent.mkdir(parents=True)
+    path.write_text(f'{{"sha256":"{hashlib.sha256(canonical(body).encode()).hexdigest()}","body":{canonical(body)}}}\n')
+    before = files(store)
+    for use in (store.set_aside_damaged, lambda: store.read(key), lambda: collect(store.root)):
+        with pytest.raises(
+            StoreError, match=r"^[^\n]*older gapbench \(record format 1; this one reads 2\): choose another folder"
+        ):
+            use()
+    assert files(store) == before
 
 
 def test_a_newer_record_is_not_taken_for_a_damaged_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,7 +351,7 @@ class Spoilt(UncertaintyMethod):
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Given:
         mean = torch.randn((len(x), 4, DATA.test_points), generator=generator)
-        diagnostics = {"effort": torch.arange(float(len(x)))}
+        diagnostics = {"effort": torch.arange(len(x), dtype=torch.float64) + 0.1}
         if self.how == "raises":
             raise ValueError("no such luck\nsecond line")
         if self.how == "says so":
@@ -510,9 +516,10 @@ def test_new_scores_need_no_training(store: Store, monkeypatch: pytest.MonkeyPat
     """And the newly scored are shown, alone: one column never has two definitions.
 
     Seen to catch: training again, the new record under the old key, the old scores shown (both were trained at the
-    same time), rows of both versions side by side, predictions of another row or seed taken, damaged ones taken.
+    same time), rows of both versions side by side, predictions of another row or seed taken, damaged ones taken, the
+    diagnostics rounded to float32.
     """
-    other = cell(replace(DROPOUT, rate=0.2), "other", seed=1)
+    other = cell(Spoilt(), "other", seed=1)
     asked = [cell(), cell(seed=1), other, cell(PriorPredictive(3), "prior", seed=1)]
     old = [store.record(outcome.key) for outcome in made(store, *asked)]
     assert [result.method for result in results(store.root)] == ["dropout", "other", "prior"]
@@ -520,7 +527,8 @@ def test_new_scores_need_no_training(store: Store, monkeypatch: pytest.MonkeyPat
     def refuse(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(MCDropout, "fit", refuse)
+    for trained in (MCDropout, Spoilt):
+        monkeypatch.setattr(trained, "fit", refuse)
     monkeypatch.setattr(PriorPredictive, "run", refuse)
     monkeypatch.setattr(cells, "METRICS_VERSION", METRICS_VERSION + 1)
     outcomes = made(store, *asked[:3])
@@ -547,7 +555,10 @@ def test_an_edited_method_is_trained_again(store: Store, monkeypatch: pytest.Mon
 
 
 def test_the_bits_do_not_depend_on_how_many_cells_run_side_by_side(tmp_path: Path) -> None:
-    """Two at a time, or one after the other. Seen to catch: a cell lost from the queue."""
+    """Two at a time, or one after the other; and an earlier training is found among the others, and scored anew.
+
+    Seen to catch: a cell lost from the queue, the earlier trainings of other cells looked at only.
+    """
     sgld = SGLD(burn_in=2, draws=4, thin=1, chains=2, batch=4)
     entries = {"dropout": entry(DROPOUT), "sgld": entry(sgld), "prior": PriorPredictive(3)}
     wanted = Selection(entries, {"sine": Task(DATA, MODEL)}).cells(12, 0, 10)
@@ -560,7 +571,15 @@ def test_the_bits_do_not_depend_on_how_many_cells_run_side_by_side(tmp_path: Pat
     assert stores[1].keys() == stores[2].keys() and len(stores[1].keys()) == 6
     for one, two in zip(stores[1].records(), stores[2].records(), strict=True):
         assert one.arrays == two.arrays
-    assert [outcome.status for outcome in run_cells(wanted, stores[1], "cpu", 1, console)] == ["kept"] * 6
+    key = stores[1].keys()[0]
+    record = stores[1].record(key)
+    older = replace(record, identity={**record.identity, "metrics": METRICS_VERSION - 1})
+    stores[1].path(key).unlink()
+    stores[1].write(key_of(older.identity), older)
+    outcomes = run_cells(wanted, stores[1], "cpu", 1, console)
+    assert {outcome.status for outcome in outcomes if outcome.key != key} == {"kept"}
+    assert [outcome.status for outcome in outcomes if outcome.key == key] == ["rescored"]
+    assert stores[1].record(key) == record
 
 
 # What is there -------------------------------------------------------------------------------------------------------
@@ -589,7 +608,7 @@ def test_load_gives_every_number_of_the_records_with_its_name(store: Store) -> N
     names = ["dataset", "method", "replica", "region", "score"]
     assert not frame.duplicated(names).any()
     np.testing.assert_equal(frame.set_index(names)["value"].to_dict(), expected)
-    assert expected["sine", "given", 6, "run", "effort"] == 2
+    assert expected["sine", "given", 6, "run", "effort"] == 2.1
     assert {region for *_, region, _ in expected} == {"all", "data", "gap", "extrapolation", "run"}
 
 

@@ -1,0 +1,323 @@
+"""The workers: a job has a process of its own, whose end is told in words, and none is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gapbench.runners.workers import Died, Tell, how_it_ended, no_interrupts, run_all
+
+PATIENCE = 120.0  # seconds that nothing should ever take
+LONG = 240.0  # seconds that nothing should ever wait for
+
+
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """Whoever started these tests may ignore SIGINT, as nohup does; here it raises KeyboardInterrupt."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def found_by_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children import the jobs of this file by the name that pytest gave it, which `pytest` alone puts on no path."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[__name__.count(".")]))
+
+
+def perform(job: Callable[..., Any], tell: Tell) -> Any:
+    """What a child does here: the job, which is a function."""
+    return job(tell)
+
+
+def ended(*jobs: Callable[..., Any], limit: int = 2) -> list[Any]:
+    """What became of each job: its value, or its error."""
+    found = {each.job: each.error or each.value for each in run_all(perform, deque(jobs), limit, lambda *_: None)}
+    return [found[job] for job in jobs]
+
+
+def gone(process: int) -> bool:
+    """Whether a process has ended, be it that nobody has asked after it yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# What comes back ------------------------------------------------------------------------------------------------------
+
+
+def double(job: int, tell: Tell) -> int:
+    tell(f"{job} begins")
+    began = time.monotonic()
+    time.sleep(0.05)
+    tell((began, time.monotonic(), os.getpid()))
+    return 2 * job
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_every_job_ends_once_with_its_value(limit: int) -> None:
+    """Jobs that are appended meanwhile are done too; no more than `limit` run at a time, each in a process of its own.
+
+    Seen to catch: the limit passed by one, the queue looked at once, messages of the wrong job, a process used twice.
+    """
+    jobs, told = deque([1, 2, 3]), list[tuple[int, Any]]()
+    values = {}
+    for each in run_all(double, jobs, limit, lambda job, message: told.append((job, message))):
+        values[each.job] = each.value
+        if each.job < 3:
+            jobs.append(each.job + 10)
+    assert values == {1: 2, 2: 4, 3: 6, 11: 22, 12: 24}
+    assert sorted(job for job, message in told if message == f"{job} begins") == sorted(values)
+    spans = [message for _, message in told if isinstance(message, tuple)]
+    assert len({process for *_, process in spans}) == 5
+    for began, _, _ in spans:
+        assert sum(first <= began < last for first, last, _ in spans) <= limit
+
+
+def raises(tell: Tell) -> None:
+    raise ValueError("no such luck")
+
+
+def exits(tell: Tell) -> None:
+    threading.Thread(target=time.sleep, args=(LONG,)).start()  # Python would wait for it
+    sys.exit(3)
+
+
+def exits_with_words(tell: Tell) -> None:
+    sys.exit("enough")
+
+
+def vanishes(tell: Tell) -> None:
+    os._exit(0)
+
+
+def is_killed(tell: Tell) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crashes(tell: Tell) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def gives_what_cannot_be_sent(tell: Tell) -> Any:
+    return lambda: 0
+
+
+class Fussy(Exception):
+    """An exception that pickle cannot make again."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(one)
+
+
+def raises_what_cannot_be_sent(tell: Tell) -> None:
+    raise Fussy("one", "other")
+
+
+def leaves_a_thread(tell: Tell) -> str:
+    threading.Thread(target=time.sleep, args=(LONG,)).start()
+    return "done"
+
+
+def closes_its_streams(tell: Tell) -> str:
+    sys.stdout.close()
+    sys.stderr = None  # type: ignore[assignment]
+    return "done"
+
+
+def is_interrupted(tell: Tell) -> str:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+    return "done"
+
+
+def test_each_way_to_end_is_told_and_touches_no_other() -> None:
+    """Seen to catch: an exit code taken for a result, the signal's number for its name, a thread that is waited for,
+    what cannot be pickled ending the run, Ctrl-C in a child."""
+    here = [lambda tell: 0]  # it cannot be sent
+    jobs = [
+        (raises, ValueError, "^no such luck$"),
+        (exits, Died, r"^its process ended with exit code 3, without a result; does its code call sys\.exit\?$"),
+        (exits_with_words, Died, "^its process ended with exit code 1"),
+        (vanishes, Died, "^its process ended with exit code 0"),
+        (is_killed, Died, "^its process was ended by SIGKILL; perhaps for want of memory"),
+        (crashes, Died, "^its process was ended by SIGSEGV$"),
+        (gives_what_cannot_be_sent, RuntimeError, "pickle"),
+        (raises_what_cannot_be_sent, Exception, "Fussy"),
+        (here[0], Exception, "pickle"),
+    ]
+    sound = [leaves_a_thread, closes_its_streams, is_interrupted]
+    began = time.monotonic()
+    found = ended(*(job for job, *_ in jobs), *sound)
+    assert time.monotonic() - began < LONG / 2
+    for (job, kind, words), error in zip(jobs, found, strict=False):
+        with pytest.raises(kind, match=words):
+            assert isinstance(error, Exception), job
+            raise error
+    assert found[len(jobs) :] == ["done"] * len(sound)
+    assert how_it_ended(-63) == "its process was ended by signal 63"
+
+
+# What a job does to its process ---------------------------------------------------------------------------------------
+
+
+def spoils(tell: Tell) -> None:
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    os.environ["SPOILT"] = "yes"
+    os.chdir("/")
+    torch.spoilt = True  # type: ignore[attr-defined]
+    torch.manual_seed(3)
+
+
+def looks(tell: Tell) -> tuple[Any, ...]:
+    dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
+    return dtype, gradients, "SPOILT" in os.environ, os.getcwd(), hasattr(torch, "spoilt"), torch.initial_seed()
+
+
+def looks_again(tell: Tell) -> tuple[Any, ...]:
+    return looks(tell)
+
+
+def test_what_a_job_does_to_its_process_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job after it finds the folder of the run and everything else as if it were the first. Seen to catch: a
+    process used again, the server's folder in place of the run's."""
+    monkeypatch.chdir(tmp_path)
+    first, _, second = ended(looks, spoils, looks_again, limit=1)
+    assert first == second == (torch.float32, True, False, str(tmp_path), False, first[-1])
+
+
+def leaves_a_process(tell: Tell) -> None:
+    """Its child has all that it has, the pipe too, and lives on when it is killed."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(LONG)
+        os._exit(0)
+    tell(child)
+    is_killed(tell)
+
+
+def test_a_process_that_a_job_leaves_behind_is_not_waited_for() -> None:
+    """Seen to catch: the end of the pipe waited for, which that process holds open."""
+    left, began = list[int](), time.monotonic()
+    (each,) = run_all(perform, deque([leaves_a_process]), 1, lambda job, message: left.append(message))
+    assert "SIGKILL" in str(each.error) and time.monotonic() - began < LONG / 2
+    os.kill(left[0], signal.SIGKILL)
+
+
+# Ends of a run --------------------------------------------------------------------------------------------------------
+
+
+def works_on(tell: Tell) -> None:
+    tell(os.getpid())
+    time.sleep(LONG)
+
+
+def works_on_too(tell: Tell) -> None:
+    works_on(tell)
+
+
+def test_an_interrupt_leaves_no_process() -> None:
+    """Seen to catch: children that work on, with the run waiting for them or not."""
+    there: list[int] = []
+
+    def interrupt(job: object, message: int) -> None:
+        there.append(message)
+        if len(there) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        ended_jobs = run_all(perform, deque([works_on, works_on_too]), 2, interrupt)
+        with closing(ended_jobs):
+            next(ended_jobs)
+    assert len(there) == 2 and all(map(gone, there))
+
+
+def waits_for_the_other(tell: Tell) -> None:
+    until(lambda: Path("there").exists())
+
+
+def test_whoever_stops_asking_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to catch: children that are only killed on an interrupt."""
+    monkeypatch.chdir(tmp_path)
+
+    def note(job: object, message: int) -> None:
+        Path("there").write_text(str(message))
+
+    with closing(run_all(perform, deque([works_on, waits_for_the_other]), 2, note)) as jobs:
+        assert next(jobs).job is waits_for_the_other
+    assert gone(int(Path("there").read_text()))
+
+
+def test_an_interrupt_that_had_to_wait_is_not_lost() -> None:
+    """Seen to catch: the interrupt suppressed, not held back."""
+    reached = False
+    with pytest.raises(KeyboardInterrupt), no_interrupts():
+        # To this thread, whose mask is looked at: a test runner may have others.
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        time.sleep(0.01)
+        reached = True
+    assert reached
+
+
+PARENT = """
+import os, sys, time
+from collections import deque
+sys.path.insert(0, {tests!r})
+from gapbench.runners.workers import run_all
+import test_workers
+list(run_all(test_workers.perform, deque([test_workers.works_on]), 1, lambda job, message: print(message, flush=True)))
+"""
+
+
+def test_children_end_with_a_parent_that_is_killed() -> None:
+    """Seen to catch: no thread that waits for the parent's end."""
+    command = [sys.executable, "-c", PARENT.format(tests=str(Path(__file__).parent))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert not gone(child)
+        parent.kill()
+    until(lambda: gone(child))
+
+
+def takes_a_while(tell: Tell) -> str:
+    tell("begins")
+    time.sleep(0.5)
+    return "done"
+
+
+def test_a_server_that_is_killed_costs_no_job() -> None:
+    """A job that is running goes on to its end, and the next ones have a new server. Seen to catch: the server's end
+    taken for the job's."""
+    killed: list[int] = []
+
+    def kill_the_server(job: object, message: object) -> None:
+        killed.append(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+        os.kill(killed[0], signal.SIGKILL)
+
+    jobs: deque[Callable[..., Any]] = deque([takes_a_while, leaves_a_thread])
+    found = {each.job: each.error or each.value for each in run_all(perform, jobs, 1, kill_the_server)}
+    assert found == {takes_a_while: "done", leaves_a_thread: "done"} and len(killed) == 1
