@@ -27,30 +27,40 @@ class Undescribable(ValueError):
 
 def describe(value: object, place: str = "value") -> Any:
     """The content of a value, JSON-able. place: what the value is called in errors. Raises Undescribable."""
+    try:
+        return _describe(value, place)
+    except RecursionError:
+        problem = "it contains itself, so it has no content that can be keyed"
+        raise Undescribable(f"{place}: {problem}; a function may call itself if it is defined in a module") from None
+
+
+def _describe(value: object, place: str) -> Any:
+    if isinstance(value, Enum):  # before int and str, which some are
+        return {"enum": f"{type(value).__name__}.{value.name}"}
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         return {"float": value.hex()}
     if isinstance(value, bytes):
         return {"bytes": value.hex()}
-    if isinstance(value, Enum):
-        return {"enum": f"{type(value).__name__}.{value.name}"}
     if isinstance(value, PurePath):
         return {"path": str(value)}
     if isinstance(value, torch.dtype | torch.device | np.dtype):
         return {type(value).__name__: str(value)}
     if isinstance(value, tuple | list):
-        return [describe(item, f"{place}[{at}]") for at, item in enumerate(value)]
+        return [_describe(item, f"{place}[{at}]") for at, item in enumerate(value)]
     if isinstance(value, set | frozenset):
-        return {"set": sorted((describe(item, place) for item in value), key=str)}
+        return {"set": sorted((_describe(item, place) for item in value), key=str)}
     if isinstance(value, Mapping):
-        return {"mapping": [[describe(key, place), describe(item, f"{place}[{key!r}]")] for key, item in value.items()]}
+        return {
+            "mapping": [[_describe(key, place), _describe(item, f"{place}[{key!r}]")] for key, item in value.items()]
+        }
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray | np.generic):
         return _array(np.asarray(value), place)
     if is_dataclass(value) and not isinstance(value, type):
-        parts = {one.name: describe(getattr(value, one.name), f"{place}.{one.name}") for one in fields(value)}
+        parts = {one.name: _describe(getattr(value, one.name), f"{place}.{one.name}") for one in fields(value)}
         return {"class": type(value).__name__, "fields": parts}
     if callable(value):
         return _callable(value, place)
@@ -70,9 +80,9 @@ def _array(value: np.ndarray[Any, Any], place: str) -> Any:
 def _callable(value: Callable[..., Any], place: str) -> Any:
     if isinstance(value, functools.partial):
         parts = {"function": value.func, "arguments": value.args, "keywords": value.keywords}
-        return {"partial": {name: describe(part, f"{place}.{name}") for name, part in parts.items()}}
+        return {"partial": {name: _describe(part, f"{place}.{name}") for name, part in parts.items()}}
     if isinstance(value, MethodType):
-        return {"method": value.__func__.__name__, "of": describe(value.__self__, place)}
+        return {"method": value.__func__.__name__, "of": _describe(value.__self__, place)}
     if isinstance(value, FunctionType):
         return _function(value, place)
     if isinstance(value, type):
@@ -93,10 +103,10 @@ def _function(value: FunctionType, place: str) -> Any:
     }
     return {
         "function": _code(value, place),
-        "defaults": describe(value.__defaults__ or (), f"{place} defaults"),
-        "keywords": describe(value.__kwdefaults__ or {}, f"{place} defaults"),
-        "closure": describe(cells, f"{place} closure"),
-        "globals": describe(simple, f"{place} globals"),
+        "defaults": _describe(value.__defaults__ or (), f"{place} defaults"),
+        "keywords": _describe(value.__kwdefaults__ or {}, f"{place} defaults"),
+        "closure": _describe(cells, f"{place} closure"),
+        "globals": _describe(simple, f"{place} globals"),
     }
 
 
@@ -107,16 +117,17 @@ def _names(code: CodeType) -> set[str]:
 
 def _code(value: FunctionType, place: str) -> str:
     """The meaning of a function's source; of a lambda, that of the one among the lambdas of its line that is it."""
+    code = value.__code__  # a function that wraps another bears the name of that one, and not its code
     try:
-        source = textwrap.dedent(inspect.getsource(value))
+        source = textwrap.dedent(inspect.getsource(code))
     except (OSError, TypeError) as error:
         raise Undescribable(
             f"{place}: the source of {value.__qualname__} is not to be had; define it in a file"
         ) from error
-    if value.__name__ != "<lambda>":
+    if code.co_name != "<lambda>":
         (function,) = ast.parse(source).body
         return meaning(function)
-    found = {meaning(node) for node in _lambdas(source) if _same_code(node, value.__code__)}
+    found = {meaning(node) for node in _lambdas(source) if _same_code(node, code)}
     if len(found) != 1:
         raise Undescribable(f"{place}: the lambda cannot be told from others of its line; use a function with a name")
     return found.pop()

@@ -81,6 +81,7 @@ class Cell:
         """Everything that decides the numbers; its hash is the record's key. No problems: of a failed cell."""
         dataset, model, subject = self.content.values()
         references = [] if problems is None else digests(problems, self.model)
+        code = code_hash(*_classes((self.entry.subject, self.model)))
         return {
             "dataset": {
                 "name": self.dataset_name,
@@ -88,7 +89,7 @@ class Cell:
                 "sha256": None if problems is None else problems.sha256,
             },
             "model": model,
-            "method": {"name": self.name, "content": subject, "code": code_hash(*_classes(self.entry.subject))},
+            "method": {"name": self.name, "content": subject, "code": code},
             "block": [self.first, self.stop],
             "seed": self.seed,
             "metrics": METRICS_VERSION,

@@ -59,7 +59,7 @@ def source_of(name: str) -> Path | None:
 
 def imports(path: Path, name: str) -> Iterator[str]:
     """The names of all modules that a module may import, anywhere in its code; some of them may be no modules."""
-    package = name.rpartition(".")[0]
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             for alias in node.names:

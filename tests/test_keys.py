@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from pathlib import Path
 from types import ModuleType
 
@@ -35,6 +38,10 @@ def scaled(v: float) -> float:
     return LEVEL * v
 
 
+class Size(IntEnum):
+    SMALL = 1
+
+
 @dataclass(frozen=True)
 class Inner:
     rate: float = 0.1
@@ -50,10 +57,25 @@ class Outer:
 
 def test_content_is_the_same_for_the_same_and_other_for_other() -> None:
     """Every kind of hyperparameter, and one near each. Seen to catch: `repr` of arrays (cut in the middle), floats to
-    six digits, -0.0 taken for 0.0, a nested field left out, the closure of a function left out, an address."""
+    six digits, -0.0 taken for 0.0, a nested field left out, the closure of a function left out, an address, the
+    function inside a wrapper taken for the wrapper, a member of an IntEnum taken for its number."""
 
     def shifted(by: float) -> Callable[[float], float]:
         return lambda v: v + by
+
+    def twice(function: Callable[[float], float]) -> Callable[[float], float]:
+        @functools.wraps(function)
+        def wrapper(v: float) -> float:
+            return function(function(v))
+
+        return wrapper
+
+    def negated(function: Callable[[float], float]) -> Callable[[float], float]:
+        @functools.wraps(function)
+        def wrapper(v: float) -> float:
+            return -function(v)
+
+        return wrapper
 
     long = np.arange(2000.0)
     other = long.copy()
@@ -63,15 +85,16 @@ def test_content_is_the_same_for_the_same_and_other_for_other() -> None:
         {1, 2}, long, other, long.astype(np.float32), torch.from_numpy(long[:3]), torch.float32, torch.device("cpu"),
         Path("a"), Inner(), Inner(rate=0.2), Inner(table=(1, 3)), identity, scaled, lambda v: v + 1, lambda v: v + 2,
         shifted(1.0), shifted(2.0), functools.partial(scaled, v=1.0), functools.partial(scaled, v=2.0), np.sin, len,
-        max, Outer(), Outer(Inner(0.3)), Outer(transform=scaled), Outer(values=long), SGLD(), SGLD(lr=1e-3),
+        max, twice(scaled), negated(scaled), Size.SMALL, Outer(), Outer(Inner(0.3)), Outer(transform=scaled),
+        Outer(values=long), SGLD(), SGLD(lr=1e-3),
     ]  # fmt: skip
-    found = [repr(describe(value)) for value in values]
-    assert len(set(found)) == len(found), [v for v in values if found.count(repr(describe(v))) > 1]
-    assert found == [repr(describe(value)) for value in values] and " at 0x" not in "".join(found)
+    found = [json.dumps(describe(value)) for value in values]
+    assert len(set(found)) == len(found), [v for v in values if found.count(json.dumps(describe(v))) > 1]
+    assert found == [json.dumps(describe(value)) for value in values] and " at 0x" not in "".join(found)
     assert describe(shifted(1.0)) == describe(shifted(1.0)) and describe(Inner()) == describe(Inner(0.1, (1, 2)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(globals(), "LEVEL", 3.0)
-        assert repr(describe(scaled)) not in found  # a number that a function reads is part of what it is
+        assert json.dumps(describe(scaled)) not in found  # a number that a function reads is part of what it is
 
 
 def test_two_lambdas_of_one_line_are_told_apart() -> None:
@@ -91,6 +114,19 @@ def test_what_has_no_content_is_refused_by_name(value: object) -> None:
         return  # a class is its name
     with pytest.raises(Undescribable, match=r"^Thing(\.values)?: an? \w+"):
         describe(value, "Thing")
+
+
+def test_what_contains_itself_is_refused_by_name() -> None:
+    """Seen to catch: a RecursionError, which names nothing."""
+
+    def countdown(n: float) -> float:
+        return n if n <= 0 else countdown(n - 1)
+
+    around: list[object] = []
+    around.append(around)
+    for value in (countdown, around):
+        with pytest.raises(Undescribable, match=r"^Thing: it contains itself"):
+            describe(value, "Thing")
 
 
 def test_content_is_the_same_in_another_process() -> None:
@@ -158,6 +194,35 @@ def test_the_authors_second_file_counts(own: Callable[[str, str], ModuleType]) -
     assert first == code_hash(own(MINE.replace("Words", "Other words"), '"""New prose."""\nLEVEL = 0.0  # here\n').Mine)
     assert first != code_hash(own(MINE, "LEVEL = 50.0\n").Mine)
     assert first != code_hash(own(MINE.replace('"""Words."""', "steps: int = 7"), "LEVEL = 0.0\n").Mine)
+
+
+def test_what_a_package_imports_from_itself_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a relative import in its `__init__`. Seen to catch: the package's parent taken for the package."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    package = tmp_path / "package_of_keys"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .level import LEVEL\nclass Mine: ...\n")
+    (package / "level.py").write_text("LEVEL = 1\n")
+    mine = importlib.import_module("package_of_keys").Mine
+    first = code_hash(mine)
+    (package / "level.py").write_text("LEVEL = 25\n")
+    assert code_hash(mine) != first
+
+
+def test_the_code_of_a_network_of_ones_own_counts(own: Callable[[str, str], ModuleType]) -> None:
+    """An edit of the module that a Model's class stands in is another key. Seen to catch: the method's code alone."""
+    text = "from dataclasses import dataclass\nfrom gapbench.methods.engine.model import MLP\n"
+    text += "@dataclass(frozen=True)\nclass Net(MLP):\n    ...\nclass Mine: ...\n"
+
+    def code() -> str:
+        network = own(text, "").Net()
+        cell = next(iter(select(suites()["quick"]).cells(1, 0, 1)))
+        found: str = replace(cell, model=network).identity(None)["method"]["code"]
+        return found
+
+    first = code()
+    text = text.replace("...\nclass Mine", "LEVEL = 25\nclass Mine")
+    assert code() != first
 
 
 def test_what_a_method_reaches_is_counted_and_no_more() -> None:
