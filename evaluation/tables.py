@@ -33,6 +33,15 @@ SUMMARY = (  # where the test points are a grid with a gap, and the truth is kno
     ("reference_log_std", "gap"),
     ("rhat", "all"),
 )
+HEADLINE = (  # what the README shows of it
+    ("reference_log_std", "data"),
+    ("reference_log_std", "gap"),
+    ("reference_w1", "gap"),
+    ("coverage_90_f", "gap"),
+    ("gap_ratio", "all"),
+    ("crps_y", "data"),
+    ("crps_y", "gap"),
+)
 ROWS_Y = ("rmse_y", "coverage_90_y", "width_90_y", "crps_y", "nll_y")  # for each region, on any other dataset
 ROWS_F = ("rmse_f", "coverage_90_f", "std_f")  # as well where the truth is known
 SPENT: tuple[tuple[str, str, Callable[[Sequence[float]], float], float], ...] = (

@@ -72,8 +72,7 @@ def publish(folder: Path, published: Path) -> list[Path]:
     for path in (published / "figures").glob("*.png"):
         path.unlink()
     drawn = plot(readable, published / "figures", limit=FIGURE)
-    images = [path.relative_to(published).as_posix() for path in drawn.paths]
-    written[-1].write_text(_readme(published.name, readable, images), encoding="utf-8", newline="\n")
+    written[-1].write_text(page(published, readable), encoding="utf-8", newline="\n")
     return written + drawn.paths
 
 
@@ -131,20 +130,29 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def published_hash(folder: Path) -> str:
-    """Of everything that a published folder holds, in 16 digits: its manifest has the hashes of the rest."""
-    return sha256(canonical(read_manifest(folder)))[:16]
-
-
-def section(results: Sequence[Result], images: Sequence[str]) -> str:
-    """Tables, sentences and figures as Markdown. images: their paths, seen from where the text will stand."""
+def page(folder: Path, results: Sequence[Result]) -> str:
+    """The page beside the data, in Markdown: tables, sentences, the figures that are there, every score by region."""
+    regions = dict.fromkeys(("all", *(name for result in results for name in result.regions)))
+    images = [path.relative_to(folder).as_posix() for path in sorted((folder / "figures").glob("*.png"))]
     parts = [
+        f"# Suite {folder.name}",
+        "This page is written by `gapbench publish`. `gapbench list` tells what the scores mean. "
+        f"`{SCORES}` has the scores of every replica; `gapbench table`, `plot` and `export` read this folder.",
         markdown(tabulate(results)),
         markdown_runs(run_table(results)),
         "\n".join(f"* {sentence}" for sentence in sentences(results)),
         "\n".join(f"![{Path(image).stem}]({image})" for image in images),
+        "## Every score by region",
     ]
-    return "\n\n".join(part for part in parts if part)
+    for region in regions:
+        tables = tabulate(results, _in(region))
+        parts += [f"### {region}", markdown(tables, intervals=False)] if tables else []
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _in(region: str) -> Callable[[Sequence[Result]], Sequence[Column]]:
+    """The columns of one region."""
+    return lambda rows: [column for column in everything(rows) if column[1] == region]
 
 
 def _unreadable(folder: Path, why: str) -> StoreError:
@@ -448,27 +456,3 @@ def _smooth(codes: NDArray[np.uint16]) -> NDArray[np.uint16]:
 def _rough(differences: NDArray[np.uint16]) -> NDArray[np.uint16]:
     """The codes that `_smooth` took the differences of."""
     return np.cumsum(differences, axis=-1, dtype=np.uint16)
-
-
-# README ---------------------------------------------------------------------------------------------------------------
-
-
-def _readme(suite: str, results: Sequence[Result], images: Sequence[str]) -> str:
-    """The page beside the data: what the main README shows, and every score by region."""
-    regions = dict.fromkeys(("all", *(name for result in results for name in result.regions)))
-    parts = [
-        f"# Suite {suite}",
-        "This page is written by `gapbench publish`. What the scores mean is told by `gapbench list`. "
-        f"Every replica's scores are in `{SCORES}`; `gapbench table`, `plot` and `export` read this folder.",
-        section(results, images),
-        "## Every score by region",
-    ]
-    for region in regions:
-        tables = tabulate(results, _in(region))
-        parts += [f"### {region}", markdown(tables, intervals=False)] if tables else []
-    return "\n\n".join(parts) + "\n"
-
-
-def _in(region: str) -> Callable[[Sequence[Result]], Sequence[Column]]:
-    """The columns of one region."""
-    return lambda rows: [column for column in everything(rows) if column[1] == region]

@@ -1,6 +1,6 @@
-"""Writes the generated parts of the README: the tables and figures of results/published, and which results they are of.
+"""Writes what is generated from results/published: the headline of the README, and the page of each suite.
 
-A generated part stands between `<!-- results: SUITE HASH -->` and `<!-- end -->`, and shows results/published/SUITE.
+The headline stands between `<!-- headline: SUITE DATASET -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -8,33 +8,38 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gapbench.runners.publish import published_hash, read_published, section
+from gapbench.evaluation.render import markdown
+from gapbench.evaluation.tables import HEADLINE, tabulate
+from gapbench.runners.publish import MANIFEST, README, page, read_published
 
-PART = re.compile(r"<!-- results: (?P<suite>\w+) (?P<hash>\w*) -->\n.*?<!-- end -->", re.DOTALL)
+PART = re.compile(r"(<!-- headline: (?P<suite>\w+) (?P<dataset>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def refresh(readme: Path) -> list[Path]:
-    """Rewrite every generated part. Returns what was written. Raises StoreError if a published folder is damaged."""
+    """Rewrite the README's headline and every suite's page. Returns the files that changed.
 
-    def part(match: re.Match[str]) -> str:
-        folder = published(readme, match["suite"])
-        images = sorted((folder / "figures").glob("*.png"))
-        paths = [path.relative_to(readme.parent).as_posix() for path in images]
-        head = f"<!-- results: {match['suite']} {published_hash(folder)} -->"
-        return "\n\n".join([head, section(read_published(folder), paths), "<!-- end -->"])
-
-    readme.write_text(PART.sub(part, readme.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
-    return [readme]
-
-
-def stale(readme: Path) -> list[str]:
-    """The suites whose part of the README is not of the results that are published."""
-    return [
-        match["suite"]
-        for match in PART.finditer(readme.read_text(encoding="utf-8"))
-        if match["hash"] != published_hash(published(readme, match["suite"]))
-    ]
+    Raises StoreError if a published folder is damaged.
+    """
+    changed = []
+    suites = sorted(path.parent for path in published(readme).glob(f"*/{MANIFEST}"))
+    texts = {readme: with_headline(readme), **{suite / README: page(suite, read_published(suite)) for suite in suites}}
+    for path, text in texts.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8", newline="\n")
+            changed.append(path)
+    return changed
 
 
-def published(readme: Path, suite: str) -> Path:
-    return readme.parent / "results" / "published" / suite
+def with_headline(readme: Path) -> str:
+    """The README's text with its headline as the published results have it."""
+
+    def headline(match: re.Match[str]) -> str:
+        results = read_published(published(readme) / match["suite"])
+        rows = [result for result in results if result.dataset == match["dataset"]]
+        return f"{match[1]}{markdown(tabulate(rows, lambda _: HEADLINE), intervals=False)}\n{match[4]}"
+
+    return PART.sub(headline, readme.read_text(encoding="utf-8"))
+
+
+def published(readme: Path) -> Path:
+    return readme.parent / "results" / "published"

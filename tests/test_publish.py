@@ -217,7 +217,6 @@ def test_publishing_twice_gives_the_same_bytes(folders: tuple[Path, Path], tmp_p
     here = {path.relative_to(folders[1]): path.read_bytes() for path in folders[1].rglob("*") if path.is_file()}
     there = {path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()}
     assert there == here and {path.relative_to(again) for path in written} == set(there)
-    assert publish.published_hash(again) == publish.published_hash(folders[1])
 
 
 def test_what_is_published_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

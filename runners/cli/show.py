@@ -83,7 +83,7 @@ def publish(suite: str, folder: Path | None) -> None:
 @click.command(cls=Command, hidden=True)
 @click.argument("readme", type=click.Path(exists=True, dir_okay=False, path_type=Path), default="README.md")
 def readme(readme: Path) -> None:
-    """Write the README's tables and figures from results/published."""
+    """Write the README's headline and the page of each suite from results/published."""
     from gapbench.runners.readme import refresh
 
     for path in refresh(readme):
