@@ -781,8 +781,9 @@ def test_chains_are_judged_only_where_there_are_chains() -> None:
 
 
 def test_a_score_is_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The width of the central 80 % interval of y, as docs/add_a_score.md adds it: its values, by region. Seen to catch:
-    a list of names elsewhere that a new score is not in."""
+    """The width of the central 80 % interval of y, as docs/add_a_score.md adds it: its values, by region.
+
+    Seen to catch: a list of names elsewhere that a new score is not in."""
     width = Score(
         "width_80_y",
         "width of the central 80 % interval of y",

@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from gapbench.runners.load import Collected
 
 
+DEVICE = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto (CUDA if there, else MPS, else CPU), cpu, mps, cuda, cuda:1.",
+)
+JOBS = click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="How many at once, one thread each; the numbers do not depend on it. Default: one for each core.",
+)
+
+
 def folder_option(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     """The absolute path of a folder that may or may not be there: code that changes folders must not move it.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from gapbench.runners.cli.console import cores, device_named, folder_option, make_console, print_whole
+from gapbench.runners.cli.console import DEVICE, JOBS, cores, device_named, folder_option, make_console, print_whole
 from gapbench.runners.cli.errors import Group, Interrupted
 
 if TYPE_CHECKING:
@@ -49,16 +49,11 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[int]
 
 @reference.command()
 @of_dataset
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="auto (CUDA if there, else MPS, else CPU), cpu, mps, cuda, cuda:1.",
-)
+@DEVICE
 @click.option(
     "--out", callback=folder_option, metavar="FOLDER", help="Default: the package's own evaluation/references."
 )
-@click.option("--jobs", type=click.IntRange(min=1), help="Replicas side by side. Default: one for each core.")
+@JOBS
 def make(dataset: str, suite: str, replicas: list[int], device: str, out: Path | None, jobs: int | None) -> None:
     """Make the references of DATASET: a quarter of an hour or, for a thousand points, two hours for each replica. Run
     it again to resume."""

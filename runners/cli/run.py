@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 
 from gapbench.runners.cli.console import (
+    DEVICE,
+    JOBS,
     cores,
     default_folder,
     device_named,
@@ -39,12 +41,7 @@ from gapbench.runners.cli.errors import Command, Interrupted, UserError
 @click.option(
     "--replicas", type=click.IntRange(1, 100_000), help="How many (data, seed) pairs. Default: the suite's number."
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="auto (CUDA if there, else MPS, else CPU), cpu, mps, cuda, cuda:1.",
-)
+@DEVICE
 @click.option(
     "--out",
     callback=folder_option,
@@ -53,11 +50,7 @@ from gapbench.runners.cli.errors import Command, Interrupted, UserError
     "gapbench-results/SUITE.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of data and training.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    help="Cells side by side, one thread each; the numbers do not depend on it. Default: one for each core.",
-)
+@JOBS
 @click.option("-q", "--quiet", is_flag=True, help="Only the table, and what went wrong.")
 @click.option("-v", "--verbose", is_flag=True, help="Also each cell's diagnostics, cost and record.")
 def run(
