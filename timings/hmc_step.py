@@ -1,16 +1,13 @@
 """HMC's cost of one leapfrog step of one chain: the stack against the bare matrix products in it, and against Pyro.
 
 Network 1-50-50-1, n = 200, 10 replicas of 8 chains, one thread. The floor is the three products of the hidden layer
-(forward, backward, gradient) of as many chains, in blocks of the same size. Every round times all variants after one
-another in one process; medians over rounds are printed.
+(forward, backward, gradient) of as many chains, in blocks of the same size.
 
     python timings/hmc_step.py [--device cuda] [--rounds 7]
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import time
 from collections.abc import Callable
 
@@ -19,12 +16,12 @@ import pyro.distributions as dist
 import torch
 from pyro.infer import HMC as PyroHMC
 from pyro.infer import MCMC
+from side_by_side import arguments, cost, ratio, synchronise, timed
 
 from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.datasets.streams import torch_stream
 from gapbench.methods.engine.model import MLP
 from gapbench.methods.hmc import leapfrog
-from gapbench.runners.memory import keep_freed_memory
 
 MODEL, STEP, BLOCK = MLP(), 1e-4, 24
 
@@ -85,19 +82,8 @@ def stock(steps: int) -> Callable[[], float]:
     return run
 
 
-def synchronise(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=100)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    options = arguments(__doc__, rounds=7, steps=100)
     torch.manual_seed(0)  # Pyro's kernel has no generator of its own
     variants = {
         "matrix products alone": floor(80, options.steps, options.device),
@@ -105,18 +91,12 @@ def main() -> None:
         "gapbench, 10 replicas of 8 chains": ours(10, 8, options.steps, options.device),
         "Pyro's HMC kernel, one chain": stock(options.steps),
     }
-    for run in variants.values():
-        run()  # warm up
-    rounds = [{name: run() for name, run in variants.items()} for _ in range(options.rounds)]
-    where = torch.cuda.get_device_name() if options.device.startswith("cuda") else "one CPU thread"
-    print(f"torch {torch.__version__}, {where}; medians of {options.rounds} rounds")
+    rounds = timed(variants, options.rounds, options.device)
+    products, *_, pyros = variants
     print(f"{'':36} {'µs per chain-step':>18} {'× the products':>15} {'× faster than Pyro':>19}")
-    first, last = next(iter(variants)), list(variants)[-1]
     for name in variants:
-        cost = statistics.median(one[name] for one in rounds)
-        above = statistics.median(one[name] / one[first] for one in rounds)
-        gain = statistics.median(one[last] / one[name] for one in rounds)
-        print(f"{name:36} {cost * 1e6:18.1f} {above:15.1f} {gain:19.1f}")
+        above, gain = ratio(rounds, name, products), ratio(rounds, pyros, name)
+        print(f"{name:36} {cost(rounds, name) * 1e6:18.1f} {above:15.1f} {gain:19.1f}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,13 @@
 """SGLD's cost of one step of one chain: the stock Opacus loop, one chain at a time, against the stack.
 
-Network 1-100-100-1, batch 16, n = 1000, Poisson sampling, one thread. Every round times all variants after one another
-in one process, so the ratios hold when the machine's speed drifts; medians over rounds are printed.
+Network 1-100-100-1, batch 16, n = 1000, Poisson sampling, one thread.
 
     python timings/sgld_step.py [--device cuda] [--rounds 7] [--replicas 1,10,32]
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -18,6 +15,7 @@ from dataclasses import replace
 
 import torch
 from opacus import PrivacyEngine
+from side_by_side import arguments, cost, ratio, synchronise, timed
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -26,7 +24,6 @@ from gapbench.datasets.streams import torch_stream
 from gapbench.methods.engine.minibatches import FixedSize, Poisson
 from gapbench.methods.engine.model import MLP
 from gapbench.methods.sgld import SGLD
-from gapbench.runners.memory import keep_freed_memory
 
 MODEL = MLP(
     hidden=(100, 100), prior_std=math.sqrt(10), noise_std=math.sqrt(0.5), scale_by_fan_in=False, default_init=True
@@ -84,11 +81,6 @@ def ours(method: SGLD, replicas: int, steps: int, device: str) -> Callable[[], f
     return run
 
 
-def synchronise(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
 def normals(replicas: int, device: str) -> Callable[[], float]:
     """The floor: drawing the Langevin noise of one step of one chain."""
     buffer = torch.empty(replicas, MODEL.size, device=device)
@@ -105,35 +97,20 @@ def normals(replicas: int, device: str) -> Callable[[], float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--replicas", default="1,10,32")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    options = arguments(__doc__, rounds=7, steps=500, replicas="1,10,32")
     warnings.simplefilter("ignore")
-    stacks = [int(number) for number in options.replicas.split(",")]
-
-    variants = {"stock Opacus loop, one chain": stock(options.steps, options.device)}
-    for replicas in stacks:
+    opacus = "stock Opacus loop, one chain"
+    variants = {opacus: stock(options.steps, options.device)}
+    for replicas in options.replicas:
         name = f"{replicas} replica{'s' if replicas > 1 else ''}"
         variants[f"SGLD with clipping, {name}"] = ours(CLIPPING, replicas, options.steps, options.device)
         variants[f"SGLD, no clip active, {name}"] = ours(NO_CLIP, replicas, options.steps, options.device)
-    variants[f"normal numbers alone, {stacks[-1]} replicas"] = normals(stacks[-1], options.device)
-
-    for run in variants.values():
-        run()  # warm up
-    rounds = [{name: run() for name, run in variants.items()} for _ in range(options.rounds)]
-    where = torch.cuda.get_device_name() if options.device.startswith("cuda") else "one CPU thread"
-    print(f"torch {torch.__version__}, {where}; medians of {options.rounds} rounds")
+    most = options.replicas[-1]
+    variants[f"normal numbers alone, {most} replicas"] = normals(most, options.device)
+    rounds = timed(variants, options.rounds, options.device)
     print(f"{'':44} {'µs per chain-step':>18} {'× faster than stock':>20}")
-    first = next(iter(variants))
     for name in variants:
-        cost = statistics.median(one[name] for one in rounds)
-        ratio = statistics.median(one[first] / one[name] for one in rounds)
-        print(f"{name:44} {cost * 1e6:18.1f} {ratio:20.1f}")
+        print(f"{name:44} {cost(rounds, name) * 1e6:18.1f} {ratio(rounds, opacus, name):20.1f}")
 
 
 if __name__ == "__main__":
