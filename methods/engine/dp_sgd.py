@@ -1,0 +1,69 @@
+"""DP-SGD (Abadi et al. 2016, https://arxiv.org/abs/1607.00133) on a stack of replicas and chains, by Opacus.
+
+    θ ← θ − η [ (1/d) (Σᵢ clip_C(gᵢ) + σ C ξ) + λ θ ],    clip_C(g) = g · min(1, C/‖g‖)
+
+Caveat: a sample's norm is taken over the last dimension of θ, so for each replica and chain, where the stock optimiser
+takes it over everything.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from opacus.optimizers import DPOptimizer
+from torch import Tensor
+
+from gapbench.methods.engine.gradients import PerSampleGradients
+from gapbench.methods.engine.precision import widest
+
+
+class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
+    """Opacus's optimiser on a stack θ (R, chains, P). Scaling and accounting stay Opacus's."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, **settings: Any) -> None:
+        super().__init__(optimizer, **settings)
+        (theta,) = self.params
+        theta.grad = torch.zeros_like(theta)
+        self.cold = self.noise_multiplier, self.param_groups[0]["weight_decay"]  # type: ignore[has-type]  # at temperature 1
+        # Per-sample gradients so far, and those of them that were clipped, (R, chains).
+        self.seen, self.clipped = torch.zeros(2, *theta.shape[:-1], device=theta.device, dtype=widest(theta.device))
+
+    @property
+    def clipped_fraction(self) -> Tensor:
+        """(R,): of all per-sample gradients so far, those longer than C."""
+        return (self.clipped / self.seen.clamp(min=1)).mean(1)  # type: ignore[no-any-return]
+
+    @property
+    def accumulated_iterations(self) -> int:
+        """How many batches a step sums over."""
+        return 1
+
+    def set_temperature(self, temperature: float) -> None:
+        """Give the next steps √T times the noise and T times the weight decay."""
+        noise_multiplier, weight_decay = self.cold
+        self.noise_multiplier = noise_multiplier * math.sqrt(temperature)
+        self.param_groups[0]["weight_decay"] = weight_decay * temperature
+
+    def step(self, gradients: PerSampleGradients, present: Tensor | None) -> None:
+        """θ ← θ − η [ (1/d) (Σᵢ clip_C(gᵢ) + σ C ξ) + λ θ ]. present: (R, chains, B), 0 for padding; None for none."""
+        (theta,) = self.params
+        factors = self.clip(gradients, present)
+        # Noise first, drawn in place: on a stack, fresh memory for θ-sized tensors costs more than the arithmetic.
+        theta.grad.normal_(0, self.noise_multiplier * self.max_grad_norm, generator=self.generator)
+        gradients.add_weighted_sum(factors, theta.grad)
+        self.scale_grad()
+        self.original_optimizer.step()
+
+    def clip(self, gradients: PerSampleGradients, present: Tensor | None) -> Tensor:
+        """The factor min(1, C/‖gᵢ‖) of each gradient, 0 for padding, (R, chains, B)."""
+        norms = gradients.norms
+        longer, factors = norms > self.max_grad_norm, (self.max_grad_norm / (norms + 1e-6)).clamp_(max=1.0)
+        if present is None:
+            self.seen += norms.shape[-1]
+        else:
+            self.seen += present.sum(-1)
+            longer, factors = longer * present, factors * present
+        self.clipped += longer.sum(-1)
+        return factors  # type: ignore[no-any-return]
