@@ -148,8 +148,8 @@ def stds(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     rows = [result for result in rows if np.isfinite(result.curves.get("std_f", np.nan)).any()]
     if not rows:
         raise Undrawable("no method has a std of f")
-    lines = -(-len(rows) // 3)
-    figure = Figure(figsize=(8, 4.2 + 0.22 * lines), layout="constrained")  # it grows with its legend
+    labels = [result.label for result in rows]
+    figure = Figure(figsize=(8, 4.2 + 0.22 * _lines(labels, 8)), layout="constrained")  # it grows with its legend
     ax = figure.subplots()
     peaks = []
     for result in rows:
@@ -186,9 +186,8 @@ def calibration(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     names = [name for name in rows[0].regions if rows[0].inside(name).any()] or ["all"]
     across = min(len(names), 4)
     down = -(-len(names) // across)
-    columns = max(1, across)  # names of the legend in a line
     width = 3.3 * across if across > 1 else 4.4
-    height = 3.3 * down + 0.6 + 0.2 * -(-len(rows) // columns)
+    height = 3.3 * down + 0.6 + 0.2 * _lines([result.label for result in rows], width)
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
     for ax, region in zip(axes, names, strict=False):
@@ -227,7 +226,7 @@ def calibration(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     figure.supylabel(f"share of PITs of {of} ≤ p", fontsize=10)
     what = f"{len(rows[0].replicas)} tasks; grey where exact Bayes lies with 95 %" if tasks else "pooled over replicas"
     figure.suptitle(_wrapped(f"{rows[0].dataset}: calibration of {of}, {what}", 13 * width), fontsize=11)
-    _legend(figure, axes[0], columns)
+    _legend(figure, axes[0])
     return figure
 
 
@@ -247,8 +246,8 @@ def cost(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     lines = {name: [one for one in drawn if one.method in own] for name, own in families(rows).items()}
     lines |= {one.method: [one] for one in drawn if not any(one in own for own in lines.values())}
     style = by_position(list(lines))
-    height = 4.2 + 0.22 * -(-len(lines) // 3)
-    figure = Figure(figsize=(4.6 * len(regions), height), layout="constrained")
+    width = 4.6 * len(regions)
+    figure = Figure(figsize=(width, 4.2 + 0.22 * _lines(list(lines), width)), layout="constrained")
     axes = figure.subplots(1, len(regions), sharey=True, squeeze=False)[0]
     fewer = False
     for ax, region in zip(axes, regions, strict=True):
@@ -378,10 +377,22 @@ def _wrapped(words: str, width: float) -> str:
     return "\n".join(line.strip() for line in lines)
 
 
-def _legend(figure: Figure, ax: Axes, columns: int = 3) -> None:
+def _columns(labels: Sequence[str], width: float) -> int:
+    """How many labels of a legend stand side by side. width: of the figure, in inches."""
+    widest = 0.6 + 0.065 * max(map(len, labels), default=0)  # its line, and its letters
+    return max(1, min(int(width / widest), len(labels)))
+
+
+def _lines(labels: Sequence[str], width: float) -> int:
+    """How many lines such a legend has."""
+    return -(-len(labels) // _columns(labels, width))
+
+
+def _legend(figure: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
+    columns = _columns(labels, figure.get_figwidth())
     look = {"fontsize": 8, "frameon": False, "handlelength": 3.2}
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, max(len(labels), 1)), **look)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **look)
 
 
 def _shade_gap(ax: Axes, result: Result, feature: int) -> None:

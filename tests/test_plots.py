@@ -320,6 +320,19 @@ def test_a_figure_grows_with_its_legend() -> None:
         assert heights[1] > 0.8 * heights[0]
 
 
+@pytest.mark.parametrize("name", ["sgld", "a_method_with_settings_in_its_name@39200 (not converged)"])
+def test_a_legend_is_as_wide_as_its_figure_at_most(name: str) -> None:
+    """And uses that width. Seen to catch: a fixed number of columns, one column always."""
+    rows = [make(f"{name} {index}") for index in range(9)]
+    for draw in (stds, calibration):
+        figure = draw(rows, styles(rows))
+        figure.draw_without_rendering()
+        [legend] = figure.legends
+        box, whole = legend.get_window_extent(), figure.bbox
+        assert whole.x0 <= box.x0 and box.x1 <= whole.x1
+        assert 0.5 * whole.width < box.width
+
+
 def test_noise_free_data_show_the_calibration_of_f() -> None:
     """Of y there is none. Seen to catch: empty panels, the oracle (certain of f) among them."""
     rows = [make("sgld", noisy=False), make("truth", kind="oracle", noisy=False)]
