@@ -12,6 +12,7 @@ import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -25,10 +26,13 @@ INSTALLED = {"site-packages", "dist-packages"}
 UNCOUNTED = {f"gapbench.methods.engine.{name}" for name in ("distributions", "exactness", "stationary_law")}
 
 
-def code_hash(*things: type | FunctionType) -> str:
-    """sha256 of the meaning of every module that the modules of these classes and functions reach, and of those."""
+def code_hash(*values: object) -> str:
+    """sha256 of the meaning of every module that the code of these values lies in, and of all that those reach.
+
+    values: classes, functions, and objects that are made of such.
+    """
     reached: dict[str, Path] = {}
-    waiting = [thing.__module__ for thing in things]
+    waiting = [one.__module__ for one in _code(values)]
     while waiting:
         name = waiting.pop()
         path = None if name in reached or name in UNCOUNTED else source_of(name)
@@ -37,6 +41,19 @@ def code_hash(*things: type | FunctionType) -> str:
             waiting += imports(path, name)
     parts = sorted(_meaning(path, path.stat().st_mtime_ns) for path in reached.values())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _code(value: object) -> Iterator[type | FunctionType]:
+    """The classes and functions that a value is made of."""
+    if isinstance(value, type | FunctionType):
+        yield value
+    elif is_dataclass(value):
+        yield type(value)
+        for one in fields(value):
+            yield from _code(getattr(value, one.name))
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _code(item)
 
 
 def source_of(name: str) -> Path | None:

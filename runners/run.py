@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from gapbench.runners.cell import Cell, Outcome, complete, failed, records_by_place
+from gapbench.runners.cell import Cell
+from gapbench.runners.complete import Outcome, complete, failed
+from gapbench.runners.earlier import records_by_place
 from gapbench.runners.recipes import NoRecipe
 from gapbench.runners.store import Damaged, Store, StoreError, floats
 from gapbench.runners.workers import Died, Tell, run_all

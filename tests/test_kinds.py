@@ -27,7 +27,8 @@ from gapbench.methods.engine.noise import LearnedNoise
 from gapbench.methods.engine.predictions import QuantilePrediction, StudentTPrediction
 from gapbench.methods.mc_dropout import MCDropout
 from gapbench.runners import cell as cells
-from gapbench.runners.cell import Cell, complete
+from gapbench.runners.cell import Cell
+from gapbench.runners.complete import complete
 from gapbench.runners.load import results
 from gapbench.runners.store import Store
 

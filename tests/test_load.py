@@ -17,7 +17,8 @@ from gapbench.evaluation.entries import Entry, Trained
 from gapbench.evaluation.tables import summary, tabulate
 from gapbench.methods.engine.model import MLP
 from gapbench.methods.mc_dropout import MCDropout
-from gapbench.runners.cell import Cell, complete
+from gapbench.runners.cell import Cell
+from gapbench.runners.complete import complete
 from gapbench.runners.load import collect, load, results
 from gapbench.runners.store import Record, Store, StoreError, key_of
 

@@ -42,8 +42,9 @@ from gapbench.methods.hmc import HMC, State
 from gapbench.methods.svi import SVI
 from gapbench.runners import make_references as making
 from gapbench.runners import suites
-from gapbench.runners.cell import Cell, complete
+from gapbench.runners.cell import Cell
 from gapbench.runners.cli.main import main
+from gapbench.runners.complete import complete
 from gapbench.runners.load import results
 from gapbench.runners.make_references import NotCertified, Task, make, make_all
 from gapbench.runners.store import Store

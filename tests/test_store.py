@@ -34,7 +34,8 @@ from gapbench.methods.mc_dropout import MCDropout
 from gapbench.methods.sgld import SGLD
 from gapbench.runners import cell as cells
 from gapbench.runners import store as store_module
-from gapbench.runners.cell import Cell, Outcome, complete
+from gapbench.runners.cell import Cell
+from gapbench.runners.complete import Outcome, complete
 from gapbench.runners.load import collect, load, results
 from gapbench.runners.run import run_cells
 from gapbench.runners.store import Damaged, Record, Store, StoreError, canonical, floats, has_links, key_of
