@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from gapbench.runners import make_references, suites
+from gapbench.runners import complete, make_references, suites
 
-__all__ = ["make_references", "suites"]
+__all__ = ["complete", "make_references", "suites"]
 
 torch.optim.Adam([torch.zeros(1)])  # its first use imports half of torch
