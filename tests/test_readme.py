@@ -146,9 +146,9 @@ def test_the_readmes_python_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(code.splitlines()) <= 20
     names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
-    prediction, y = names["prediction"], names["y"]
-    assert prediction.y.mean.shape == (1, 20) and "tensor" in capsys.readouterr().out
-    assert ((prediction.y.mean - y.mean()).abs() < 4 * y.std()).all() and (prediction.y.std < 2 * y.std()).all()
+    predicted, y = names["predicted"], names["y"]
+    assert predicted.mean_y.shape == (20,) and len(capsys.readouterr().out.splitlines()) > 10
+    assert np.all(np.abs(predicted.mean_y - y.mean()) < 4 * y.std()) and np.all(predicted.std_y < 2 * y.std())
 
 
 def test_the_new_dataset_runs(tmp_path: Path) -> None:

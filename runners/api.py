@@ -1,0 +1,233 @@
+"""One's own arrays: a method fitted to them in one call, and what it predicts, in their units.
+
+fit(x, y, "svi").predict(x_new)  ->  Predicted
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gapbench.datasets.standardise import CONSTANT, Standardisation
+from gapbench.datasets.streams import torch_stream
+from gapbench.evaluation.diagnostics import convergence
+from gapbench.evaluation.door import admit
+from gapbench.evaluation.entries import Run
+from gapbench.methods.base import FittedMethod, UncertaintyMethod
+from gapbench.methods.engine.distributions import HasQuantiles
+from gapbench.methods.engine.model import MLP, Model
+from gapbench.methods.engine.noise import LearnedNoise
+from gapbench.methods.engine.predictions import Prediction
+from gapbench.methods.registry import methods
+from gapbench.runners.suites import one_of
+
+Floats = NDArray[np.float64]
+
+
+class DataError(ValueError):
+    """Arrays that cannot be used; the message names the array, the value and what was expected."""
+
+
+class FitError(RuntimeError):
+    """A training whose result must not be used; the message says why."""
+
+
+class FitWarning(UserWarning):
+    """Something about the data or the training that makes predictions worth less than they look."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What is believed at M points, in the units of y. f is y without its noise.
+
+    mean_y, std_y: (M,). mean_f, std_f: (M,), None if the method has no f. draws_f: (S, M), each a function that the
+    data allow; None if the method gives no draws. prediction: all of it, of one replica.
+    """
+
+    mean_y: Floats
+    std_y: Floats
+    mean_f: Floats | None
+    std_f: Floats | None
+    draws_f: Floats | None
+    prediction: Prediction = field(repr=False)
+
+    def quantiles(self, levels: Sequence[float], of: Literal["y", "f"] = "y") -> Floats:
+        """(len(levels), M): the values below which y, or f, lies with these probabilities.
+
+        Raises ValueError for a level outside (0, 1), and if the method has no f or no quantiles of it.
+        """
+        if not all(0 < level < 1 for level in levels):
+            raise ValueError(f"levels = {list(levels)}: expected probabilities between 0 and 1, such as 0.05")
+        if of not in ("y", "f"):
+            raise ValueError(f"of = {of!r}: expected 'y' or 'f'")
+        quantity = self.prediction.y if of == "y" else self.prediction.f
+        if not isinstance(quantity, HasQuantiles):
+            raise ValueError(f"of = {of!r}: this method has no {'f' if quantity is None else f'quantiles of {of}'}")
+        return _array(quantity.quantiles(levels)[0])
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A method fitted to one's own data.
+
+    diagnostics: what the method says of its run. remarks: what makes its predictions worth less than they look, a
+    sentence each; they were warned of. standardisation: between the data's units and those of the model.
+    """
+
+    method: UncertaintyMethod
+    model: Model
+    standardisation: Standardisation
+    diagnostics: dict[str, float]
+    remarks: tuple[str, ...]
+    fitted: FittedMethod = field(repr=False)
+    device: str = "cpu"
+
+    def predict(self, x: Any) -> Predicted:
+        """What is believed at new points. x: (M, D), or (M,) for one feature, in the units of the data.
+
+        Raises DataError if x cannot be used, FitError if a prediction is not finite.
+        """
+        points = _features("x", x)
+        if points.shape[1] != self.model.features:
+            raise DataError(f"x: {points.shape[1]} features, expected {self.model.features} as in training")
+        with one_thread():
+            run = _admitted(self.fitted, self.standardisation.x(points[None]).to(self.device))
+        prediction = run.prediction.rescaled(self.standardisation.y_mean, self.standardisation.y_std)
+        f, y = prediction.f, prediction.y
+        draws = getattr(prediction, "location", None) if prediction.draws else None
+        return Predicted(
+            mean_y=_array(y.mean[0]),
+            std_y=_array(y.std[0]),
+            mean_f=None if f is None else _array(f.mean[0]),
+            std_f=None if f is None else _array(f.std[0]),
+            draws_f=None if draws is None else _array(draws[0]),
+            prediction=prediction,
+        )
+
+
+def fit(
+    x: Any,
+    y: Any,
+    method: str | UncertaintyMethod,
+    *,
+    model: Model | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Fit:
+    """Fit a method to one's own data.
+
+    x: (N, D), or (N,) for one feature; y: (N,): numpy, torch, pandas or lists of numbers, in any units: the model sees
+    them standardised. method: a name of `gapbench list`, or an instance. model: of standardised data; default: an MLP
+    of two hidden layers of 50, which learns the noise. seed: the same gives the same bits.
+
+    Warns FitWarning. Raises DataError if the data cannot be used, Unknown if no method has this name, ValueError if the
+    method cannot do these data, FitError if its training failed.
+    """
+    xs, ys = _features("x", x), _numbers("y", y)
+    if ys.ndim != 1:
+        raise DataError(f"y: shape {tuple(ys.shape)}, expected (N,): one value for each row of x")
+    if len(xs) != len(ys):
+        raise DataError(f"x has {len(xs)} rows and y {len(ys)}: expected as many")
+    if len(ys) < 2:
+        raise DataError(f"y: {len(ys)} rows, expected two at least")
+    chosen = one_of("method", method, methods())() if isinstance(method, str) else method
+    if not isinstance(chosen, UncertaintyMethod):
+        raise TypeError(f"method = {method!r}: expected a name of `gapbench list`, or an instance such as SVI()")
+    features = xs.shape[1]
+    model = model or MLP(features=features, noise_std=LearnedNoise())
+    if model.features != features:
+        raise DataError(f"x: {features} features, and the model has {model.features}: expected as many")
+    units = Standardisation.of(xs[None], ys[None])
+    inputs, targets = units.x(xs[None]).to(device), units.y(ys[None]).to(device)
+    reason = chosen.skip(model, inputs)
+    if reason is not None:
+        raise ValueError(f"{type(chosen).__name__} cannot do these data: {reason}")
+    with one_thread():
+        fitted = chosen.fit(model, inputs, targets, torch_stream(device, "fit", seed))
+        run = _admitted(fitted, inputs)
+    remarks = (*_constants(xs, ys), *_remarks(run))
+    for remark in remarks:
+        warnings.warn(remark, FitWarning, stacklevel=2)
+    diagnostics = {name: float(value[0]) for name, value in run.diagnostics.items()}
+    return Fit(chosen, model, units, diagnostics, remarks, fitted, str(device))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch: matrices this small are slower on several, and the bits depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _admitted(fitted: FittedMethod, x: Tensor) -> Run:
+    """What a fitted method says at x, looked at. Raises FitError."""
+    run = admit(Run(fitted(x), fitted.diagnostics, fitted.failures), 1, x.shape[1])
+    if run.failures:
+        raise FitError(f"the result must not be used: {run.failures[0]}")
+    return run
+
+
+def _remarks(run: Run) -> list[str]:
+    """What the chains, if there are any, and the lack of an f make of the predictions."""
+    if run.prediction.f is None:
+        return ["the method predicts y alone: it cannot tell what it does not know from the noise, so there is no f"]
+    if run.prediction.chained_f is None:
+        return []
+    found = convergence(run.prediction.chained_f)
+    rhat, limit = (float(np.nanmax(found[name])) for name in ("rhat", "rhat_limit"))
+    if rhat <= limit:
+        return []
+    return [f"not converged: R-hat of f is {rhat:.3g}, and {limit:.3g} is the limit; let the chains run longer"]
+
+
+def _constants(x: Tensor, y: Tensor) -> list[str]:
+    """Columns that say nothing."""
+    columns = {f"feature {at} of x": x[:, at] for at in range(x.shape[1])} | {"y": y}
+    still = [name for name, values in columns.items() if values.std(correction=0) < CONSTANT]
+    return [f"{name} is constant, and is left in its own units" for name in still]
+
+
+# --- Arrays -----------------------------------------------------------------------------------------------------------
+
+
+def _features(name: str, values: Any) -> Tensor:
+    """(N, D), float64."""
+    found = _numbers(name, values)
+    found = found.unsqueeze(-1) if found.ndim == 1 else found
+    if found.ndim != 2 or not found.shape[1] or not len(found):
+        raise DataError(f"{name}: shape {tuple(found.shape)}, expected (N, D) or (N,), and not empty")
+    return found
+
+
+def _numbers(name: str, values: Any) -> Tensor:
+    """The values as finite numbers, float64, on the CPU."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values  # which numpy does not have
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise DataError(f"{name}: {error}: expected an array of numbers") from error
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{name}: dtype {array.dtype}, expected real numbers")
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        at, more = bad[0].tolist(), f", and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise DataError(f"{name}{at} = {array[tuple(at)]}{more}: expected finite numbers; drop or fill these rows")
+    return torch.from_numpy(np.array(array, dtype=np.float64))
+
+
+def _array(values: Tensor) -> Floats:
+    return values.double().cpu().numpy()
