@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gapbench.datasets.base import Layout
@@ -240,8 +242,7 @@ def test_what_is_published_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("name", [publish.SCORES, publish.CURVES, publish.MANIFEST])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "swapped"])
 def test_damage_is_one_clear_line(folders: tuple[Path, Path], tmp_path: Path, name: str, damage: str) -> None:
-    """Before a file is opened. Seen to catch: the hash not looked at, a traceback from parquet or zip, a manifest that
-    is another JSON."""
+    """Before a file is opened. Seen to catch: the hash not looked at, a manifest that is another JSON."""
     shutil.copytree(folders[1], tmp_path / "x")
     path = tmp_path / "x" / name
     data = path.read_bytes()
@@ -256,19 +257,40 @@ def test_damage_is_one_clear_line(folders: tuple[Path, Path], tmp_path: Path, na
     assert "\n" not in str(caught.value)
 
 
+def vouch(path: Path) -> None:
+    """Have the manifest say what a file now holds."""
+    manifest = json.loads((path.parent / publish.MANIFEST).read_text())
+    manifest["sha256"][path.name] = publish.sha256(path.read_bytes())
+    (path.parent / publish.MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", [publish.SCORES, publish.CURVES])
+def test_what_the_manifest_vouches_for_is_looked_at_too(folders: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    """Scores with a list for a name, an archive that was cut before its hash was taken. Seen to catch: a traceback from
+    parquet or zip."""
+    shutil.copytree(folders[1], tmp_path / "x")
+    path = tmp_path / "x" / name
+    if name == publish.SCORES:
+        pq.write_table(pa.table({"dataset": [[1.0]]}), path)
+    else:
+        path.write_bytes(path.read_bytes()[:-100])
+    vouch(path)
+    with pytest.raises(StoreError, match="x: damaged: its files do not fit together") as caught:
+        publish.read_published(tmp_path / "x")
+    assert "\n" not in str(caught.value)
+
+
 def test_no_pickle_is_opened(folders: tuple[Path, Path], tmp_path: Path) -> None:
     """Even if the manifest vouches for it. Seen to catch: allow_pickle=True."""
     shutil.copytree(folders[1], tmp_path / "x")
     np.savez(tmp_path / "x" / publish.CURVES, **{"dataset 0/region data": np.array([{}], dtype=object)})
-    manifest = json.loads((tmp_path / "x" / publish.MANIFEST).read_text())
-    manifest["sha256"][publish.CURVES] = publish.sha256((tmp_path / "x" / publish.CURVES).read_bytes())
-    (tmp_path / "x" / publish.MANIFEST).write_text(json.dumps(manifest))
+    vouch(tmp_path / "x" / publish.CURVES)
     with pytest.raises(StoreError, match="allow_pickle=False"):
         publish.read_published(tmp_path / "x")
 
 
 def test_a_published_folder_is_read_like_any_other(folders: tuple[Path, Path]) -> None:
-    """By `load`, and of a newer format it says so. Seen to catch: the manifest not looked for."""
+    """By `load`. Seen to catch: the manifest not looked for."""
     frame = load.load(folders[1])
     assert set(frame["method"]) == {"sgld", "svi", "reference", "prior"} and len(frame) == len(load.load(folders[0]))
 
