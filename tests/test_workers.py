@@ -201,12 +201,27 @@ def looks_again(tell: Tell) -> tuple[Any, ...]:
     return looks(tell)
 
 
+class Elsewhere:
+    """A job that is `looks`, and whose code goes to another folder when a process loads it."""
+
+    def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
+        return loaded_elsewhere, ()
+
+    def __call__(self, tell: Tell) -> Any:
+        return looks(tell)
+
+
+def loaded_elsewhere() -> Callable[[Tell], tuple[Any, ...]]:
+    os.chdir("/")
+    return looks
+
+
 def test_what_a_job_does_to_its_process_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job after it finds the folder of the run and everything else as if it were the first. Seen to catch: a
-    process used again, the server's folder in place of the run's."""
+    process used again, the folder that a job's code went to in place of the run's."""
     monkeypatch.chdir(tmp_path)
-    first, _, second = ended(looks, spoils, looks_again, limit=1)
-    assert first == second == (torch.float32, True, False, str(tmp_path), False, first[-1])
+    first, _, second, third = ended(looks, spoils, looks_again, Elsewhere(), limit=1)
+    assert first == second == third == (torch.float32, True, False, str(tmp_path), False, first[-1])
 
 
 def leaves_a_process(tell: Tell) -> None:
