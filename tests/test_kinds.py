@@ -19,7 +19,7 @@ from gapbench.datasets.standardise import Standardisation
 from gapbench.datasets.streams import stream
 from gapbench.evaluation import render
 from gapbench.evaluation.entries import Trained
-from gapbench.evaluation.plots import plot
+from gapbench.evaluation.plots import bands, calibration, plot, styles
 from gapbench.evaluation.tables import everything, summary, tabulate
 from gapbench.methods.base import FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.model import MLP, Model
@@ -167,8 +167,11 @@ def test_quantiles_have_no_f_and_no_density(store: Store, tmp_path: Path) -> Non
     for columns in (summary, everything):
         text = render.markdown(tabulate(list(found.values()), columns))
         assert "| empirical | " in text and "n/a" in text
-    drawn = plot(list(found.values()), tmp_path / "figures")
+    rows = list(found.values())
+    drawn = plot(rows, tmp_path / "figures")
     assert len(drawn.paths) == 3
+    assert "empirical, of y" in [ax.get_title() for ax in bands(rows, styles(rows)).axes]
+    assert "PITs of y" in calibration(rows, styles(rows)).get_supylabel()
 
 
 @pytest.mark.parametrize("regions", [True, False])
