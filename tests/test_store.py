@@ -135,7 +135,8 @@ def test_a_record_is_a_checked_json_document_under_the_hash_of_its_identity(stor
 
 def test_the_first_writer_wins(store: Store, slow_disk: None) -> None:
     """64 writers in 8 threads, each with something else to say of 4 records: what is first is complete and stays.
-    Seen to catch: os.replace for os.link, the final name opened for writing, whether it is there or not."""
+    Seen to catch: os.replace for os.link, a fixed temporary name, the second writer's complaint passed on, the final
+    name opened for writing, whether it is there or not."""
     keys = [key_of({"number": number}) for number in range(4)]
     wide = "x" * 20_000  # so that it is written in several pieces
 
