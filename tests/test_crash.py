@@ -173,6 +173,13 @@ class Little(MCDropout):
     def fit(self, model, x, y, generator):
         with open(os.environ["TRAINED"], "a") as file:
             file.write(f"{type(self).__name__} {len(x)}\\n")
+        if "MEET" in os.environ:  # two runs have each begun this cell before one of them goes on
+            path = os.path.join(os.environ["MEET"], f"{type(self).__name__} {len(x)}")
+            with open(path, "a") as file:
+                file.write("x")
+            deadline = time.monotonic() + 60  # the other may have failed
+            while os.path.getsize(path) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
         return super().fit(model, x, y, generator)
 
 
@@ -303,6 +310,7 @@ def test_a_run_killed_again_and_again_gets_there_and_loses_nothing(
         trained += run.trained
         assert before.items() <= {path: path.read_bytes() for path in before}.items()
         if code == 0:
+            assert not before or f"{len(before)} kept" in run.output, run.output
             break
         assert code == -signal.SIGKILL, run.output
         kills += 1
@@ -312,11 +320,17 @@ def test_a_run_killed_again_and_again_gets_there_and_loses_nothing(
     assert numbers(store.root) == numbers(undisturbed)
 
 
-def test_two_runs_at_once_share_a_folder(file: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """Seen to catch: a fixed temporary name, the second writer's complaint passed on."""
+def test_two_runs_at_once_share_a_folder(
+    file: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each cell is trained by both, so that one of them finds its record there. Seen to catch: the second writer's
+    complaint passed on."""
+    (tmp_path / "meet").mkdir()
+    monkeypatch.setenv("MEET", str(tmp_path / "meet"))
     store = Store(tmp_path / "results")
     runs = [start(store.root, *tiny(file, store.root)) for _ in range(2)]
     assert [run.wait() for run in runs] == [0, 0], [run.output for run in runs]
+    assert [len(run.trained) for run in runs] == [4, 4]
     keys = store.keys()
     assert len(keys) == CELLS and not store.set_aside_damaged()
     named = {f"{name}.npz" for record in store.records() for name in record.arrays.values()}
@@ -363,10 +377,18 @@ def endless(file: Path, folder: Path, jobs: int) -> Run:
     return run
 
 
+def all_processes(leader: int, number: int) -> None:
+    """Send a signal to every process of a group; the leader meets it last."""
+    os.kill(leader, signal.SIGSTOP)
+    os.killpg(leader, number)
+    time.sleep(0.3)
+    os.kill(leader, signal.SIGCONT)
+
+
 @pytest.mark.parametrize(
     ("jobs", "to", "number"),
     [
-        (1, os.killpg, signal.SIGINT),
+        (1, all_processes, signal.SIGINT),
         (2, os.kill, signal.SIGINT),
         (2, os.kill, signal.SIGKILL),
     ],
