@@ -256,7 +256,7 @@ def works_on_too(tell: Tell) -> None:
 
 def test_an_interrupt_leaves_no_process() -> None:
     """Seen to catch: children that work on, with the run waiting for them or not."""
-    there: list[int] = []
+    there, began = list[int](), time.monotonic()
 
     def interrupt(job: object, message: int) -> None:
         there.append(message)
@@ -267,7 +267,7 @@ def test_an_interrupt_leaves_no_process() -> None:
         ended_jobs = run_all(perform, deque([works_on, works_on_too]), 2, interrupt)
         with closing(ended_jobs):
             next(ended_jobs)
-    assert len(there) == 2 and all(map(gone, there))
+    assert len(there) == 2 and all(map(gone, there)) and time.monotonic() - began < LONG / 2
 
 
 def waits_for_the_other(tell: Tell) -> None:
