@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -97,7 +98,11 @@ def _start(context: ForkServerContext, work: Callable[[J, Tell], Any], job: J, r
     try:
         process = context.Process(target=_child, args=(work, job, theirs, os.getcwd()))
         with no_interrupts():  # between its start and the note, one would leave a child that nobody knows of
-            process.start()
+            try:
+                process.start()
+            except (EOFError, ConnectionError):  # the server was killed just now: the next start begins another
+                time.sleep(0.1)
+                process.start()
             running.append(_Worker(job, process, ours))
     except Exception:
         ours.close()

@@ -336,3 +336,16 @@ def test_a_server_that_is_killed_costs_no_job() -> None:
     jobs: deque[Callable[..., Any]] = deque([takes_a_while, leaves_a_thread])
     found = {each.job: each.error or each.value for each in run_all(perform, jobs, 1, kill_the_server)}
     assert found == {takes_a_while: "done", leaves_a_thread: "done"} and len(killed) == 1
+
+
+def test_a_server_that_is_killed_while_a_job_is_sent_to_it_costs_no_job() -> None:
+    """The job has the next one. Seen to catch: an EOFError in place of the job's value, a run that waits for ever."""
+    assert ended(leaves_a_thread) == ["done"]  # the server is there
+
+    class Jobs(deque[Callable[..., Any]]):
+        def popleft(self) -> Callable[..., Any]:
+            os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
+            return super().popleft()
+
+    found = [each.error or each.value for each in run_all(perform, Jobs([leaves_a_thread]), 1, lambda *_: None)]
+    assert found == ["done"]
