@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import rich.table
 from rich.markup import escape
 
+from gapbench.evaluation.headline import Headline
 from gapbench.evaluation.results import Column
 from gapbench.evaluation.scores import SCORES
 from gapbench.evaluation.tables import Cell, Line, RunTable, Table, number
@@ -44,11 +46,12 @@ def entry(line: Line, cell: Cell) -> tuple[str, str]:
 # Terminal -------------------------------------------------------------------------------------------------------------
 
 
-def text(tables: Sequence[Table]) -> list[rich.table.Table]:
+def text(tables: Sequence[Table], intervals: bool = True) -> list[rich.table.Table]:
     """One rich table for each dataset."""
     made = []
     for table in tables:
-        shown = rich.table.Table(title=escape(table.title), title_justify="left", pad_edge=False)
+        title = table.title if intervals else table.name
+        shown = rich.table.Table(title=escape(title), title_justify="left", pad_edge=False)
         shown.add_column("")
         for column in table.columns:
             shown.add_column(escape(header(column).replace(" · ", "\n")), justify="right")
@@ -60,9 +63,30 @@ def text(tables: Sequence[Table]) -> list[rich.table.Table]:
             entries = [entry(line, cell) for cell in line.cells]
             values = (f"[bold]{value}[/]" if value.endswith("*") else value for value, _ in entries)
             shown.add_row(escape(line.label), *values)
-            shown.add_row("", *(f"[dim]{escape(below)}[/]" if below else "" for _, below in entries))
+            if intervals:
+                shown.add_row("", *(f"[dim]{escape(below)}[/]" if below else "" for _, below in entries))
         made.append(shown)
     return made
+
+
+def text_headline(headline: Headline) -> rich.table.Table:
+    """Narrow: headings are cut at every second word, and columns stand one space apart."""
+    shown = rich.table.Table(title=escape(headline.title), title_justify="left", padding=0)
+    shown.add_column("")
+    for heading in headline.headings:
+        shown.add_column(escape(_stacked(heading)), justify="right")
+    before = None
+    for method, ranked, words in headline.lines:
+        if before not in (None, ranked):
+            shown.add_section()
+        before = ranked
+        shown.add_row(escape(method), *(f"[bold]{word}[/]" if word.endswith("*") else escape(word) for word in words))
+    return shown
+
+
+def _stacked(heading: str) -> str:
+    """Words one above the other, two in a line where they are short."""
+    return "\n".join(textwrap.wrap(heading, max(6, *map(len, heading.split()))))
 
 
 def text_runs(runs: RunTable) -> rich.table.Table:
@@ -94,9 +118,18 @@ def markdown(tables: Sequence[Table], intervals: bool = True) -> str:
                 for value, below in (entry(line, cell) for cell in line.cells)
             ]
             lines.append([_plain(line.label), *shown])
-        title = table.title if intervals else table.title.partition(", 95 %")[0]
+        title = table.title if intervals else table.name
         parts += [f"**{_plain(title)}**", _piped(lines)]
     return "\n\n".join(parts)
+
+
+def markdown_headline(headline: Headline) -> str:
+    """One GitHub table, with its notes."""
+    lines = [["", *map(_plain, headline.headings)], ["---", *["---:"] * len(headline.headings)]]
+    for method, _, words in headline.lines:
+        lines.append([_plain(method), *(f"**{word.rstrip('*')}**" if word.endswith("*") else word for word in words)])
+    notes = "\n".join(f"* {_plain(note)}" for note in headline.notes)
+    return f"**{_plain(headline.title)}**\n\n{_piped(lines)}\n\n{notes}"
 
 
 def markdown_runs(runs: RunTable) -> str:

@@ -33,15 +33,6 @@ SUMMARY = (  # where the test points are a grid with a gap, and the truth is kno
     ("reference_log_std", "gap"),
     ("rhat", "all"),
 )
-HEADLINE = (  # what the README shows of it
-    ("reference_log_std", "data"),
-    ("reference_log_std", "gap"),
-    ("reference_w1", "gap"),
-    ("coverage_90_f", "gap"),
-    ("gap_ratio", "all"),
-    ("crps_y", "data"),
-    ("crps_y", "gap"),
-)
 ROWS_Y = ("rmse_y", "coverage_90_y", "width_90_y", "crps_y", "nll_y")  # for each region, on any other dataset
 ROWS_F = ("rmse_f", "coverage_90_f", "std_f")  # as well where the truth is known
 SPENT: tuple[tuple[str, str, Callable[[Sequence[float]], float], float], ...] = (
@@ -99,11 +90,16 @@ class Table:
     lines: tuple[Line, ...]
 
     @property
-    def title(self) -> str:
+    def name(self) -> str:
+        """The dataset, and of how many replicas the values are."""
         replicas = max(line.replicas for line in self.lines)
+        return f"{self.dataset}: mean over {replicas} replica{'s' if replicas > 1 else ''}"
+
+    @property
+    def title(self) -> str:
+        """The name, and what stands below the values."""
         intervals = any(not np.isnan(cell.low) for line in self.lines for cell in line.cells)
-        what = f"{self.dataset}: mean over {replicas} replica{'s' if replicas > 1 else ''}"
-        return what + (", 95 % interval below" if intervals else "")
+        return self.name + (", 95 % interval below" if intervals else "")
 
 
 @dataclass(frozen=True)
@@ -122,10 +118,10 @@ class RunTable:
 
 def summary(rows: Sequence[Result]) -> tuple[Column, ...]:
     """The columns that show one dataset's results: those that it declares, else those that suit its layout."""
-    first, regions = rows[0], _regions(rows)
+    first, regions = rows[0], regions_of(rows)
     if first.summary is not None:
         return first.summary
-    known = "f_test" in first.curves
+    known = scored_f(rows)
     if first.layout.points == "tasks":
         of = "f" if known else "y"
         return (
@@ -143,7 +139,7 @@ def summary(rows: Sequence[Result]) -> tuple[Column, ...]:
 
 def everything(rows: Sequence[Result]) -> tuple[Column, ...]:
     """Every score in every region of one dataset."""
-    regions = dict.fromkeys(("all", *_regions(rows)))
+    regions = dict.fromkeys(("all", *regions_of(rows)))
     return tuple(
         (name, region)
         for region in regions
@@ -155,12 +151,17 @@ def everything(rows: Sequence[Result]) -> tuple[Column, ...]:
 def compared(rows: Sequence[Result]) -> tuple[Column, ...]:
     """The columns in which methods are compared with baseline and oracle. NLL over all points is left out: it is that
     of the points beyond the data, where the number of draws decides it."""
-    regions = _regions(rows)
+    regions = regions_of(rows)
     crps = dict.fromkeys(("all", *regions))
     return (*(("nll_y", region) for region in regions), *(("crps_y", region) for region in crps))
 
 
-def _regions(rows: Sequence[Result]) -> list[str]:
+def scored_f(rows: Sequence[Result]) -> bool:
+    """Whether some result has a score of f: the truth is known, and the method has an f."""
+    return any(len(result.valid(("coverage_90_f", "all"))) > 0 for result in rows)
+
+
+def regions_of(rows: Sequence[Result]) -> list[str]:
     """The regions in which some result has a point; all points together if there are none."""
     names = dict.fromkeys(name for result in rows for name in result.regions)
     return [name for name in names if any(result.inside(name).any() for result in rows)] or ["all"]
@@ -253,6 +254,12 @@ def _spent(result: Result) -> dict[str, float]:
         if values:
             spent[title] = over(values) / unit
     return spent
+
+
+def cpu_seconds(result: Result) -> float | None:
+    """CPU seconds of training and predicting one replica; None where they are not known, and for controls."""
+    spent = _spent(result).get("CPU seconds")
+    return None if spent is None or result.kind != "method" else spent / len(result.replicas)
 
 
 def _mean(result: Result, values: Floats) -> float:

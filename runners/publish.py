@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from gapbench.evaluation.plots import plot
 from gapbench.evaluation.render import markdown, markdown_runs
 from gapbench.evaluation.results import Column, Result, tidy
 from gapbench.evaluation.scores import METRICS_VERSION
-from gapbench.evaluation.tables import everything, run_table, sentences, summary, tabulate
+from gapbench.evaluation.tables import everything, run_table, sentences, tabulate
 from gapbench.runners.store import Record, Store, StoreError, canonical, key_of, sha256
 
 FORMAT = 1
@@ -109,7 +110,9 @@ def read_published(folder: Path) -> list[Result]:
         ValueError,
         IndexError,
         AttributeError,
+        OSError,
         zipfile.BadZipFile,
+        zlib.error,
         pa.ArrowException,
     ) as error:
         raise _unreadable(folder, f"its files do not fit together ({type(error).__name__}: {error})") from error
@@ -187,7 +190,7 @@ def _described(folder: Path, results: Sequence[Result]) -> dict[str, Any]:
                 "model": identity["model"],
                 "seed": identity["seed"],
                 "layout": vars(rows[0].layout),
-                "columns": summary(rows),
+                "summary": rows[0].summary,
                 "replicas": _runs(_replicas(rows)),
             }
         )
@@ -382,7 +385,7 @@ def _result(
         {name: mask[:, : shape[1]] for name, mask in regions.items()},
         _drawn(own, shared, at, replicas) if "points" in shared else {},
         Layout(**dataset["layout"]),
-        tuple((score, region) for score, region in dataset["columns"]),
+        None if dataset["summary"] is None else tuple((score, region) for score, region in dataset["summary"]),
         diagnostics,
         {int(replica): reason for replica, reason in one["failures"].items()},
         [{**machines[record["machine"]], **record} for record in one["records"]],

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gapbench.evaluation.render import markdown
-from gapbench.evaluation.tables import HEADLINE, tabulate
+from gapbench.evaluation.headline import headlines
+from gapbench.evaluation.render import markdown_headline
 from gapbench.runners.publish import MANIFEST, README, page, read_published
 
 PART = re.compile(r"(<!-- headline: (?P<suite>\w+) (?P<dataset>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -36,7 +36,7 @@ def with_headline(readme: Path) -> str:
     def headline(match: re.Match[str]) -> str:
         results = read_published(published(readme) / match["suite"])
         rows = [result for result in results if result.dataset == match["dataset"]]
-        return f"{match[1]}{markdown(tabulate(rows, lambda _: HEADLINE), intervals=False)}\n{match[4]}"
+        return f"{match[1]}{markdown_headline(headlines(rows)[0])}\n{match[4]}"
 
     return PART.sub(headline, readme.read_text(encoding="utf-8"))
 

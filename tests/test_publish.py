@@ -280,6 +280,26 @@ def test_what_the_manifest_vouches_for_is_looked_at_too(folders: tuple[Path, Pat
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numbers that are none
+@pytest.mark.parametrize("name", [publish.SCORES, publish.CURVES])
+def test_bytes_that_changed_are_one_clear_line(folders: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    """Wherever they stand, and although the manifest vouches for them. Seen to catch: an OSError of parquet, a
+    zlib.error."""
+    shutil.copytree(folders[1], tmp_path / "x")
+    path, rng = tmp_path / "x" / name, np.random.default_rng(0)
+    before, damaged = np.frombuffer(path.read_bytes(), np.uint8), 0
+    for _ in range(60):
+        changed, at = before.copy(), rng.integers(len(before) - 8)
+        changed[at : at + 8] = rng.integers(0, 256, 8)
+        path.write_bytes(changed.tobytes())
+        vouch(path)
+        try:
+            publish.read_published(tmp_path / "x")
+        except StoreError as error:
+            damaged += "\n" not in str(error)
+    assert damaged > 20
+
+
 def test_no_pickle_is_opened(folders: tuple[Path, Path], tmp_path: Path) -> None:
     """Even if the manifest vouches for it. Seen to catch: allow_pickle=True."""
     shutil.copytree(folders[1], tmp_path / "x")

@@ -67,6 +67,8 @@ def make(
     replicas = np.arange(first, first + count)
     nowhere = np.full(count, np.nan)
     values = {"crps_y": crps, "std_f": np.ones(count), "pit_y": nowhere, "pit_f": nowhere, **points}
+    if known_f:
+        values = {"coverage_90_f": np.ones(count), **values}
     if "rhat" in points:
         values = {"rhat_limit": np.full(count, RHAT_THRESHOLD), **values}
     failures = failures or {}
@@ -84,7 +86,7 @@ def make(
         replica_scores(table, regions),
         {name: table[name] for name in ("pit_y", "pit_f")},
         regions,
-        {"f_test": np.zeros((count, 4))} if known_f else {},
+        {},
         layout or Layout("grid", 0),
         declared,
         {name: np.asarray(value, dtype=float) for name, value in (diagnostics or {}).items()},

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gapbench.runners.load import Collected
 
 
+PIPED = 100  # columns of what goes into a pipe or a file
+
 DEVICE = click.option(
     "--device",
     default="auto",
@@ -96,8 +98,7 @@ def collected(folder: Path) -> Collected:
 
 
 def make_console(stderr: bool = False) -> Console:
-    """A console. Where there is no terminal to fit, nor COLUMNS in the environment, a table is as wide as it needs to
-    be."""
+    """A console. Where there is no terminal to fit, it is as wide as COLUMNS says, else PIPED columns."""
     from rich.console import Console
 
     class Piped(Console):
@@ -106,22 +107,36 @@ def make_console(stderr: bool = False) -> Console:
 
     console = Piped(stderr=stderr)
     fits = console.is_terminal or "COLUMNS" in os.environ
-    return console if fits else Piped(stderr=stderr, width=10_000)
+    return console if fits else Piped(stderr=stderr, width=10_000 if stderr else PIPED)
 
 
-def print_results(found: Any, columns: Any = None) -> None:
-    """The tables of results, and below them what is to be said. columns: None for each dataset's summary."""
-    from gapbench.evaluation.render import STAR, text, text_runs
-    from gapbench.evaluation.tables import run_table, sentences, summary, tabulate
+def print_headlines(found: Any) -> None:
+    """What results say, a line a method, and below each table what its words mean."""
+    from gapbench.evaluation.headline import headlines
+    from gapbench.evaluation.render import STAR, text_headline
+    from gapbench.evaluation.tables import sentences
 
     console = make_console()
-    for table in text(tabulate(found, columns or summary)):
+    for headline in headlines(found):
+        print_whole(console, text_headline(headline))
+        for note in headline.notes:
+            console.print(note, style="dim", markup=False, highlight=False)
+        console.print()
+    console.print(STAR, style="dim", highlight=False)
+    for sentence in sentences(found):
+        console.print(sentence, markup=False, highlight=False)
+
+
+def print_tables(found: Any, columns: Any, intervals: bool) -> None:
+    """The tables of results in numbers, and below them seconds, memory and each method's diagnostics."""
+    from gapbench.evaluation.render import STAR, text, text_runs
+    from gapbench.evaluation.tables import run_table, tabulate
+
+    console = make_console()
+    for table in text(tabulate(found, columns), intervals):
         print_whole(console, table)
     console.print(STAR, style="dim", highlight=False)
-    if columns is None:
-        print_whole(console, text_runs(run_table(found)))
-        for sentence in sentences(found):
-            console.print(sentence, markup=False, highlight=False)
+    print_whole(console, text_runs(run_table(found)))
 
 
 def print_whole(console: Console, table: Table) -> None:
@@ -152,7 +167,9 @@ def _piece(table: Table, columns: list[Column], title: Any) -> Table:
     from rich import box
     from rich.table import Table
 
-    piece = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    piece = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=table.padding
+    )
     for column in columns:
         piece.add_column(column.header, justify=column.justify, overflow="fold")
     for row, *cells in zip(table.rows, *(column.cells for column in columns), strict=True):

@@ -17,7 +17,7 @@ from gapbench.runners.cli.console import (
     device_named,
     folder_option,
     make_console,
-    print_results,
+    print_headlines,
     words,
 )
 from gapbench.runners.cli.errors import Command, Interrupted, UserError
@@ -100,13 +100,14 @@ def run(
 
     found = collect(store.root, {outcome.key for outcome in outcomes if outcome.recorded})
     if found.results:
-        print_results(found.results)
         if chosen.shrinks:
-            tell(f"These numbers compare nothing. Suite {suite}: {chosen.description}")
+            tell(f"These numbers compare nothing. Suite {suite}: {chosen.description}", problem=True)
+        print_headlines(found.results)
     counts = Counter[str](outcome.status for outcome in outcomes)
     order = ("finished", "rescored", "kept", "skipped", "failed")
     tell(f"{len(outcomes)} cells: {', '.join(f'{counts[word]} {word}' for word in order if counts[word])}")
-    tell(f"Results: {store.root}. Figures: gapbench plot {store.root}")
+    tell(f"Results: {store.root}. All numbers: gapbench table {store.root} --columns summary --intervals")
+    tell(f"Figures: gapbench plot {store.root}")
     for outcome in outcomes:
         if outcome.status == "skipped":
             tell(f"Skipped {outcome.cell.title}: {outcome.reason}")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from gapbench.runners.cli.console import collected, default_folder, folder_option, print_results
-from gapbench.runners.cli.errors import Command
+from gapbench.runners.cli.console import collected, default_folder, folder_option, print_headlines, print_tables, words
+from gapbench.runners.cli.errors import Command, UserError
+
+if TYPE_CHECKING:
+    from gapbench.evaluation.results import Column, Result
 
 FOLDER = click.argument("folder", callback=folder_option, required=False)
 
@@ -16,21 +21,64 @@ FOLDER = click.argument("folder", callback=folder_option, required=False)
 @click.command(cls=Command)
 @FOLDER
 @click.option("--format", "form", type=click.Choice(["text", "markdown", "csv"]), default="text", show_default=True)
-@click.option("--by", type=click.Choice(["region"]), help="Every score in every region, not the summary alone.")
-def table(folder: Path | None, form: str, by: str | None) -> None:
-    """The table of a results folder; without FOLDER, of the default suite's."""
-    from gapbench.evaluation import render
-    from gapbench.evaluation.tables import everything, summary, tabulate
+@click.option(
+    "--columns",
+    multiple=True,
+    metavar="NAME,…",
+    help="Numbers in place of the headline: these scores of `gapbench list`, or `summary`, those that say most. May be "
+    "given again.",
+)
+@click.option("--region", multiple=True, metavar="NAME,…", help="Only these regions, such as gap. May be given again.")
+@click.option("--intervals", is_flag=True, help="Also the 95 % interval of each number.")
+@click.option("--by", type=click.Choice(["region"]), help="Every score in every region.")
+def table(
+    folder: Path | None, form: str, columns: tuple[str, ...], region: tuple[str, ...], intervals: bool, by: str | None
+) -> None:
+    """What the results of a folder say, a line a method; without FOLDER, of the default suite's.
 
+    Any of --columns, --region, --intervals and --by shows numbers instead, and --format csv always does.
+    """
+    from gapbench.evaluation import render
+    from gapbench.evaluation.headline import headlines
+    from gapbench.evaluation.tables import tabulate
+
+    scores, regions = words(columns, "--columns"), words(region, "--region")
+    in_words = not (scores or regions or by or intervals)
+    which = _columns(scores, regions, by)
     found = collected(folder or default_folder("default"))
-    columns = summary if by is None else everything
-    if form == "text":
-        print_results(found.results, None if by is None else everything)
+    there = dict.fromkeys(("all", *(name for result in found.results for name in result.regions)))
+    for name in regions:
+        if name not in there:
+            raise UserError(f"--region {name!r}: expected one of {', '.join(there)}")
+    if form == "csv":
+        click.echo(render.csv(tabulate(found.results, which)), nl=False)
+    elif form == "markdown" and in_words:
+        click.echo("\n\n".join(map(render.markdown_headline, headlines(found.results))))
     elif form == "markdown":
-        click.echo(render.markdown(tabulate(found.results, columns)))
+        click.echo(render.markdown(tabulate(found.results, which), intervals))
+    elif in_words:
+        print_headlines(found.results)
     else:
-        click.echo(render.csv(tabulate(found.results, columns)), nl=False)
+        print_tables(found.results, which, intervals)
     sys.exit(1 if found.damaged else 0)
+
+
+def _columns(scores: list[str], regions: list[str], by: str | None) -> Callable[[Sequence[Result]], list[Column]]:
+    """Which columns a table of numbers has, of one dataset's results. Raises Unknown for a score that is none."""
+    from gapbench.evaluation.scores import SCORES
+    from gapbench.evaluation.tables import everything, summary
+    from gapbench.runners.suites import one_of
+
+    if scores and by:
+        raise UserError("--columns and --by: expected one of them")
+    for name in scores:
+        one_of("score", name, {**SCORES, "summary": None})
+    base = summary if "summary" in scores or not (scores or regions or by) else everything
+    return lambda rows: [
+        (score, region)
+        for score, region in base(rows)
+        if (base is summary or not scores or score in scores) and (not regions or region in regions)
+    ]
 
 
 @click.command(cls=Command)

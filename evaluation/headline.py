@@ -1,0 +1,150 @@
+"""The headline: what a dataset's results say, a line a method, in at most 100 columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gapbench.evaluation.results import Column, Result
+from gapbench.evaluation.tables import Line, Table, cpu_seconds, number, regions_of, scored_f, tabulate
+
+WIDE, NARROW = 1.25, 0.8  # a std that many times the posterior's is called too wide, or too narrow
+MARKS = {"not converged": "†", "failed": "‡"}
+STATUSES = {"not converged": "its chains disagree (R-hat), so it is not ranked.", "failed": "in every replica."}
+
+
+def factor(log_ratio: float) -> str:
+    """The std over the posterior's, and what it means."""
+    ratio = math.exp(min(log_ratio, 700.0))
+    verdict = " × too wide" if ratio > WIDE else " × too narrow" if ratio < NARROW else ""
+    return (number(float(f"{ratio:.2g}")) if verdict else f"{ratio:.2f}") + verdict
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """How a score is called and printed. words: its heading. meaning: a sentence below the table."""
+
+    words: str
+    print: Callable[[float], str] = number
+    meaning: str = ""
+
+
+HEADINGS: Mapping[str, Heading] = {
+    "reference_log_std": Heading(
+        "std ÷ posterior's", factor, "std ÷ posterior's: the std of f over the true posterior's. 1 is right."
+    ),
+    "reference_w1": Heading(
+        "distance to it", number, "distance to it: of f from the posterior (Wasserstein), in the posterior's stds."
+    ),
+    "coverage_90_f": Heading("90 % has f", percent, "90 % has f: how often the 90 % interval of f holds the truth."),
+    "coverage_90_y": Heading("90 % has y", percent, "90 % has y: how often that of y holds an observation."),
+    "width_90_y": Heading("its width"),
+    "crps_y": Heading("CRPS of y", number, "CRPS: of the whole distribution; less is better."),
+    "crps_f": Heading("CRPS of f", number, "CRPS: of the whole distribution; less is better."),
+    "rmse_y": Heading("RMSE of y"),
+    "nll_y": Heading("NLL of y"),
+    "pit_ks_f": Heading("PIT KS of f", number, "PIT KS: how far from calibrated; 0 is right."),
+    "pit_ks_y": Heading("PIT KS of y", number, "PIT KS: how far from calibrated; 0 is right."),
+}
+SECONDS = "CPU s each"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The headline of one dataset, as it is printed.
+
+    headings: of the columns behind the method's. lines: method, whether it is ranked, and a word for each column.
+    notes: sentences below.
+    """
+
+    title: str
+    headings: tuple[str, ...]
+    lines: tuple[tuple[str, bool, tuple[str, ...]], ...]
+    notes: tuple[str, ...]
+
+
+def headlines(results: Sequence[Result]) -> list[Headline]:
+    """One for each dataset; where there is no f, no truth, no gap or no reference, it has fewer columns."""
+    made = []
+    for table in tabulate(results, most):
+        made.append(_headline(table, [result for result in results if result.dataset == table.dataset]))
+    return made
+
+
+def most(rows: Sequence[Result]) -> Sequence[Column]:
+    """The columns that say most: those that the dataset declares, else those that suit its layout."""
+    if rows[0].summary is not None:
+        return rows[0].summary[:7]
+    regions = regions_of(rows)
+    if rows[0].layout.points == "tasks":
+        of = "f" if scored_f(rows) else "y"
+        where = "gap" if "gap" in regions else regions[-1]
+        return [*((f"coverage_90_{of}", name) for name in regions[:4]), (f"pit_ks_{of}", where), (f"crps_{of}", where)]
+    if {"data", "gap"} <= set(regions):
+        in_gap = ("reference_w1", "coverage_90_f", "coverage_90_y", "width_90_y", "crps_y")
+        return [("reference_log_std", "data"), ("reference_log_std", "gap"), *((name, "gap") for name in in_gap)]
+    return [(name, "all") for name in ("rmse_y", "coverage_90_f", "coverage_90_y", "width_90_y", "crps_y", "nll_y")]
+
+
+def _headline(table: Table, rows: Sequence[Result]) -> Headline:
+    shown = [HEADINGS.get(score, Heading(score)) for score, _ in table.columns]
+    several = len({region for _, region in table.columns}) > 1
+    places = [region if several else "" for _, region in table.columns]
+    headings = [f"{heading.words} {place}".strip() for heading, place in zip(shown, places, strict=True)]
+    seconds = {row.method: cpu_seconds(row) for row in rows}
+    lines = []
+    for line in table.lines:
+        words = [
+            "n/a" if np.isnan(cell.value) else heading.print(cell.value) + ("*" if cell.best else "")
+            for cell, heading in zip(line.cells, shown, strict=True)
+        ]
+        spent = seconds[line.method]
+        words.append("" if spent is None else number(spent))
+        lines.append((_name(line), line.status == "ranked", tuple(words)))
+    notes = [heading.meaning for heading in shown if heading.meaning]
+    notes += [f"{SECONDS}: of training and predicting one replica."] if any(words[-1] for *_, words in lines) else []
+    notes += [*_incomplete(table), *_marks(table), *privacy(rows)]
+    return Headline(table.name, (*headings, SECONDS), tuple(lines), tuple(dict.fromkeys(notes)))
+
+
+def _name(line: Line) -> str:
+    """The method's name with a mark, or with what kind of control it is."""
+    mark = MARKS.get(line.status)
+    control = "" if mark or line.status in ("ranked", line.method) else f" ({line.status})"
+    failed = f" ({line.failed} of {line.replicas} failed)" if 0 < line.failed < line.replicas else ""
+    return line.method + (f" {mark}" if mark else control) + failed
+
+
+def _incomplete(table: Table) -> list[str]:
+    """A sentence on scores that only some of the replicas have, such as distances where few have a reference."""
+    some: dict[str, int] = {}
+    for line in table.lines:
+        for cell, (score, _) in zip(line.cells, table.columns, strict=True):
+            if 0 < cell.known < line.replicas - line.failed:
+                words = HEADINGS.get(score, Heading(score)).words
+                some[words] = min(some.get(words, cell.known), cell.known)
+    return [
+        f"{words}: only {known} of the replicas {'has' if known == 1 else 'have'} it." for words, known in some.items()
+    ]
+
+
+def _marks(table: Table) -> list[str]:
+    there = {line.status for line in table.lines}
+    return [f"{MARKS[status]} {status}: {meaning}" for status, meaning in STATUSES.items() if status in there]
+
+
+def privacy(rows: Sequence[Result]) -> list[str]:
+    """A sentence on the methods that promise something about a point of the training data."""
+    found = []
+    for row in rows:
+        epsilon = row.diagnostics.get("epsilon", np.full(len(row.replicas), np.nan))[row.sound]
+        if np.isfinite(epsilon).any():
+            found.append(f"{row.method} ε = {number(float(epsilon[np.isfinite(epsilon)].mean()))}")
+    return [f"Differential privacy of one point: {', '.join(found)}; less is more private."] if found else []
