@@ -38,6 +38,8 @@ def admit(run: Run, replicas: int, points: int) -> Run:
         raise DoorError(f"{name}: is no dataclass of its own; put @dataclass(frozen=True) above the class")
     for one in fields(prediction):
         value = getattr(prediction, one.name)
+        if isinstance(value, Tensor) and not value.is_floating_point():  # below, all becomes floating
+            raise DoorError(f"{name}: {one.name}: {value.dtype}, expected a tensor of floating-point numbers")
         if isinstance(value, Tensor) and value.requires_grad:
             raise DoorError(f"{name}: {one.name} carries gradients: detach it, or predict under torch.no_grad()")
     try:
@@ -54,7 +56,9 @@ def diagnostics_of(run: Run, replicas: int) -> dict[str, Tensor]:
         raise DoorError(f"diagnostics: a {type(run.diagnostics).__name__}, expected a mapping of names to tensors (R,)")
     found = {}
     for name, value in run.diagnostics.items():
-        if not isinstance(name, str) or name in SCORES or name in RESERVED:
+        if not isinstance(name, str):
+            raise DoorError(f"diagnostic {name!r}: its name is a {type(name).__name__}, expected a string")
+        if name in SCORES or name in RESERVED:
             raise DoorError(f"diagnostic {name!r}: the name is taken by a score or a column; choose another")
         if not isinstance(value, Tensor) or value.is_complex():
             what = value.dtype if isinstance(value, Tensor) else f"a {type(value).__name__}"

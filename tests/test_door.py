@@ -75,6 +75,11 @@ REFUSED: dict[str, tuple[Run, tuple[str, ...]]] = {
         Run(replace(mixture(), location=torch.zeros(2, S, M))),
         ("MixturePrediction: location: shape (2, 4, 5), expected (R, S, M) = (3, ",),
     ),
+    "whole numbers": (
+        Run(replace(mixture(), location=mixture().location.long())),
+        ("location: torch.int64", "expected"),
+    ),
+    "complex numbers": (Run(replace(mixture(), scale=torch.tensor(1j))), ("scale: torch.complex64", "expected")),
     "a forgotten dataclass": (Run(no_numbers()), ("Undecorated", "@dataclass(frozen=True)")),
     "a taken name": (Run(Impostor(*vars(mixture()).values())), ("MixturePrediction", "rename")),
     "diagnostics, no mapping": (Run(mixture(), [torch.zeros(R)]), ("diagnostics: a list",)),  # type: ignore[arg-type]
@@ -85,7 +90,7 @@ REFUSED: dict[str, tuple[Run, tuple[str, ...]]] = {
     "complex": (Run(mixture(), {"loss": torch.zeros(R, dtype=torch.complex64)}), ("diagnostic loss: torch.complex64",)),
     "a score's name": (Run(mixture(), {"crps_y": torch.zeros(R)}), ("diagnostic 'crps_y'", "choose another")),
     "a column's name": (Run(mixture(), {"seconds": torch.zeros(R)}), ("diagnostic 'seconds'",)),
-    "no name": (Run(mixture(), {3: torch.zeros(R)}), ("diagnostic 3",)),  # type: ignore[dict-item]
+    "no name": (Run(mixture(), {3: torch.zeros(R)}), ("diagnostic 3: its name is a int",)),  # type: ignore[dict-item]
     "a replica that is not there": (Run(mixture(), failures={99: "x"}), ("failures: replica 99", "from 0 to 2")),
     "a replica before the first": (Run(mixture(), failures={-1: "x"}), ("failures: replica -1",)),
     "a replica by name": (Run(mixture(), failures={"1": "x"}), ("failures: replica '1'",)),  # type: ignore[dict-item]
@@ -96,7 +101,8 @@ REFUSED: dict[str, tuple[Run, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_structure_is_refused_in_one_line(name: str) -> None:
-    """By the thing, its value and what was expected. Seen to catch: each check left out."""
+    """By the thing, its value and what was expected. Seen to catch: each check left out; types looked at
+    after all became float32, which forgets an imaginary part."""
     run, words = REFUSED[name]
     with pytest.raises(DoorError) as refused:
         admit(run, R, M)
