@@ -123,7 +123,7 @@ def bands(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
         ax.plot(*_known(x, middle), color=colour, lw=1.6)
         if "f_test" in result.curves:
             ax.plot(*_known(x, result.curves["f_test"][r]), color="black", lw=1, ls="--")
-        ax.set_title(", ".join([result.label, *remarks]), fontsize=10)
+        ax.set_title(_verbatim(", ".join([result.label, *remarks])), fontsize=10)
         _shade_gap(ax, result, feature)
     axes[0].set_ylim(_limits(drawable))
     for index in range(len(drawable), len(axes)):
@@ -158,7 +158,7 @@ def stds(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
         x, mean = result.curves["x_test"][0, here, feature], np.nanmean(std[:, here], 0)
         peaks += [float(mean.max())] if result.kind != "baseline" or len(rows) == 1 else []
         colour, line = style[result.method]
-        ax.plot(*_known(x, mean), color=colour, ls=line, lw=1.8, label=result.label)
+        ax.plot(*_known(x, mean), color=colour, ls=line, lw=1.8, label=_verbatim(result.label))
     _shade_gap(ax, rows[0], feature)
     peaks = sorted(peak for peak in peaks if 0 < peak < np.inf)
     if peaks:  # a logarithm needs one method that is not certain of everything
@@ -204,7 +204,7 @@ def calibration(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
             level = np.arange(1, len(u) + 1) / max(len(u), 1)
             ends = ([1.0] if len(u) else []), ([1.0] if len(u) else [])
             at, share = np.concatenate([[0], u, ends[0]]), np.concatenate([[0], level, ends[1]])
-            label = result.label if ax is axes[0] else None
+            label = _verbatim(result.label) if ax is axes[0] else None
             ax.plot(at, share, color=colour, ls=line, lw=1.6, drawstyle="steps-post", label=label)
         for x, y, words in (
             (0.02, 0.98, "over-"),
@@ -215,7 +215,7 @@ def calibration(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
             side = {"ha": "left" if x in (0.02, 0.52) else "right", "va": "top" if y > 0.5 else "bottom"}
             ax.text(x, y, f"{words}\nconfident", color="#888888", fontsize=7, zorder=0.5, **side)
         ax.axvline(0.5, color="#dddddd", lw=0.8, zorder=0)
-        ax.set_title(region, fontsize=10)
+        ax.set_title(_verbatim(region), fontsize=10)
         ax.set_aspect("equal")
         ax.set(xlim=(0, 1), ylim=(0, 1))
     for index in range(len(names), len(axes)):
@@ -261,7 +261,7 @@ def cost(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
             at = np.array([costs[result.method] for result in own])
             value = np.array([estimate(result, column, result.valid(column)) for result in own])
             low, high = np.array([bootstrap.interval(result) for result in own]).T
-            ax.plot(at, value, marker="o", ls=line, color=colour, lw=1.8, ms=5, label=name)
+            ax.plot(at, value, marker="o", ls=line, color=colour, lw=1.8, ms=5, label=_verbatim(name))
             ax.fill_between(*_known(at, low, high), color=colour, alpha=0.15, lw=0)
             some = np.array([len(result.valid(column)) < len(result.replicas) for result in own])
             if some.any():
@@ -274,7 +274,7 @@ def cost(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
             where = ax.get_yaxis_transform()
             ax.text(0.02, level, "the reference's own error", transform=where, fontsize=8, va="bottom")
         ax.set(xscale="log", yscale="log", xlabel="gradients of one point, for a replica")
-        ax.set_title(region, fontsize=10)
+        ax.set_title(_verbatim(region), fontsize=10)
     axes[0].set_ylabel("distance to the posterior (W1, in its stds)")
     hollow = "; hollow: over fewer" if fewer else ""
     title = f"{rows[0].dataset}: what compute buys, mean over {len(rows[0].replicas)} replicas{hollow}"
@@ -366,6 +366,11 @@ def _first_sound(result: Result) -> int:
 
 def _x_label(result: Result, feature: int) -> str:
     return "x" if result.curves["x_test"].shape[-1] == 1 else f"feature {feature} of x"
+
+
+def _verbatim(name: str) -> str:
+    """A name, for matplotlib, which reads mathematics between dollars and leaves out of a legend what begins with _."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def _wrapped(words: str, width: float) -> str:

@@ -383,6 +383,19 @@ def test_an_at_sign_in_a_name_is_no_budget(tmp_path: Path) -> None:
     assert len(drawn.paths) == 3 and drawn.skipped == []
 
 
+def test_a_name_is_shown_as_it_is(tmp_path: Path) -> None:
+    """Whatever characters a plugin's name has. Seen to catch: dollars read as mathematics, which drew nothing for
+    anybody; a name that begins with _ left out of the legends."""
+    names = ["_hidden", "a$\\frac$", "one$"]
+    rows = [make(name, w1=0.5, gradients=100) for name in names]
+    assert len(plot(rows, tmp_path).paths) == 3
+    for draw in (stds, calibration, cost):
+        (legend,) = draw(rows, styles(rows)).legends
+        shown = [text.get_text() for text in legend.get_texts()]
+        assert [text.strip().replace(r"\$", "$") for text in shown] == names
+        assert not any(text.startswith("_") for text in shown)
+
+
 def test_a_point_of_fewer_replicas_is_hollow() -> None:
     """And the title says what that means. Seen to catch: every point hollow, none."""
     rows = [*at_budgets("a", {1: 0.5}, {3: "diverged"}), *at_budgets("a", {2: 0.4})]
