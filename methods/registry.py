@@ -148,7 +148,7 @@ def load_file(path: str) -> ModuleType:
 
 def _beside(file: Path) -> set[str]:
     """Names that stand for files of the same folder; "" for a relative import."""
-    return {"", *(path.stem for path in file.parent.glob("*.py"))}
+    return {"", *(path.stem for path in file.parent.iterdir() if path.suffix == ".py" or path.is_dir())}
 
 
 def file_of(cls: type) -> str | None:

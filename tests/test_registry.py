@@ -209,9 +209,18 @@ def test_a_source_that_is_no_method_is_told_in_words(
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("line", ["import beside_this_test", "from .beside_this_test import x", "from . import x"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import beside_this_test",
+        "from .beside_this_test import x",
+        "from . import x",
+        "from folder_beside.part import x",
+    ],
+)
 def test_a_sibling_that_cannot_be_imported_is_explained(tmp_path: Path, line: str) -> None:
-    """A file is loaded alone. Seen to catch: no hint at PYTHONPATH."""
+    """A file is loaded alone. Seen to catch: no hint at PYTHONPATH, none where a package stands beside."""
+    (tmp_path / "folder_beside").mkdir()
     (tmp_path / "beside_this_test.py").write_text("x = 1")
     (tmp_path / "mine.py").write_text(line)
     with pytest.raises(ImportError, match=r"a file beside mine\.py is only found if its folder is on PYTHONPATH"):
