@@ -35,6 +35,8 @@ FORMAT = 2
 STALE = 3600.0  # seconds after which an unfinished file is nobody's: a commit takes far less
 # What os.link answers where a file system has no hard links: exFAT, SMB, cloud drives mounted in a notebook.
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES}
+# What os.fsync answers where they cannot be asked to write at once, folders above all.
+NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class StoreError(Exception):
@@ -279,7 +281,7 @@ def _write(path: Path, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(file, rest) :]
-        os.fsync(file)
+        _flush(file)
     finally:
         os.close(file)
 
@@ -288,9 +290,19 @@ def _sync(folder: Path) -> None:
     """The names in a folder, on the disk when it returns."""
     file = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(file)
+        _flush(file)
     finally:
         os.close(file)
+
+
+def _flush(file: int) -> None:
+    """To the disk, where the file system can be asked for that. Elsewhere it writes when it likes, and a file that a
+    power cut halves is found by its checksum."""
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
 
 
 def _name(temporary: Path, path: Path, data: bytes) -> None:

@@ -674,6 +674,23 @@ def test_a_file_system_without_hard_links_will_do(store: Store, monkeypatch: pyt
     assert store.set_aside_damaged() == [path]
 
 
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_that_cannot_be_synced_will_do(store: Store, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Many that are mounted over a network do not sync folders. An error of the disk is one all the same. Seen to
+    catch: the refusal passed on, every refusal ignored."""
+
+    def refuse(file: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if code == errno.EIO:
+        with pytest.raises(StoreError, match="cannot write there"):
+            store.prepare()
+    else:
+        store.prepare()
+        assert [made(store, cell())[0].status for _ in range(2)] == ["finished", "kept"]
+
+
 @pytest.mark.parametrize("number", [3, 2, 1])
 def test_a_block_too_large_for_a_device_is_halved(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """A device with memory for two replicas: a block of three is halved, and one of two is not. Seen to catch: a failed
