@@ -11,14 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from gapbench.datasets.base import Problems
+from gapbench.datasets.base import ProblemError, Problems
 from gapbench.evaluation.door import admit
 from gapbench.evaluation.entries import Run
 from gapbench.evaluation.reference_file import Reference, find
 from gapbench.evaluation.scores import point_values, undefined
 from gapbench.runners.cell import Cell
 from gapbench.runners.earlier import trained_before
-from gapbench.runners.guard import undisturbed
+from gapbench.runners.guard import standard
 from gapbench.runners.memory import keep_freed_memory
 from gapbench.runners.provenance import Spent, surroundings
 from gapbench.runners.store import Record, Store, StoreError, first_line, key_of
@@ -90,8 +90,7 @@ def complete(
 def _completed(
     cell: Cell, store: Store, device: str, begins: Callable[[], None], candidates: Sequence[str], started: float
 ) -> Outcome:
-    with undisturbed():
-        problems = cell.dataset.problems(cell.replicas, cell.seed)
+    problems = problems_of(cell)
     identity = cell.identity(problems)
     key = key_of(identity)
     record = store.read(key)
@@ -110,7 +109,8 @@ def _completed(
         provenance, predictions = spent.provenance(), store.save(run.prediction.to_arrays())
     else:
         run, provenance, predictions = earlier.run, earlier.provenance, earlier.arrays
-    points = scored(cell, problems, run, references)
+    with standard():
+        points = scored(cell, problems, run, references)
     record = Record(
         identity=identity,
         kind=cell.entry.kind,
@@ -126,6 +126,20 @@ def _completed(
     store.write(key, record)
     seconds = time.perf_counter() - started
     return Outcome(cell, key, "finished" if earlier is None else "rescored", seconds, failures=record.failures)
+
+
+def problems_of(cell: Cell) -> Problems:
+    """The cell's problems. Raises ProblemError if a number is too large for the float32 that methods compute in."""
+    with standard():
+        problems = cell.dataset.problems(cell.replicas, cell.seed)
+        for name, part in zip(("x", "y", "x_test"), problems.inputs, strict=True):
+            if not part.isfinite().all():
+                at = tuple((~part.isfinite()).nonzero()[0].tolist())
+                raise ProblemError(
+                    f"{name}{list(at)} = {float(getattr(problems, name)[at])}: beyond float32 where methods see it; "
+                    "choose other units, or give a Standardisation"
+                )
+    return problems
 
 
 def trained(cell: Cell, problems: Problems, device: str) -> Run:

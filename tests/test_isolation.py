@@ -6,10 +6,22 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from gapbench.datasets.base import Dataset, Problems
+from gapbench.evaluation.controls import Truth
+from gapbench.evaluation.entries import Run
+from gapbench.methods.engine.model import MLP
+from gapbench.methods.engine.predictions import MixturePrediction
+from gapbench.runners.cell import Cell, complete, problems_of
+from gapbench.runners.guard import undisturbed as undisturbed_process
 from gapbench.runners.store import Store
 
 HEAD = '''"""A method that does something to its process."""
@@ -32,6 +44,7 @@ MISCHIEF = {
     "default dtype at import": ("torch.set_default_dtype(torch.float64)", "pass", "finished"),
     "numpy's errors at import": ('np.seterr(all="raise")', "pass", ""),
     "default device": ("", 'torch.set_default_device("meta")', ""),
+    "default device at import": ('torch.set_default_device("meta")', 'torch.set_default_device("cpu")', "finished"),
     "gradients off at import": ("torch.set_grad_enabled(False)", "pass", ""),
     "global streams at import": ("torch.manual_seed(1); np.random.seed(1); random.seed(1)", "pass", "finished"),
     "threads at import": ("torch.set_num_threads(2)", "pass", "finished"),
@@ -85,6 +98,42 @@ def test_the_others_bits_stay(tmp_path: Path, undisturbed: dict[str, object]) ->
     assert {name: found[name] for name in undisturbed} == undisturbed
     finished = {f"mischief{number:02}" for number, (*_, end) in enumerate(MISCHIEF.values()) if end == "finished"}
     assert finished <= set(found), "a record is written under another folder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line(Dataset):
+    """Data of whatever dtype and on whatever device torch's defaults say."""
+
+    def problems(self, replicas: Sequence[int], seed: int = 0) -> Problems:
+        x = torch.linspace(0, 1, 5).expand(len(replicas), -1).contiguous()
+        return Problems(x.unsqueeze(-1), x, x.unsqueeze(-1), x, x, torch.full_like(x, 0.1))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        partial(torch.set_default_dtype, torch.float64),
+        partial(torch.set_default_device, "meta"),
+        partial(torch.set_grad_enabled, False),
+        partial(np.seterr, all="raise"),
+    ],
+)
+def test_data_and_scores_have_the_settings_that_torch_begins_with(tmp_path: Path, settings: Callable[[], None]) -> None:
+    """A method's file may set others for its training, such as another device; the method is still compared on the same
+    data, and scored. Seen to catch: data made with the method's settings, and scored with them."""
+    cell = Cell("line", Line(), MLP(hidden=(4,)), "truth", Truth(), 0, 2, 0)
+    run, found = Run(MixturePrediction(torch.zeros(2, 3, 5), *torch.tensor([0.0, 1e-3]))), []
+    for number, change in enumerate((lambda: None, settings)):
+        store = Store(tmp_path / str(number))
+        with undisturbed_process():
+            change()
+            problems = problems_of(cell)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("gapbench.runners.cell.trained", lambda *_: run)
+                outcome = complete(cell, store, "cpu")
+        assert outcome.status == "finished", outcome.reason
+        found.append((problems.sha256, [record.arrays for record in store.records()]))
+    assert found[0] == found[1]
 
 
 SINE = '''"""Data that come with much more than data."""

@@ -8,8 +8,9 @@ import io
 import json
 import os
 import random
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 from rich.console import Console
 from torch import Generator, Tensor
 
-from gapbench.datasets.base import Layout
+from gapbench.datasets.base import Layout, Problems
 from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.evaluation.controls import Control, PriorPredictive, Truth
 from gapbench.evaluation.entries import Entry, Trained
@@ -31,6 +32,7 @@ from gapbench.methods.base import FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.predictions import MixturePrediction
 from gapbench.methods.mc_dropout import MCDropout
+from gapbench.methods.registry import load_file
 from gapbench.methods.sgld import SGLD
 from gapbench.runners import cell as cells
 from gapbench.runners import store as store_module
@@ -436,6 +438,29 @@ def test_data_that_cannot_be_made_are_a_failed_cell_too(store: Store, monkeypatc
     assert outcome.status == "failed" and outcome.message.startswith("RuntimeError: no data (see ")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Huge(GappedSine):
+    """Finite in float64, and not in the float32 that methods see."""
+
+    where: str = "y"
+
+    def problems(self, replicas: Sequence[int], seed: int = 0) -> Problems:
+        found = super().problems(replicas, seed)
+        changed = getattr(found, self.where).double()
+        changed[1, 2] = 1e300
+        return replace(found, **{self.where: changed})
+
+
+@pytest.mark.parametrize("where", ["x", "y", "x_test"])
+def test_data_too_large_for_float32_are_named(store: Store, where: str) -> None:
+    """Seen to catch: the blame on the method ("the training diverged; a smaller lr may help")."""
+    (outcome,) = made(store, replace(cell(), dataset=Huge(n=12, noise_std=0.1, test_points=25, where=where)))
+    assert outcome.status == "failed"
+    assert re.match(
+        rf"ProblemError: {where}\[1, 2(, 0)?\] = 1e\+300: beyond float32 where methods see", outcome.message
+    )
+
+
 def test_a_store_that_cannot_be_written_to_ends_the_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no fault of the cell's. Seen to catch: a failed cell, for which the next one would be trained in vain."""
 
@@ -568,6 +593,26 @@ def test_an_edited_method_is_trained_again(store: Store, monkeypatch: pytest.Mon
     monkeypatch.setattr(cells, "code_hash", lambda *classes: "edited")
     assert made(store, cell())[0].status == "finished"
     assert len(store.keys()) == 2
+
+
+MODEL_FILE = """from dataclasses import dataclass
+from gapbench.methods.engine.model import MLP
+@dataclass(frozen=True)
+class Own(MLP):
+    def log_prior(self, theta):
+        return {factor} * super().log_prior(theta)
+"""
+
+
+def test_an_edited_model_is_trained_again(store: Store, tmp_path: Path) -> None:
+    """A model of a user's file has code that decides numbers, too. Seen to catch: a key without it."""
+    codes = []
+    for factor in (1, 2, 1):
+        (tmp_path / f"model{len(codes)}.py").write_text(MODEL_FILE.format(factor=factor))
+        own: type[MLP] = vars(load_file(f"{tmp_path}/model{len(codes)}.py"))["Own"]
+        codes.append(replace(cell(), model=own(hidden=(4,))).identity(None)["method"]["code"])
+    assert codes[0] == codes[2] != codes[1]
+    assert cell().identity(None)["method"]["code"] == cells.code_hash(MCDropout)
 
 
 def test_the_bits_do_not_depend_on_how_many_cells_run_side_by_side(tmp_path: Path) -> None:
