@@ -73,7 +73,8 @@ def _explained(cell: Cell, error: BaseException) -> BaseException:
     """The error of a cell that could not be sent to its process, or did not come back from it, in words."""
     if isinstance(error, Died | NoRecipe):
         return error
-    return RuntimeError(f"{cell.name}: {type(error).__name__}: {error}: its settings must be plain values or functions")
+    advice = "its settings must be plain values, or functions that stand by themselves in a file"
+    return RuntimeError(f"{cell.name}: {type(error).__name__}: {error}: {advice}")
 
 
 class _Announcer:
