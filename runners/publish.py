@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gapbench.datasets.base import Layout
+from gapbench.evaluation.headline import headlines
 from gapbench.evaluation.plots import plot
-from gapbench.evaluation.render import markdown, markdown_runs
+from gapbench.evaluation.render import markdown, markdown_headline, markdown_runs
 from gapbench.evaluation.results import Column, Result, tidy
 from gapbench.evaluation.scores import METRICS_VERSION
 from gapbench.evaluation.tables import everything, run_table, sentences, tabulate
@@ -141,6 +142,8 @@ def page(folder: Path, results: Sequence[Result]) -> str:
         f"# Suite {folder.name}",
         "This page is written by `gapbench publish`. `gapbench list` tells what the scores mean. "
         f"`{SCORES}` has the scores of every replica; `gapbench table`, `plot` and `export` read this folder.",
+        *map(markdown_headline, headlines(results)),
+        "## The numbers",
         markdown(tabulate(results)),
         markdown_runs(run_table(results)),
         "\n".join(f"* {sentence}" for sentence in sentences(results)),

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from types import ModuleType
@@ -207,22 +207,6 @@ def test_what_a_package_imports_from_itself_counts(tmp_path: Path, monkeypatch: 
     first = code_hash(mine)
     (package / "level.py").write_text("LEVEL = 25\n")
     assert code_hash(mine) != first
-
-
-def test_the_code_of_a_network_of_ones_own_counts(own: Callable[[str, str], ModuleType]) -> None:
-    """An edit of the module that a Model's class stands in is another key. Seen to catch: the method's code alone."""
-    text = "from dataclasses import dataclass\nfrom gapbench.methods.engine.model import MLP\n"
-    text += "@dataclass(frozen=True)\nclass Net(MLP):\n    ...\nclass Mine: ...\n"
-
-    def code() -> str:
-        network = own(text, "").Net()
-        cell = next(iter(select(suites()["quick"]).cells(1, 0, 1)))
-        found: str = replace(cell, model=network).identity(None)["method"]["code"]
-        return found
-
-    first = code()
-    text = text.replace("...\nclass Mine", "LEVEL = 25\nclass Mine")
-    assert code() != first
 
 
 def test_what_a_method_reaches_is_counted_and_no_more() -> None:
