@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 from gapbench.datasets.base import Dataset
 from gapbench.datasets.gapped_sine import GappedSine
@@ -253,11 +254,14 @@ class Selection:
         ]
 
 
-def select(suite: Suite, methods: Sequence[str] = (), datasets: Sequence[str] = ()) -> Selection:
+def select(
+    suite: Suite, methods: Sequence[str] = (), datasets: Sequence[str] = (), settings: Sequence[str] = ()
+) -> Selection:
     """Entries and tasks of a suite, or those that are named.
 
     methods, datasets: names, and "path.py:Class" for a user's own; none for all of the suite, those on request left
-    out. Controls always run beside. Raises Unknown for a word that names nothing, or something whose name is taken.
+    out. Controls always run beside. settings: NAME.FIELD=VALUE, of methods that are chosen. Raises Unknown for a word
+    that names nothing, or something whose name is taken, and for a setting that makes no sense.
     """
     chosen: dict[str, UncertaintyMethod | Control] = {} if methods else dict(suite.methods)
     for word in methods:
@@ -269,8 +273,53 @@ def select(suite: Suite, methods: Sequence[str] = (), datasets: Sequence[str] = 
         name, task = task_of(word, suite)
         if type(tasks.setdefault(name, task).dataset) is not type(task.dataset):
             raise _taken(word, name, "another class that you named")
+    chosen = with_settings(chosen, settings)
     entries = {name: Trained(one) if isinstance(one, UncertaintyMethod) else one for name, one in chosen.items()}
     return Selection({**entries, **{name: one for name, one in CONTROLS.items() if name not in entries}}, tasks)
+
+
+def with_settings(
+    chosen: Mapping[str, UncertaintyMethod | Control], settings: Sequence[str]
+) -> dict[str, UncertaintyMethod | Control]:
+    """The methods, some with other settings and a name that tells them: mc_dropout[rate=0.2]. Raises Unknown."""
+    changes: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        place, equals, text = setting.partition("=")
+        name, dot, field_name = place.strip().rpartition(".")
+        if not (dot and equals):
+            raise Unknown(f"--set {setting}: expected NAME.FIELD=VALUE, such as mc_dropout.rate=0.2")
+        method = one_of("method to be set", name, {key: one for key, one in chosen.items() if is_dataclass(one)})
+        known = {one.name: getattr(method, one.name) for one in fields(method) if one.init}
+        old = one_of(f"setting of {name}", field_name, known)
+        changes.setdefault(name, {})[field_name] = _read(setting, old, text.strip())
+    found: dict[str, UncertaintyMethod | Control] = {}
+    for name, method in chosen.items():
+        changed = changes.get(name)
+        if changed is None:
+            found[name] = method
+        else:
+            with _explained(f"--set {name}"):
+                words = ",".join(f"{field_name}={value}" for field_name, value in sorted(changed.items()))
+                found[f"{name}[{words}]"] = replace(method, **changed)
+    return found
+
+
+def _read(setting: str, old: object, text: str) -> object:
+    """A value of the type of the old one. Raises Unknown."""
+    if isinstance(old, str):
+        return text
+    kind = type(old)
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        value = None
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind not in (bool, int, float, tuple):
+        raise Unknown(f"--set {setting}: the setting is a {kind.__name__}, not a number; set it in a file of your own")
+    if type(value) is not kind:
+        raise Unknown(f"--set {setting}: expected a value of type {kind.__name__}, as {old!r} is")
+    return value
 
 
 def method_of(word: str, suite: Suite) -> tuple[str, UncertaintyMethod | Control]:

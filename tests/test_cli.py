@@ -162,6 +162,18 @@ def test_the_table_of_a_run_is_of_what_was_asked_for(gapbench: Gapbench) -> None
     assert "sine: dropout, ensemble, prior, truth also there with another seed" in table.stderr
 
 
+def test_two_settings_of_a_method_stand_side_by_side(gapbench: Gapbench) -> None:
+    """In one folder, each under its own name, and -v tells all settings. Seen to catch: the older one hidden."""
+    small = (*RUN, "--methods", "dropout", "--datasets", "sine")
+    assert gapbench(*small).exit_code == 0
+    result = gapbench(*small, "--set", "dropout.rate=0.25", "-v")
+    assert result.exit_code == 0 and "    MCDropout(rate=0.25, " in result.stderr
+    assert "dropout[rate=0.25]" in result.stdout
+    names = [line.partition("  ")[0] for line in gapbench("table", "out").stdout.splitlines()]
+    assert {"dropout", "dropout[rate=0.25]"} <= set(names)
+    assert "expected NAME.FIELD=VALUE" in one_line(gapbench(*RUN, "--set", "rate"), 2)
+
+
 def test_quiet_and_verbose(gapbench: Gapbench) -> None:
     """Quiet: the table and what went wrong. Verbose: each cell's diagnostics and where its record is."""
     plain = gapbench(*RUN)

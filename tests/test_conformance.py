@@ -18,6 +18,7 @@ from gapbench.evaluation import conformance
 from gapbench.evaluation.conformance import EXACT, PROMISES, verdicts
 from gapbench.methods import sgld
 from gapbench.methods.base import Claim, FittedMethod, UncertaintyMethod
+from gapbench.methods.engine.dp_sgd import StackedDPOptimizer
 from gapbench.methods.engine.exactness import Gaussian, LinearRegression
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.posterior_draws import PosteriorDraws
@@ -540,6 +541,12 @@ def test_an_error_without_end_is_no_small_error() -> None:
 
 
 NOISE = "normal_(0, self.noise_multiplier * self.max_grad_norm, generator=self.generator)"
+IMPORT = "from gapbench.methods.engine.dp_sgd import StackedDPOptimizer\n"
+OPTIMIZER = (
+    "from typing import Any\nfrom opacus.optimizers import DPOptimizer\n"
+    "from gapbench.methods.engine.gradients import PerSampleGradients\n"
+    "from gapbench.methods.engine.precision import widest\n" + inspect.getsource(StackedDPOptimizer)
+)
 PLANTED: Mapping[str, tuple[str, str]] = {
     "nothing": ("", ""),
     "noise √2 too large": ("math.sqrt(2 / (self.lr * n))", "math.sqrt(4 / (self.lr * n))"),
@@ -558,7 +565,8 @@ PLANTED: Mapping[str, tuple[str, str]] = {
 def test_a_bug_in_a_copy_of_sgld_is_seen(bug: str, tmp_path: Path) -> None:
     """From the command line, as a user has a file of his own checked: exit code 1 and the law named, by six bugs, and 0
     by the copy as it is."""
-    source, (right, wrong) = inspect.getsource(sgld).replace("class SGLD(", "class Langevin("), PLANTED[bug]
+    right, wrong = PLANTED[bug]
+    source = inspect.getsource(sgld).replace("class SGLD(", "class Langevin(").replace(IMPORT, OPTIMIZER)
     assert source.count(right) == 1 or not right
     (tmp_path / "mine.py").write_text(source.replace(right, wrong) if right else source)
     result = CliRunner().invoke(main, ["check", f"{tmp_path / 'mine.py'}:Langevin"], prog_name="gapbench")

@@ -20,7 +20,8 @@ from gapbench.evaluation.controls import Truth
 from gapbench.evaluation.entries import Run
 from gapbench.methods.engine.model import MLP
 from gapbench.methods.engine.predictions import MixturePrediction
-from gapbench.runners.cell import Cell, complete, problems_of
+from gapbench.runners.cell import Cell
+from gapbench.runners.complete import complete, problems_of
 from gapbench.runners.guard import undisturbed as undisturbed_process
 from gapbench.runners.store import Store
 
@@ -129,7 +130,7 @@ def test_data_and_scores_have_the_settings_that_torch_begins_with(tmp_path: Path
             change()
             problems = problems_of(cell)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("gapbench.runners.cell.trained", lambda *_: run)
+                patch.setattr("gapbench.runners.complete.trained", lambda *_: run)
                 outcome = complete(cell, store, "cpu")
         assert outcome.status == "finished", outcome.reason
         found.append((problems.sha256, [record.arrays for record in store.records()]))

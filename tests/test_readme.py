@@ -130,7 +130,9 @@ def test_the_headline_is_written_between_its_marks(front: Path) -> None:
     assert refresh(front) == [front]
     text = front.read_text(encoding="utf-8")
     assert text.startswith("Before σ\n\n<!-- headline: small sine -->\n**sine: ")
-    assert text.endswith("|\n<!-- end -->\n\nAfter\n") and "| σ_method | " in text and "\nold\n" not in text
+    assert (
+        text.endswith("less is better.\n<!-- end -->\n\nAfter\n") and "| σ_method | " in text and "\nold\n" not in text
+    )
     assert refresh(front) == []
     before = suite.read_text(encoding="utf-8")
     suite.write_text("old", encoding="utf-8")
@@ -158,7 +160,7 @@ def test_the_new_dataset_runs(tmp_path: Path) -> None:
     (tmp_path / "plane.py").write_text(code, encoding="utf-8")
     chosen = ("--datasets", "plane.py:Plane", "--methods", "svi,mc_dropout", "--out", "out", "--jobs", "1")
     run = in_checkout(tmp_path, "-c", CLI, "run", "--suite", "quick", *chosen)
-    assert run.returncode == 0 and "rmse_y" in run.stdout and "mc_dropout" in run.stdout, run.stderr
+    assert run.returncode == 0 and "RMSE" in run.stdout and "mc_dropout" in run.stdout, run.stderr
 
 
 def test_the_frame_has_the_columns_that_the_docs_name() -> None:

@@ -109,6 +109,41 @@ def test_names_and_files_are_chosen_alike() -> None:
     assert isinstance(own, Trained) and own.method.steps == 5000  # type: ignore[attr-defined]
 
 
+def test_settings_are_changed_and_named() -> None:
+    """In the method's class, under a name that tells them, and no other method. Seen to catch: the old row beside the
+    new one, a name in the order of the command line, an int where the field is a float."""
+    chosen = select(suites.suites()["default"], settings=["mc_dropout.steps=7", "mc_dropout.rate=0", "sgld.lr=1e-4"])
+    names = list(chosen.entries)
+    assert names[:4] == ["mc_dropout[rate=0.0,steps=7]", "sgld[lr=0.0001]", "sgld_private", "svi"]
+    changed = chosen.entries[names[0]].subject
+    assert changed == MCDropout(rate=0.0, steps=7) and isinstance(changed.rate, float)
+    plain = select(suites.suites()["default"]).entries
+    assert chosen.entries["svi"] == plain["svi"] and chosen.entries["sgld_private"] == plain["sgld_private"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("mc_dropout", "expected NAME.FIELD=VALUE, such as mc_dropout.rate=0.2"),
+        ("rate=0.2", "expected NAME.FIELD=VALUE"),
+        ("mc_droput.rate=0.2", "unknown method to be set 'mc_droput': did you mean mc_dropout"),
+        ("hmc.lr=0.1", "unknown method to be set 'hmc': expected one of mc_dropout, sgld,"),
+        ("mc_dropout.rat=0.2", "unknown setting of mc_dropout 'rat': did you mean rate"),
+        ("mc_dropout.rate=high", "expected a value of type float, as 0.05 is"),
+        ("mc_dropout.steps=7.5", "expected a value of type int, as 10000 is"),
+        ("mc_dropout.steps=True", "expected a value of type int"),
+        ("mc_dropout.rate=2", "ValueError: MCDropout: rate = 2.0: expected a probability"),
+        ("sgld.sampling=1", "the setting is a FixedSize, not a number; set it in a file of your own"),
+        ("mc_dropout.rate=__import__('os').getcwd()", "expected a value of type float"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(setting: str, said: str) -> None:
+    """Before anything is trained. Seen to catch: a bool for a number, text that is run."""
+    with pytest.raises(Unknown) as caught:
+        select(suites.suites()["default"], settings=[setting])
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_a_suite_that_cuts_budgets_cuts_those_of_a_users_method() -> None:
     """A method of 2000 steps beside others of 200 would be on top of the table. Seen to catch: not cut."""
     quick = suites.suites()["quick"]

@@ -48,10 +48,17 @@ def list_() -> None:
         more = f"; if named: {', '.join(suite.on_request)}" if suite.on_request else ""
         return f"{suite.description}; methods: {', '.join(suite.methods)}{more}"
 
+    default = made["default"]
+    section("Settings", ((name, settings(one)) for name, one in {**default.methods, **default.on_request}.items()))
     section("Suites", ((name, methods(suite)) for name, suite in made.items()))
     datasets = {name: task.dataset for suite in made.values() for name, task in suite.tasks.items()}
     section("Datasets", ((name, repr(dataset)) for name, dataset in datasets.items()))
     section("Scores", ((name, aim(name), score.description) for name, score in SCORES.items()))
+
+
+def settings(method: object) -> str:
+    """The fields of a method, as `run --set` takes them."""
+    return repr(method).partition("(")[2].removesuffix(")")
 
 
 def description(cls: type) -> str:

@@ -39,6 +39,13 @@ from gapbench.runners.cli.errors import Command, Interrupted, UserError
     help="Only these datasets of the suite. PATH.PY:CLASS is a class of yours. May be given again.",
 )
 @click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME.FIELD=VALUE",
+    help="Another setting of a method: mc_dropout.rate=0.2 gives the row mc_dropout[rate=0.2]. May be given again.",
+)
+@click.option(
     "--replicas", type=click.IntRange(1, 100_000), help="How many (data, seed) pairs. Default: the suite's number."
 )
 @DEVICE
@@ -57,6 +64,7 @@ def run(
     suite: str,
     methods: tuple[str, ...],
     datasets: tuple[str, ...],
+    settings: tuple[str, ...],
     replicas: int | None,
     device: str,
     out: Path | None,
@@ -84,7 +92,7 @@ def run(
         from gapbench.runners.suites import one_of, select, suites
 
         chosen = one_of("suite", suite, suites())
-        picked = select(chosen, words(methods, "--methods"), words(datasets, "--datasets"))
+        picked = select(chosen, words(methods, "--methods"), words(datasets, "--datasets"), settings)
         todo = picked.cells(replicas or chosen.replicas, seed, chosen.block)
     device = device_named(device)
     store = Store(out or default_folder(suite).absolute())
