@@ -13,7 +13,7 @@ from gapbench.evaluation.tables import Line, Table, cpu_seconds, number, regions
 
 WIDE, NARROW = 1.25, 0.8  # a std that many times the posterior's is called too wide, or too narrow
 MARKS = {"not converged": "†", "failed": "‡"}
-STATUSES = {"not converged": "its chains disagree (R-hat), so it is not ranked.", "failed": "in every replica."}
+STATUSES = {"not converged": "its chains disagree (R-hat), so it is not ranked.", "failed": "every replica failed."}
 
 
 def factor(log_ratio: float) -> str:
@@ -24,7 +24,7 @@ def factor(log_ratio: float) -> str:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    return f"{math.floor(100 * share + 0.5)} %"
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,10 @@ HEADINGS: Mapping[str, Heading] = {
         "distance to it", number, "distance to it: of f from the posterior (Wasserstein), in the posterior's stds."
     ),
     "coverage_90_f": Heading("90 % has f", percent, "90 % has f: how often the 90 % interval of f holds the truth."),
-    "coverage_90_y": Heading("90 % has y", percent, "90 % has y: how often that of y holds an observation."),
-    "width_90_y": Heading("its width"),
+    "coverage_90_y": Heading(
+        "90 % has y", percent, "90 % has y: how often the 90 % interval of y holds a new observation."
+    ),
+    "width_90_y": Heading("width of y", number, "width of y: of its 90 % interval."),
     "crps_y": Heading("CRPS of y", number, "CRPS: of the whole distribution; less is better."),
     "crps_f": Heading("CRPS of f", number, "CRPS: of the whole distribution; less is better."),
     "rmse_y": Heading("RMSE of y"),

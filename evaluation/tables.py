@@ -3,6 +3,7 @@ remarkable. `render` prints what is made here."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -258,8 +259,9 @@ def _spent(result: Result) -> dict[str, float]:
 
 def cpu_seconds(result: Result) -> float | None:
     """CPU seconds of training and predicting one replica; None where they are not known, and for controls."""
-    spent = _spent(result).get("CPU seconds")
-    return None if spent is None or result.kind != "method" else spent / len(result.replicas)
+    if result.kind != "method" or any(run.get("cpu seconds") is None for run in result.provenance):
+        return None
+    return _spent(result).get("CPU seconds", math.nan) / len(result.replicas)
 
 
 def _mean(result: Result, values: Floats) -> float:

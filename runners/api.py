@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapbench.datasets.standardise import CONSTANT, Standardisation
+from gapbench.datasets.standardise import Standardisation
 from gapbench.datasets.streams import torch_stream
 from gapbench.evaluation.diagnostics import convergence
 from gapbench.evaluation.door import admit
@@ -25,10 +26,13 @@ from gapbench.methods.base import FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.distributions import HasQuantiles
 from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.noise import LearnedNoise
-from gapbench.methods.engine.predictions import Prediction
+from gapbench.methods.engine.predictions import MixturePrediction, Prediction
 from gapbench.methods.registry import methods
 from gapbench.runners.suites import one_of
 
+PIECE = (
+    2_000  # points that are predicted at a time: a method's memory for a prediction is several times that of its draws
+)
 Floats = NDArray[np.float64]
 
 
@@ -49,7 +53,7 @@ class Predicted:
     """What is believed at M points, in the units of y. f is y without its noise.
 
     mean_y, std_y: (M,). mean_f, std_f: (M,), None if the method has no f. draws_f: (S, M), each a function that the
-    data allow; None if the method gives no draws. prediction: all of it, of one replica.
+    data allow; None if the method gives no draws. pieces: all of it, of PIECE points each and one replica.
     """
 
     mean_y: Floats
@@ -57,21 +61,24 @@ class Predicted:
     mean_f: Floats | None
     std_f: Floats | None
     draws_f: Floats | None
-    prediction: Prediction = field(repr=False)
+    pieces: tuple[Prediction, ...] = field(repr=False)
 
     def quantiles(self, levels: Sequence[float], of: Literal["y", "f"] = "y") -> Floats:
         """(len(levels), M): the values below which y, or f, lies with these probabilities.
 
         Raises ValueError for a level outside (0, 1), and if the method has no f or no quantiles of it.
         """
-        if not all(0 < level < 1 for level in levels):
-            raise ValueError(f"levels = {list(levels)}: expected probabilities between 0 and 1, such as 0.05")
+        if not isinstance(levels, Sequence | np.ndarray) or not len(levels) or not all(0 < p < 1 for p in levels):
+            raise ValueError(f"levels = {levels!r}: expected probabilities between 0 and 1, such as [0.05, 0.95]")
         if of not in ("y", "f"):
             raise ValueError(f"of = {of!r}: expected 'y' or 'f'")
-        quantity = self.prediction.y if of == "y" else self.prediction.f
-        if not isinstance(quantity, HasQuantiles):
-            raise ValueError(f"of = {of!r}: this method has no {'f' if quantity is None else f'quantiles of {of}'}")
-        return _array(quantity.quantiles(levels)[0])
+        found = []
+        for piece in self.pieces:
+            quantity = piece.y if of == "y" else piece.f
+            if not isinstance(quantity, HasQuantiles):
+                raise ValueError(f"of = {of!r}: this method has no {'f' if quantity is None else f'quantiles of {of}'}")
+            found.append(quantity.quantiles([float(p) for p in levels])[0])
+        return _array(torch.cat(found, 1))
 
 
 @dataclass(frozen=True)
@@ -98,18 +105,25 @@ class Fit:
         points = _features("x", x)
         if points.shape[1] != self.model.features:
             raise DataError(f"x: {points.shape[1]} features, expected {self.model.features} as in training")
+        inputs = self.standardisation.x(points[None])
+        if not inputs.isfinite().all():
+            raise DataError("x: too far from the training data for float32; choose points nearer to them")
+        units = self.standardisation.y_mean, self.standardisation.y_std
         with one_thread():
-            run = _admitted(self.fitted, self.standardisation.x(points[None]).to(self.device))
-        prediction = run.prediction.rescaled(self.standardisation.y_mean, self.standardisation.y_std)
-        f, y = prediction.f, prediction.y
-        draws = getattr(prediction, "location", None) if prediction.draws else None
+            runs = [_admitted(self.fitted, piece.to(self.device)) for piece in inputs.split(PIECE, 1)]
+        pieces = tuple(run.prediction.rescaled(*units) for run in runs)
+        y, f = [piece.y for piece in pieces], [piece.f for piece in pieces if piece.f is not None]
+        draws = [piece.location[0] for piece in pieces if isinstance(piece, MixturePrediction) and piece.draws]
+        mean_y, std_y = _array(torch.cat([one.mean[0] for one in y])), _array(torch.cat([one.std[0] for one in y]))
+        if draws and not np.isfinite(std_y).all():
+            raise FitError("the prediction is not finite in the units of y: give y in smaller units")
         return Predicted(
-            mean_y=_array(y.mean[0]),
-            std_y=_array(y.std[0]),
-            mean_f=None if f is None else _array(f.mean[0]),
-            std_f=None if f is None else _array(f.std[0]),
-            draws_f=None if draws is None else _array(draws[0]),
-            prediction=prediction,
+            mean_y=mean_y,
+            std_y=std_y,
+            mean_f=_array(torch.cat([one.mean[0] for one in f])) if f else None,
+            std_f=_array(torch.cat([one.std[0] for one in f])) if f else None,
+            draws_f=_array(torch.cat(draws, 1)) if draws else None,
+            pieces=pieces,
         )
 
 
@@ -126,7 +140,8 @@ def fit(
 
     x: (N, D), or (N,) for one feature; y: (N,): numpy, torch, pandas or lists of numbers, in any units: the model sees
     them standardised. method: a name of `gapbench list`, or an instance. model: of standardised data; default: an MLP
-    of two hidden layers of 50, which learns the noise. seed: the same gives the same bits.
+    of two hidden layers of 50, which learns the noise; a known noise_std is in stds of y. seed: the same seed gives the
+    same bits.
 
     Warns FitWarning. Raises DataError if the data cannot be used, Unknown if no method has this name, ValueError if the
     method cannot do these data, FitError if its training failed.
@@ -135,7 +150,7 @@ def fit(
     if ys.ndim != 1:
         raise DataError(f"y: shape {tuple(ys.shape)}, expected (N,): one value for each row of x")
     if len(xs) != len(ys):
-        raise DataError(f"x has {len(xs)} rows and y {len(ys)}: expected as many")
+        raise DataError(f"x has {len(xs)} rows and y has {len(ys)}: expected as many")
     if len(ys) < 2:
         raise DataError(f"y: {len(ys)} rows, expected two at least")
     chosen = one_of("method", method, methods())() if isinstance(method, str) else method
@@ -145,15 +160,19 @@ def fit(
     model = model or MLP(features=features, noise_std=LearnedNoise())
     if model.features != features:
         raise DataError(f"x: {features} features, and the model has {model.features}: expected as many")
+    still_x, still_y = (xs == xs[0]).all(0), (ys == ys[0]).all()  # their stds may be of rounding alone
     units = Standardisation.of(xs[None], ys[None])
+    units = replace(units, x_std=units.x_std.masked_fill(still_x, 1.0), y_std=units.y_std.masked_fill(still_y, 1.0))
     inputs, targets = units.x(xs[None]).to(device), units.y(ys[None]).to(device)
     reason = chosen.skip(model, inputs)
     if reason is not None:
         raise ValueError(f"{type(chosen).__name__} cannot do these data: {reason}")
-    with one_thread():
+    with one_thread(), torch.enable_grad():
         fitted = chosen.fit(model, inputs, targets, torch_stream(device, "fit", seed))
         run = _admitted(fitted, inputs)
-    remarks = (*_constants(xs, ys), *_remarks(run))
+    still = [f"feature {at} of x" for at in still_x.nonzero().flatten().tolist()] + (["y"] if still_y else [])
+    constants = [f"{name} is constant: it is centred and keeps its units" for name in still]
+    remarks = (*constants, *_remarks(run))
     for remark in remarks:
         warnings.warn(remark, FitWarning, stacklevel=2)
     diagnostics = {name: float(value[0]) for name, value in run.diagnostics.items()}
@@ -192,13 +211,6 @@ def _remarks(run: Run) -> list[str]:
     return [f"not converged: R-hat of f is {rhat:.3g}, and {limit:.3g} is the limit; let the chains run longer"]
 
 
-def _constants(x: Tensor, y: Tensor) -> list[str]:
-    """Columns that say nothing."""
-    columns = {f"feature {at} of x": x[:, at] for at in range(x.shape[1])} | {"y": y}
-    still = [name for name, values in columns.items() if values.std(correction=0) < CONSTANT]
-    return [f"{name} is constant, and is left in its own units" for name in still]
-
-
 # --- Arrays -----------------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +232,10 @@ def _numbers(name: str, values: Any) -> Tensor:
         array = np.asarray(values)
     except ValueError as error:  # rows of different lengths
         raise DataError(f"{name}: {error}: expected an array of numbers") from error
+    if array.dtype == object and not any(isinstance(one, str) for one in array.flat):
+        # Columns of several kinds, as pandas gives them; what is missing there is nan here.
+        with suppress(TypeError, ValueError):
+            array = np.where(pd.isna(array), np.nan, array).astype(np.float64)
     if array.dtype.kind not in "fiub":
         raise DataError(f"{name}: dtype {array.dtype}, expected real numbers")
     bad = np.argwhere(~np.isfinite(array))

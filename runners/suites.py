@@ -291,6 +291,8 @@ def with_settings(
         method = one_of("method to be set", name, {key: one for key, one in chosen.items() if is_dataclass(one)})
         known = {one.name: getattr(method, one.name) for one in fields(method) if one.init}
         old = one_of(f"setting of {name}", field_name, known)
+        if field_name in changes.get(name, {}):
+            raise Unknown(f"--set {setting}: {name}.{field_name} is set twice; run once for each value")
         changes.setdefault(name, {})[field_name] = _read(setting, old, text.strip())
     found: dict[str, UncertaintyMethod | Control] = {}
     for name, method in chosen.items():

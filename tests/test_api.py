@@ -105,6 +105,16 @@ def test_the_numbers_are_in_the_units_of_the_data() -> None:
     assert predicted.mean_y.dtype == np.float64 and predicted.mean_y.shape == (7,)
 
 
+def test_many_points_are_predicted_in_pieces() -> None:
+    """Which give what one piece gives. Seen to catch: the last piece lost, draws joined along the wrong axis."""
+    fitted, x = fit(X, Y, QUICK), np.tile(X_NEW, (700, 1))
+    one, many = fitted.predict(X_NEW), fitted.predict(x)
+    assert len(many.pieces) == 3
+    np.testing.assert_allclose(many.mean_y, np.tile(one.mean_y, 700), rtol=1e-5)
+    np.testing.assert_allclose(many.draws_f, np.tile(one.draws_f, 700), rtol=1e-5)  # type: ignore[arg-type]
+    np.testing.assert_allclose(many.quantiles([0.1, 0.9]), np.tile(one.quantiles([0.1, 0.9]), 700), rtol=1e-5)
+
+
 def test_it_is_the_method_on_standardised_data() -> None:
     """To the bit, by name and by instance. Seen to catch: another network, a noise that is not learned, no seed."""
     units = Standardisation.of(torch.from_numpy(X)[None], torch.from_numpy(Y)[None])
@@ -158,6 +168,7 @@ def test_one_feature_and_small_dtypes() -> None:
         fit(x, Y, QUICK).predict([0, 1, 2]),
         fit(torch.from_numpy(x).bfloat16(), Y, QUICK).predict(torch.arange(3)),
         fit(x.astype(np.float32), Y, QUICK).predict(np.arange(3, dtype=np.int8)),
+        fit(pd.DataFrame({"x": x}).convert_dtypes(), pd.Series(Y, dtype=object), QUICK).predict([0, 1, 2]),
     ):
         np.testing.assert_array_equal(found.mean_y, wanted.mean_y)
 
@@ -175,7 +186,7 @@ def with_(values: Any, at: Any, value: float) -> Any:
         (with_(X, (2, 1), np.inf), Y, r"x\[2, 1\] = inf"),
         (with_(X, [1, 2], np.nan), Y, r"x\[1, 0\] = nan, and 3 more"),
         (X, Y[:, None], r"y: shape \(60, 1\), expected \(N,\)"),
-        (X, Y[:-1], "x has 60 rows and y 59: expected as many"),
+        (X, Y[:-1], "x has 60 rows and y has 59: expected as many"),
         (X[None], Y, r"x: shape \(1, 60, 2\), expected \(N, D\) or \(N,\)"),
         (X[:0], Y[:0], r"x: shape \(0, 2\).* not empty"),
         (X[:1], Y[:1], "y: 1 rows, expected two at least"),
@@ -183,6 +194,7 @@ def with_(values: Any, at: Any, value: float) -> Any:
         (X, [*map(str, Y)], "y: dtype <U.*, expected real numbers"),
         ([[1, 2], [3]], [1.0, 2.0], "x: .*expected an array of numbers"),
         (pd.DataFrame({"a": ["x"] * 60}), Y, "x: dtype object"),
+        (pd.DataFrame({"a": pd.array([1.5, None] * 30, "Float64"), "b": [True] * 60}), Y, r"x\[1, 0\] = nan"),
     ],
 )
 def test_data_that_cannot_be_used_are_named(x: Any, y: Any, words: str) -> None:
@@ -203,6 +215,8 @@ def test_what_cannot_be_done_is_said() -> None:
         fit(X, Y, First("failed"))
     with pytest.raises(FitError, match="must not be used: predictions are not finite"):
         fit(X, Y, First("nan")).predict(X_NEW)
+    with pytest.raises(FitError, match="not finite in the units of y"):
+        fit(X, (Y - Y.mean()) * 1e40, QUICK).predict(X_NEW)
     with pytest.raises(DataError, match="x: 1 features, expected 2 as in training"):
         fit(X, Y, First()).predict(X_NEW[:, 0])
     with pytest.raises(DataError, match="x: 2 features, and the model has 1"):
@@ -210,6 +224,11 @@ def test_what_cannot_be_done_is_said() -> None:
     predicted = fit(X, Y, First()).predict(X_NEW)
     with pytest.raises(ValueError, match="expected probabilities between 0 and 1"):
         predicted.quantiles([5, 95])
+    for levels in (0.5, []):
+        with pytest.raises(ValueError, match="expected probabilities between 0 and 1"):
+            predicted.quantiles(levels)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="too far from the training data"):
+        fit(X, Y, First()).predict(X_NEW * 1e300)
 
 
 def remarks(fitted: Callable[[], Fit]) -> tuple[str, ...]:
@@ -234,7 +253,11 @@ def test_what_makes_predictions_worth_less_is_said() -> None:
     predicted = fit(X[:, :1], Y, First()).predict(X_NEW[:, :1])
     assert remarks(lambda: fit(X, Y, First())) == () and predicted.std_f is not None
     found = remarks(lambda: fit(np.ones((60, 2)) * [0, 5], Y, First()))
-    assert found == tuple(f"feature {at} of x is constant, and is left in its own units" for at in (0, 1))
+    assert found == tuple(f"feature {at} of x is constant: it is centred and keeps its units" for at in (0, 1))
+    x, y = np.full(137, 123456789.1), np.full(137, 1e8 / 3)  # whose stds are of rounding alone
+    assert len(remarks(lambda: fit(x, y, First()))) == 2
+    with pytest.warns(FitWarning):
+        assert fit(x, y, First()).predict([123456790.1]).std_f == 1.0
     with pytest.warns(FitWarning):
         of_y = fit(X, Y, OfY()).predict(X_NEW)
     assert of_y.std_f is None and of_y.draws_f is None and (of_y.std_y > 0).all()

@@ -102,7 +102,7 @@ def test_a_line_says_what_the_scores_say() -> None:
         "distance to it gap": "0.6",
         "90 % has f gap": "80 %",
         "90 % has y gap": "90 %",
-        "its width gap": "1.4",
+        "width of y gap": "1.4",
         "CRPS of y gap": "0.2",
         "CPU s each": "1.5",
     }

@@ -144,6 +144,12 @@ def test_settings_that_make_no_sense_are_refused(setting: str, said: str) -> Non
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_one_setting_has_one_value() -> None:
+    """Seen to catch: the first of two dropped without a word."""
+    with pytest.raises(Unknown, match="is set twice"):
+        select(suites.suites()["default"], settings=["svi.steps=7", "svi.steps=8"])
+
+
 def test_a_suite_that_cuts_budgets_cuts_those_of_a_users_method() -> None:
     """A method of 2000 steps beside others of 200 would be on top of the table. Seen to catch: not cut."""
     quick = suites.suites()["quick"]

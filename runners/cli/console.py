@@ -127,8 +127,8 @@ def print_headlines(found: Any) -> None:
         console.print(sentence, markup=False, highlight=False)
 
 
-def print_tables(found: Any, columns: Any, intervals: bool) -> None:
-    """The tables of results in numbers, and below them seconds, memory and each method's diagnostics."""
+def print_tables(found: Any, columns: Any, intervals: bool, runs: bool) -> None:
+    """The tables of results in numbers. runs: also seconds, memory and each method's diagnostics."""
     from gapbench.evaluation.render import STAR, text, text_runs
     from gapbench.evaluation.tables import run_table, tabulate
 
@@ -136,7 +136,8 @@ def print_tables(found: Any, columns: Any, intervals: bool) -> None:
     for table in text(tabulate(found, columns), intervals):
         print_whole(console, table)
     console.print(STAR, style="dim", highlight=False)
-    print_whole(console, text_runs(run_table(found)))
+    if runs:
+        print_whole(console, text_runs(run_table(found)))
 
 
 def print_whole(console: Console, table: Table) -> None:

@@ -109,7 +109,7 @@ def run(
     found = collect(store.root, {outcome.key for outcome in outcomes if outcome.recorded})
     if found.results:
         if chosen.shrinks:
-            tell(f"These numbers compare nothing. Suite {suite}: {chosen.description}", problem=True)
+            tell(f"Suite {suite} cuts training to seconds: do not compare methods by these numbers.", problem=True)
         print_headlines(found.results)
     counts = Counter[str](outcome.status for outcome in outcomes)
     order = ("finished", "rescored", "kept", "skipped", "failed")

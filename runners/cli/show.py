@@ -59,7 +59,7 @@ def table(
     elif in_words:
         print_headlines(found.results)
     else:
-        print_tables(found.results, which, intervals)
+        print_tables(found.results, which, intervals, runs=not regions and scores in ([], ["summary"]))
     sys.exit(1 if found.damaged else 0)
 
 
