@@ -243,7 +243,7 @@ def remarks(fitted: Callable[[], Fit]) -> tuple[str, ...]:
 
 def test_what_makes_predictions_worth_less_is_said() -> None:
     """Chains that disagree, no f, constant columns; nothing where all is well. Seen to catch: a warning always, one
-    that points into the package."""
+    that points into the package, a constant divided by the rounding of its mean."""
     chains = SGLD(burn_in=0, draws=10, thin=1, chains=4, batch=10, temperature=1.0)
     [words] = remarks(lambda: fit(X, Y, chains))
     assert words.startswith("not converged: R-hat of f is ")
@@ -258,6 +258,8 @@ def test_what_makes_predictions_worth_less_is_said() -> None:
     assert len(remarks(lambda: fit(x, y, First()))) == 2
     with pytest.warns(FitWarning):
         assert fit(x, y, First()).predict([123456790.1]).std_f == 1.0
+        y = np.arange(137.0)
+        np.testing.assert_allclose(fit(x, y, First()).predict([123456790.1]).mean_y, y.mean() + y.std(), rtol=1e-6)
     with pytest.warns(FitWarning):
         of_y = fit(X, Y, OfY()).predict(X_NEW)
     assert of_y.std_f is None and of_y.draws_f is None and (of_y.std_y > 0).all()

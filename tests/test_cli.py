@@ -225,7 +225,9 @@ def test_replicas_that_diverged_are_in_the_table_and_are_exit_code_1(gapbench: G
     for word in ("finished", "kept"):
         result = gapbench(*RUN, "--suite", "diverging", "--datasets", "sine")
         assert result.exit_code == 1 and f"5 {word}" in result.stderr
-        assert re.search("^diverged ‡ .*n/a", result.stdout, re.MULTILINE) and "‡ failed: every replica" in result.stdout
+        assert (
+            re.search("^diverged ‡ .*n/a", result.stdout, re.MULTILINE) and "‡ failed: every replica" in result.stdout
+        )
         (line,) = [line for line in result.stderr.splitlines() if line.startswith("Failed ")]
         reason = "replica 0, 1: predictions are not finite: the training diverged; a smaller lr may help"
         assert line == f"Failed sine · diverged · replicas 0–1: {reason}"
