@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gapbench.evaluation.results import Column, Result
+from gapbench.evaluation.scores import SCORES
 from gapbench.evaluation.tables import Line, Table, cpu_seconds, number, regions_of, scored_f, tabulate
 
 WIDE, NARROW = 1.25, 0.8  # a std that many times the posterior's is called too wide, or too narrow
@@ -38,7 +39,9 @@ class Heading:
 
 HEADINGS: Mapping[str, Heading] = {
     "reference_log_std": Heading(
-        "std ÷ posterior's", factor, "std ÷ posterior's: the std of f over the true posterior's. 1 is right."
+        "std ÷ posterior's",
+        factor,
+        "std ÷ posterior's: the std of f over the true posterior's. 1 is right; 0.3 × too narrow is 0.3 of it.",
     ),
     "reference_w1": Heading(
         "distance to it", number, "distance to it: of f from the posterior (Wasserstein), in the posterior's stds."
@@ -50,6 +53,7 @@ HEADINGS: Mapping[str, Heading] = {
     "width_90_y": Heading("width of y", number, "width of y: of its 90 % interval."),
     "crps_y": Heading("CRPS of y", number, "CRPS: of the whole distribution; less is better."),
     "crps_f": Heading("CRPS of f", number, "CRPS: of the whole distribution; less is better."),
+    "gap_ratio": Heading("std gap ÷ data", number, "std gap ÷ data: of f. Above 1 the error bars grow in the gap."),
     "rmse_y": Heading("RMSE of y"),
     "nll_y": Heading("NLL of y"),
     "pit_ks_f": Heading("PIT KS of f", number, "PIT KS: how far from calibrated; 0 is right."),
@@ -90,16 +94,18 @@ def most(rows: Sequence[Result]) -> Sequence[Column]:
         where = "gap" if "gap" in regions else regions[-1]
         return [*((f"coverage_90_{of}", name) for name in regions[:4]), (f"pit_ks_{of}", where), (f"crps_{of}", where)]
     if {"data", "gap"} <= set(regions):
-        in_gap = ("reference_w1", "coverage_90_f", "coverage_90_y", "width_90_y", "crps_y")
-        return [("reference_log_std", "data"), ("reference_log_std", "gap"), *((name, "gap") for name in in_gap)]
+        near = [("reference_log_std", "data"), ("reference_log_std", "gap"), ("reference_w1", "gap")]
+        known = any(len(row.valid(near[-1])) > 0 for row in rows)
+        in_gap = [(name, "gap") for name in ("coverage_90_f", "coverage_90_y", "width_90_y", "crps_y")]
+        return [*(near if known else [("gap_ratio", "all")]), *in_gap]
     return [(name, "all") for name in ("rmse_y", "coverage_90_f", "coverage_90_y", "width_90_y", "crps_y", "nll_y")]
 
 
 def _headline(table: Table, rows: Sequence[Result]) -> Headline:
     shown = [HEADINGS.get(score, Heading(score)) for score, _ in table.columns]
     several = len({region for _, region in table.columns}) > 1
-    places = [region if several else "" for _, region in table.columns]
-    headings = [f"{heading.words} {place}".strip() for heading, place in zip(shown, places, strict=True)]
+    places = [f" · {region}" if several and not SCORES[score].across else "" for score, region in table.columns]
+    headings = [heading.words + place for heading, place in zip(shown, places, strict=True)]
     seconds = {row.method: cpu_seconds(row) for row in rows}
     lines = []
     for line in table.lines:
@@ -109,32 +115,35 @@ def _headline(table: Table, rows: Sequence[Result]) -> Headline:
         ]
         spent = seconds[line.method]
         words.append("" if spent is None else number(spent))
-        lines.append((_name(line), line.status == "ranked", tuple(words)))
+        lines.append((_name(line, table), line.status == "ranked", tuple(words)))
     notes = [heading.meaning for heading in shown if heading.meaning]
     notes += [f"{SECONDS}: of training and predicting one replica."] if any(words[-1] for *_, words in lines) else []
     notes += [*_incomplete(table), *_marks(table), *privacy(rows)]
     return Headline(table.name, (*headings, SECONDS), tuple(lines), tuple(dict.fromkeys(notes)))
 
 
-def _name(line: Line) -> str:
-    """The method's name with a mark, or with what kind of control it is."""
+def _name(line: Line, table: Table) -> str:
+    """The method's name with a mark or the kind of a control, and with its replicas where they are not all."""
     mark = MARKS.get(line.status)
-    control = "" if mark or line.status in ("ranked", line.method) else f" ({line.status})"
-    failed = f" ({line.failed} of {line.replicas} failed)" if 0 < line.failed < line.replicas else ""
-    return line.method + (f" {mark}" if mark else control) + failed
+    words = [] if mark or line.status in ("ranked", line.method) else [line.status]
+    words += [f"{line.failed} of {line.replicas} failed"] if 0 < line.failed < line.replicas else []
+    most = max(other.replicas for other in table.lines)
+    words += [f"{line.replicas} replica{'s' if line.replicas > 1 else ''}"] if line.replicas < most else []
+    return line.method + (f" {mark}" if mark else "") + (f" ({', '.join(words)})" if words else "")
 
 
 def _incomplete(table: Table) -> list[str]:
     """A sentence on scores that only some of the replicas have, such as distances where few have a reference."""
-    some: dict[str, int] = {}
-    for line in table.lines:
-        for cell, (score, _) in zip(line.cells, table.columns, strict=True):
-            if 0 < cell.known < line.replicas - line.failed:
-                words = HEADINGS.get(score, Heading(score)).words
-                some[words] = min(some.get(words, cell.known), cell.known)
-    return [
-        f"{words}: only {known} of the replicas {'has' if known == 1 else 'have'} it." for words, known in some.items()
-    ]
+    found = []
+    for at, (score, _) in enumerate(table.columns):
+        there = [(line, line.cells[at].known) for line in table.lines if line.cells[at].known]
+        few = [(line, known) for line, known in there if known < line.replicas - line.failed]
+        whose = "" if len(few) == len(there) else f" of {', '.join(line.method for line, _ in few)}"
+        if few:
+            known = min(known for _, known in few)
+            words = HEADINGS.get(score, Heading(score)).words + whose
+            found.append(f"{words}: only {known} of the replicas {'has' if known == 1 else 'have'} it.")
+    return found
 
 
 def _marks(table: Table) -> list[str]:

@@ -70,7 +70,7 @@ def text(tables: Sequence[Table], intervals: bool = True) -> list[rich.table.Tab
 
 
 def text_headline(headline: Headline) -> rich.table.Table:
-    """Narrow: headings are cut at every second word, and columns stand one space apart."""
+    """A rich table that is narrow: headings are cut into lines, and columns stand one space apart."""
     shown = rich.table.Table(title=escape(headline.title), title_justify="left", padding=0)
     shown.add_column("")
     for heading in headline.headings:
@@ -85,8 +85,9 @@ def text_headline(headline: Headline) -> rich.table.Table:
 
 
 def _stacked(heading: str) -> str:
-    """Words one above the other, two in a line where they are short."""
-    return "\n".join(textwrap.wrap(heading, max(6, *map(len, heading.split()))))
+    """Words one above the other, two in a line where they are short, and the region below."""
+    words, _, region = heading.partition(" · ")
+    return "\n".join([*textwrap.wrap(words, max(6, *map(len, heading.split()))), *filter(None, [region])])
 
 
 def text_runs(runs: RunTable) -> rich.table.Table:
@@ -160,11 +161,11 @@ def latex(tables: Sequence[Table]) -> str:
             for line in table.lines
         ]
         head, *body = (f"{' & '.join(cells)} \\\\" for cells in lines)
-        title = table.title.removesuffix(" below").replace("\n", " ")
+        title = table.title.replace(" below", " in brackets").replace("\n", " ")
         parts.append(
             "\n".join(
                 [
-                    f"% {title} in brackets",
+                    f"% {title}",
                     f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
                     "\\toprule",
                     head,

@@ -3,7 +3,6 @@ remarkable. `render` prints what is made here."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -258,10 +257,10 @@ def _spent(result: Result) -> dict[str, float]:
 
 
 def cpu_seconds(result: Result) -> float | None:
-    """CPU seconds of training and predicting one replica; None where they are not known, and for controls."""
-    if result.kind != "method" or any(run.get("cpu seconds") is None for run in result.provenance):
-        return None
-    return _spent(result).get("CPU seconds", math.nan) / len(result.replicas)
+    """CPU seconds of training and predicting one replica; None where some are not known, and for controls."""
+    spent = [float(run["cpu seconds"]) for run in result.provenance if run.get("cpu seconds") is not None]
+    known = result.kind == "method" and 0 < len(spent) == len(result.provenance)
+    return sum(spent) / len(result.replicas) if known else None
 
 
 def _mean(result: Result, values: Floats) -> float:

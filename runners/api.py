@@ -6,7 +6,7 @@ fit(x, y, "svi").predict(x_new)  ->  Predicted
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -28,11 +28,12 @@ from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.noise import LearnedNoise
 from gapbench.methods.engine.predictions import MixturePrediction, Prediction
 from gapbench.methods.registry import methods
+from gapbench.runners.guard import standard
 from gapbench.runners.suites import one_of
 
-PIECE = (
-    2_000  # points that are predicted at a time: a method's memory for a prediction is several times that of its draws
-)
+# Points that are predicted at a time: a prediction takes several times the memory of its draws while it is made.
+PIECE = 2_000
+JUDGED = 200  # points at which chains are compared: more say the same
 Floats = NDArray[np.float64]
 
 
@@ -53,7 +54,8 @@ class Predicted:
     """What is believed at M points, in the units of y. f is y without its noise.
 
     mean_y, std_y: (M,). mean_f, std_f: (M,), None if the method has no f. draws_f: (S, M), each a function that the
-    data allow; None if the method gives no draws. pieces: all of it, of PIECE points each and one replica.
+    data allow; None if the method gives no draws. remarks: what makes these values worth less than they look; they
+    were warned of. pieces: all of it, of PIECE points each and one replica.
     """
 
     mean_y: Floats
@@ -61,6 +63,7 @@ class Predicted:
     mean_f: Floats | None
     std_f: Floats | None
     draws_f: Floats | None
+    remarks: tuple[str, ...]
     pieces: tuple[Prediction, ...] = field(repr=False)
 
     def quantiles(self, levels: Sequence[float], of: Literal["y", "f"] = "y") -> Floats:
@@ -100,7 +103,7 @@ class Fit:
     def predict(self, x: Any) -> Predicted:
         """What is believed at new points. x: (M, D), or (M,) for one feature, in the units of the data.
 
-        Raises DataError if x cannot be used, FitError if a prediction is not finite.
+        Warns FitWarning. Raises DataError if x cannot be used, FitError if a prediction is not finite.
         """
         points = _features("x", x)
         if points.shape[1] != self.model.features:
@@ -109,7 +112,7 @@ class Fit:
         if not inputs.isfinite().all():
             raise DataError("x: too far from the training data for float32; choose points nearer to them")
         units = self.standardisation.y_mean, self.standardisation.y_std
-        with one_thread():
+        with alone():
             runs = [_admitted(self.fitted, piece.to(self.device)) for piece in inputs.split(PIECE, 1)]
         pieces = tuple(run.prediction.rescaled(*units) for run in runs)
         y, f = [piece.y for piece in pieces], [piece.f for piece in pieces if piece.f is not None]
@@ -123,6 +126,7 @@ class Fit:
             mean_f=_array(torch.cat([one.mean[0] for one in f])) if f else None,
             std_f=_array(torch.cat([one.std[0] for one in f])) if f else None,
             draws_f=_array(torch.cat(draws, 1)) if draws else None,
+            remarks=warned(_disagreement(runs[0])),
             pieces=pieces,
         )
 
@@ -167,27 +171,25 @@ def fit(
     reason = chosen.skip(model, inputs)
     if reason is not None:
         raise ValueError(f"{type(chosen).__name__} cannot do these data: {reason}")
-    with one_thread(), torch.enable_grad():
+    with alone():
         fitted = chosen.fit(model, inputs, targets, torch_stream(device, "fit", seed))
         run = _admitted(fitted, inputs)
     still = [f"feature {at} of x" for at in still_x.nonzero().flatten().tolist()] + (["y"] if still_y else [])
-    constants = [f"{name} is constant: it is centred and keeps its units" for name in still]
-    remarks = (*constants, *_remarks(run))
-    for remark in remarks:
-        warnings.warn(remark, FitWarning, stacklevel=2)
+    remarks = [f"{name} is constant: it is centred and keeps its units" for name in still]
+    if run.prediction.f is None:
+        remarks.append("the method predicts y alone: it does not tell what it does not know from noise, so f is None")
+    said = warned([*remarks, *_disagreement(run)])
     diagnostics = {name: float(value[0]) for name, value in run.diagnostics.items()}
-    return Fit(chosen, model, units, diagnostics, remarks, fitted, str(device))
+    return Fit(chosen, model, units, diagnostics, said, fitted, str(device))
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch: matrices this small are slower on several, and the bits depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+def alone() -> Iterator[None]:
+    """Torch's own settings, put back afterwards, and one thread: matrices this small are slower on several, and the
+    bits depend on their number."""
+    with standard():
+        torch.set_num_threads(1)
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _admitted(fitted: FittedMethod, x: Tensor) -> Run:
@@ -198,17 +200,23 @@ def _admitted(fitted: FittedMethod, x: Tensor) -> Run:
     return run
 
 
-def _remarks(run: Run) -> list[str]:
-    """What the chains, if there are any, and the lack of an f make of the predictions."""
-    if run.prediction.f is None:
-        return ["the method predicts y alone: it cannot tell what it does not know from the noise, so there is no f"]
-    if run.prediction.chained_f is None:
+def _disagreement(run: Run) -> list[str]:
+    """A sentence if the method has chains and they disagree on f."""
+    f = run.prediction.chained_f
+    if f is None:
         return []
-    found = convergence(run.prediction.chained_f)
+    found = convergence(f[..., :: -(-f.shape[-1] // JUDGED)], every=1)  # one's own points are in any order
     rhat, limit = (float(np.nanmax(found[name])) for name in ("rhat", "rhat_limit"))
-    if rhat <= limit:
-        return []
-    return [f"not converged: R-hat of f is {rhat:.3g}, and {limit:.3g} is the limit; let the chains run longer"]
+    words = f"not converged: R-hat of f is {rhat:.3g}, and {limit:.3g} is the limit; let the chains run longer"
+    return [words] if rhat > limit else []
+
+
+def warned(remarks: Iterable[str]) -> tuple[str, ...]:
+    """The same remarks, after whoever called `fit` or `predict` was warned of them."""
+    found = tuple(remarks)
+    for remark in found:
+        warnings.warn(remark, FitWarning, stacklevel=3)
+    return found
 
 
 # --- Arrays -----------------------------------------------------------------------------------------------------------

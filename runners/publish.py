@@ -140,7 +140,7 @@ def page(folder: Path, results: Sequence[Result]) -> str:
     images = [path.relative_to(folder).as_posix() for path in sorted((folder / "figures").glob("*.png"))]
     parts = [
         f"# Suite {folder.name}",
-        "This page is written by `gapbench publish`. `gapbench list` tells what the scores mean. "
+        "This page is written by `gapbench publish`. [docs/scores.md](../../../docs/scores.md) explains the columns. "
         f"`{SCORES}` has the scores of every replica; `gapbench table`, `plot` and `export` read this folder.",
         *map(markdown_headline, headlines(results)),
         "## The numbers",

@@ -11,8 +11,9 @@ from pathlib import Path
 from gapbench.evaluation.headline import headlines
 from gapbench.evaluation.render import markdown_headline
 from gapbench.runners.publish import MANIFEST, README, page, read_published
+from gapbench.runners.store import StoreError
 
-PART = re.compile(r"(<!-- headline: (?P<suite>\w+) (?P<dataset>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PART = re.compile(r"(<!-- headline: (?P<suite>\S+) (?P<dataset>\S+) -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
 
 
 def refresh(readme: Path) -> list[Path]:
@@ -36,6 +37,8 @@ def with_headline(readme: Path) -> str:
     def headline(match: re.Match[str]) -> str:
         results = read_published(published(readme) / match["suite"])
         rows = [result for result in results if result.dataset == match["dataset"]]
+        if not rows:
+            raise StoreError(f"{readme}: {match[1].strip()}: suite {match['suite']} has no dataset of this name")
         return f"{match[1]}{markdown_headline(headlines(rows)[0])}\n{match[4]}"
 
     return PART.sub(headline, readme.read_text(encoding="utf-8"))

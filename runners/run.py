@@ -137,7 +137,7 @@ class _Announcer:
             record = self._store.record(outcome.key)
         except Damaged:
             return
-        yield f"{outcome.cell.entry.subject!r}"
+        yield repr(outcome.cell.entry.subject)
         for name, values in record.diagnostics.items():
             yield f"{name}: {', '.join(f'{value:g}' for value in floats(values))}"
         run = record.provenance

@@ -7,7 +7,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from gapbench.datasets.base import Dataset
@@ -285,42 +285,39 @@ def with_settings(
     changes: dict[str, dict[str, Any]] = {}
     for setting in settings:
         place, equals, text = setting.partition("=")
-        name, dot, field_name = place.strip().rpartition(".")
+        name, dot, field_name = map(str.strip, place.rpartition("."))
         if not (dot and equals):
             raise Unknown(f"--set {setting}: expected NAME.FIELD=VALUE, such as mc_dropout.rate=0.2")
-        method = one_of("method to be set", name, {key: one for key, one in chosen.items() if is_dataclass(one)})
-        known = {one.name: getattr(method, one.name) for one in fields(method) if one.init}
-        old = one_of(f"setting of {name}", field_name, known)
-        if field_name in changes.get(name, {}):
+        if name not in chosen:
+            raise Unknown(f"--set {setting}: this run has no method {name!r}: it has {', '.join(chosen)}")
+        method, own = chosen[name], changes.setdefault(name, {})
+        if field_name in own:
             raise Unknown(f"--set {setting}: {name}.{field_name} is set twice; run once for each value")
-        changes.setdefault(name, {})[field_name] = _read(setting, old, text.strip())
+        known = {one.name: getattr(method, one.name) for one in fields(method) if one.init}
+        own[field_name] = _read(setting, one_of(f"setting of {name}", field_name, known), text.strip())
     found: dict[str, UncertaintyMethod | Control] = {}
     for name, method in chosen.items():
-        changed = changes.get(name)
-        if changed is None:
-            found[name] = method
-        else:
-            with _explained(f"--set {name}"):
-                words = ",".join(f"{field_name}={value}" for field_name, value in sorted(changed.items()))
-                found[f"{name}[{words}]"] = replace(method, **changed)
+        own = changes.get(name, {})
+        words = ",".join(f"{field_name}={value}" for field_name, value in sorted(own.items()))
+        with _explained(f"--set {name}"):
+            found[f"{name}[{words}]" if own else name] = replace(method, **own)
     return found
 
 
 def _read(setting: str, old: object, text: str) -> object:
     """A value of the type of the old one. Raises Unknown."""
-    if isinstance(old, str):
-        return text
     kind = type(old)
+    if kind is str:
+        return text
+    if kind not in (bool, int, float, tuple):
+        raise Unknown(f"--set {setting}: the setting is a {kind.__name__}, not a number; set it in a file of your own")
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         value = None
-    if kind is float and type(value) is int:
-        value = float(value)
-    if kind not in (bool, int, float, tuple):
-        raise Unknown(f"--set {setting}: the setting is a {kind.__name__}, not a number; set it in a file of your own")
-    if type(value) is not kind:
-        raise Unknown(f"--set {setting}: expected a value of type {kind.__name__}, as {old!r} is")
+    value = float(value) if kind is float and type(value) is int else value
+    if type(value) is not kind or value in (math.inf, -math.inf):
+        raise Unknown(f"--set {setting}: expected a finite {kind.__name__}, as {old!r} is")
     return value
 
 

@@ -231,7 +231,13 @@ def test_what_cannot_be_done_is_said() -> None:
         fit(X, Y, First()).predict(X_NEW * 1e300)
 
 
-def remarks(fitted: Callable[[], Fit]) -> tuple[str, ...]:
+def quietly(function: Callable[..., Any], *arguments: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function(*arguments)
+
+
+def remarks(fitted: Callable[[], Fit | Predicted]) -> tuple[str, ...]:
     """The remarks, after it was seen that the same were warned of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -242,14 +248,18 @@ def remarks(fitted: Callable[[], Fit]) -> tuple[str, ...]:
 
 
 def test_what_makes_predictions_worth_less_is_said() -> None:
-    """Chains that disagree, no f, constant columns; nothing where all is well. Seen to catch: a warning always, one
-    that points into the package, a constant divided by the rounding of its mean."""
+    """Chains that disagree, in `fit` and in `predict`; no f; constant columns; nothing where all is well.
+
+    Seen to catch: a warning always, one that points into the package, none in `predict`, a constant divided by the
+    rounding of its mean.
+    """
     chains = SGLD(burn_in=0, draws=10, thin=1, chains=4, batch=10, temperature=1.0)
-    [words] = remarks(lambda: fit(X, Y, chains))
-    assert words.startswith("not converged: R-hat of f is ")
+    for made in (lambda: fit(X, Y, chains), lambda: quietly(fit, X, Y, chains).predict(X_NEW)):
+        [words] = remarks(made)
+        assert words.startswith("not converged: R-hat of f is ")
     assert remarks(lambda: fit(X, Y, First("chains"))) == ()
     [words] = remarks(lambda: fit(X, Y, OfY()))
-    assert "there is no f" in words
+    assert "so f is None" in words
     predicted = fit(X[:, :1], Y, First()).predict(X_NEW[:, :1])
     assert remarks(lambda: fit(X, Y, First())) == () and predicted.std_f is not None
     found = remarks(lambda: fit(np.ones((60, 2)) * [0, 5], Y, First()))

@@ -169,7 +169,7 @@ def test_two_settings_of_a_method_stand_side_by_side(gapbench: Gapbench) -> None
     result = gapbench(*small, "--set", "dropout.rate=0.25", "-v")
     assert result.exit_code == 0 and "    MCDropout(rate=0.25, " in result.stderr
     assert "dropout[rate=0.25]" in result.stdout
-    names = [line.partition("  ")[0] for line in gapbench("table", "out").stdout.splitlines()]
+    names = [line.partition(" ")[0] for line in gapbench("table", "out").stdout.splitlines()]
     assert {"dropout", "dropout[rate=0.25]"} <= set(names)
     assert "expected NAME.FIELD=VALUE" in one_line(gapbench(*RUN, "--set", "rate"), 2)
 
@@ -285,6 +285,8 @@ def test_columns_regions_and_intervals_are_chosen(gapbench: Gapbench, ran: None)
         shown = ("table", published, "--format", form, "--columns", "crps_y", "--region", "gap")
         assert "interval" not in gapbench(*shown).stdout.partition("* significantly")[0]
         assert "interval below" in gapbench(*shown, "--intervals").stdout
+    assert columns("--columns", "summary,std_y", "--region", "data") > {("std_y", "data")}
+    assert "no score stands there" in one_line(gapbench("table", "out", "--columns", "gap_ratio", "--region", "gap"), 2)
     assert "did you mean crps_y" in one_line(gapbench("table", "out", "--columns", "crpsy"), 2)
     assert "expected one of all, data, gap" in one_line(gapbench("table", "out", "--region", "gab"), 2)
     assert "one of them" in one_line(gapbench("table", "out", "--by", "region", "--columns", "crps_y"), 2)

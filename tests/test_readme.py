@@ -17,6 +17,7 @@ import pytest
 from gapbench.runners.load import load
 from gapbench.runners.publish import CURVES, MANIFEST, README, SCORES, page, read_manifest, read_published
 from gapbench.runners.readme import PART, refresh, with_headline
+from gapbench.runners.store import StoreError
 
 ROOT = Path(__file__).resolve().parent.parent
 FRONT = ROOT / "README.md"
@@ -125,7 +126,7 @@ def front(tmp_path: Path) -> Path:
 
 def test_the_headline_is_written_between_its_marks(front: Path) -> None:
     """And nothing else of the README; what is up to date is not written again. Seen to catch: text outside the marks
-    lost, an old page of a suite left."""
+    lost, an old page of a suite left, a dataset that is not there."""
     suite = front.parent / "results" / "published" / "small" / README
     assert refresh(front) == [front]
     text = front.read_text(encoding="utf-8")
@@ -137,6 +138,9 @@ def test_the_headline_is_written_between_its_marks(front: Path) -> None:
     before = suite.read_text(encoding="utf-8")
     suite.write_text("old", encoding="utf-8")
     assert refresh(front) == [suite] and suite.read_text(encoding="utf-8") == before
+    front.write_text(text.replace("small sine", "small sin"), encoding="utf-8")
+    with pytest.raises(StoreError, match="small sin -->: suite small has no dataset of this name"):
+        refresh(front)
 
 
 # --- Examples ---------------------------------------------------------------------------------------------------------
@@ -163,6 +167,14 @@ def test_the_new_dataset_runs(tmp_path: Path) -> None:
     assert run.returncode == 0 and "RMSE" in run.stdout and "mc_dropout" in run.stdout, run.stderr
 
 
+def test_the_new_prediction_runs(tmp_path: Path) -> None:
+    """From a file of one's own. Seen to catch: a renamed import, a field without a default above one that has it."""
+    _, code, _ = blocks(DOCS / "add_a_method.md")
+    (tmp_path / "mine.py").write_text(code, encoding="utf-8")
+    run = in_checkout(tmp_path, "-c", CLI, "run", "--suite", "quick", "--methods", "mine.py:Marginal", "--out", "out")
+    assert run.returncode == 0 and "marginal" in run.stdout, run.stderr
+
+
 def test_the_frame_has_the_columns_that_the_docs_name() -> None:
     """docs/usage.md names its columns. Seen to catch: a column renamed."""
     [code] = blocks(DOCS / "usage.md")
@@ -173,7 +185,7 @@ def test_the_frame_has_the_columns_that_the_docs_name() -> None:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the tree with the new method of docs/add_a_method.md saved as told; importable with PYTHONPATH."""
-    code, _ = blocks(DOCS / "add_a_method.md")
+    code, _, _ = blocks(DOCS / "add_a_method.md")
     root = tmp_path_factory.mktemp("checkout")
     for folder in ("datasets", "methods", "evaluation", "runners", "tests", "docs", "results/published"):
         shutil.copytree(ROOT / folder, root / "gapbench" / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -205,7 +217,7 @@ def test_the_new_method_runs_from_its_one_file(checkout: Path) -> None:
 def test_the_new_method_keeps_its_promises_and_its_claim(checkout: Path) -> None:
     """`gapbench check`, on the file as it is printed, and with the claim that is printed below it. Seen to catch: a
     claim printed for another class."""
-    _, claim = blocks(DOCS / "add_a_method.md")
+    _, _, claim = blocks(DOCS / "add_a_method.md")
     code = (checkout / "gapbench" / "methods" / "deep_ensemble.py").read_text(encoding="utf-8")
     code = code.replace("import UncertaintyMethod", "import Claim, UncertaintyMethod").replace(
         "dataclass\n", "dataclass, replace\n", 1

@@ -91,7 +91,7 @@ def main() -> None:
         "gapbench, 10 replicas of 8 chains": ours(10, 8, options.steps, options.device),
         "Pyro's HMC kernel, one chain": stock(options.steps),
     }
-    rounds = timed(variants, options.rounds, options.device)
+    rounds = timed(variants, options.rounds)
     products, *_, pyros = variants
     print(f"{'':36} {'µs per chain-step':>18} {'× the products':>15} {'× faster than Pyro':>19}")
     for name in variants:

@@ -107,7 +107,7 @@ def main() -> None:
         variants[f"SGLD, no clip active, {name}"] = ours(NO_CLIP, replicas, options.steps, options.device)
     most = options.replicas[-1]
     variants[f"normal numbers alone, {most} replicas"] = normals(most, options.device)
-    rounds = timed(variants, options.rounds, options.device)
+    rounds = timed(variants, options.rounds)
     print(f"{'':44} {'µs per chain-step':>18} {'× faster than stock':>20}")
     for name in variants:
         print(f"{name:44} {cost(rounds, name) * 1e6:18.1f} {ratio(rounds, opacus, name):20.1f}")

@@ -17,22 +17,23 @@ Rounds = list[dict[str, float]]
 
 
 def arguments(doc: str | None, rounds: int, steps: int, **others: str) -> argparse.Namespace:
-    """The options of a command line, after torch was set to one thread. others: options that are lists of numbers."""
+    """The options of a command line; sets torch to one thread, and prints where it runs. others: lists of numbers."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--steps", type=int, default=steps)
     for name, default in others.items():
         parser.add_argument(f"--{name}", default=default, type=lambda text: [int(one) for one in text.split(",")])
+    options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    return parser.parse_args()
+    where = torch.cuda.get_device_name() if options.device.startswith("cuda") else "one CPU thread"
+    print(f"torch {torch.__version__}, {where}; medians of {options.rounds} rounds")
+    return options
 
 
-def timed(variants: Mapping[str, Callable[[], float]], rounds: int, device: str) -> Rounds:
+def timed(variants: Mapping[str, Callable[[], float]], rounds: int) -> Rounds:
     """The seconds that each variant says it took, in every round, after one that does not count."""
-    where = torch.cuda.get_device_name() if device.startswith("cuda") else "one CPU thread"
-    print(f"torch {torch.__version__}, {where}; medians of {rounds} rounds")
     for run in variants.values():
         run()
     return [{name: run() for name, run in variants.items()} for _ in range(rounds)]

@@ -35,12 +35,12 @@ def fit(method: UncertaintyMethod, replicas: int, device: str) -> Callable[[], f
 def compare(method: Any, doc: str) -> None:
     """Print the gain over a loop, in whose place one fit of one replica is timed R times over in every round."""
     options = arguments(doc, rounds=5, steps=200, replicas="1,10,32", batch="16,64,200")
+    print(f"{'batch':>6} {'replicas':>9} {'ms a step':>10} {'× faster than a loop':>21}")
     for batch in options.batch:
         small = replace(method, steps=options.steps, batch=batch, draws=1)
         variants = {"a single fit": fit(small, 1, options.device)}
         variants |= {str(replicas): fit(small, replicas, options.device) for replicas in options.replicas}
-        rounds = timed(variants, options.rounds, options.device)
-        print(f"{'batch':>6} {'replicas':>9} {'ms a step':>10} {'× faster than a loop':>21}")
+        rounds = timed(variants, options.rounds)
         for replicas in options.replicas:
             seconds, gain = cost(rounds, str(replicas)), replicas * ratio(rounds, "a single fit", str(replicas))
             print(f"{batch:6} {replicas:9} {seconds / options.steps * 1e3:10.2f} {gain:21.1f}", flush=True)

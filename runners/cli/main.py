@@ -16,7 +16,7 @@ from gapbench.runners.cli.show import export, plot, publish, readme, table
 def main() -> None:
     """Are a regression method's error bars right, above all where there are no data?
 
-    `gapbench run` trains every method on the gapped sine data, scores it and prints the table.
+    `gapbench run` trains the methods of a suite on the gapped sine data, scores it and prints the table.
     """
 
 

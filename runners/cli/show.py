@@ -50,6 +50,10 @@ def table(
     for name in regions:
         if name not in there:
             raise UserError(f"--region {name!r}: expected one of {', '.join(there)}")
+    if found.results and not any(which([one]) for one in found.results):
+        raise UserError(
+            f"--columns {','.join(scores)} --region {','.join(regions)}: no score stands there; try --region all"
+        )
     if form == "csv":
         click.echo(render.csv(tabulate(found.results, which)), nl=False)
     elif form == "markdown" and in_words:
@@ -73,12 +77,13 @@ def _columns(scores: list[str], regions: list[str], by: str | None) -> Callable[
         raise UserError("--columns and --by: expected one of them")
     for name in scores:
         one_of("score", name, {**SCORES, "summary": None})
-    base = summary if "summary" in scores or not (scores or regions or by) else everything
-    return lambda rows: [
-        (score, region)
-        for score, region in base(rows)
-        if (base is summary or not scores or score in scores) and (not regions or region in regions)
-    ]
+
+    def columns(rows: Sequence[Result]) -> list[Column]:
+        first = summary(rows) if "summary" in scores or not (scores or regions or by) else ()
+        rest = (column for column in everything(rows) if column[0] in scores or (not scores and (regions or by)))
+        return [column for column in dict.fromkeys((*first, *rest)) if not regions or column[1] in regions]
+
+    return columns
 
 
 @click.command(cls=Command)
