@@ -39,7 +39,8 @@ class Problems:
     y_test are fresh noisy observations. f_test and noise_test are the noise-free truth and the true std of the noise
     where they are known (0 for noise-free data). regions: name -> which test points lie there; any names, "data", "gap"
     and "extrapolation" where they exist. standardisation: None for the identity.
-    Raises ProblemError if a shape does not fit, or a number is not finite.
+    Raises ProblemError if a shape does not fit, or a number is not finite, or is too large for the float32 that methods
+    compute in.
     """
 
     x: Tensor  # (R, N, D)
@@ -94,6 +95,13 @@ class Problems:
             sound = value.shape == shape and value.isfinite().all() and (name.endswith("mean") or (value > 0).all())
             if not sound:
                 raise ProblemError(f"standardisation: {name} = {value}, expected {shape}, finite, stds above 0")
+        for name, part in zip(("x", "y", "x_test"), self.inputs, strict=True):
+            if not part.isfinite().all():
+                at = tuple((~part.isfinite()).nonzero()[0].tolist())
+                raise ProblemError(
+                    f"{name}{list(at)} = {float(getattr(self, name)[at])}: beyond float32 where methods see it; choose "
+                    "other units, or give a Standardisation"
+                )
 
     def select(self, keep: Tensor) -> Self:
         """Some of the replicas. keep: (R,) bool."""

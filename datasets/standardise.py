@@ -8,8 +8,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-CONSTANT = 1e-10  # a std below which a column counts as constant, and is left in its own units
-
 
 @dataclass(frozen=True)
 class Standardisation:
@@ -28,11 +26,12 @@ class Standardisation:
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> Self:
-        """The training data's own means and stds. x: (R, N, D), y: (R, N): of the training half alone."""
-        x, y = x.double(), y.double()
-        stds = x.std(1, correction=0), y.std(1, correction=0)
-        x_std, y_std = (std.masked_fill(std < CONSTANT, 1.0) for std in stds)
-        return cls(x.mean(1), x_std, y.mean(1), y_std)
+        """The training data's own means and stds. x: (R, N, D), y: (R, N): of the training half alone.
+
+        A column whose values are all equal is centred and keeps its units.
+        """
+        x_mean, x_std, y_mean, y_std = (part for column in (x, y) for part in _moments(column.double()))
+        return cls(x_mean, x_std, y_mean, y_std)
 
     def x(self, x: Tensor) -> Tensor:
         """x as methods see it, float32. x: (R, points, D), units of the data."""
@@ -45,3 +44,14 @@ class Standardisation:
     def select(self, keep: Tensor) -> Self:
         """Some of the replicas. keep: (R,) bool."""
         return type(self)(*(getattr(self, one.name)[keep] for one in fields(self)))
+
+
+def constant(column: Tensor) -> Tensor:
+    """Which columns have equal values everywhere, (R, ...) bool. column: (R, N, ...)."""
+    return column.amax(1) == column.amin(1)
+
+
+def _moments(column: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and std over dimension 1; the std of a constant column, which is of rounding alone, is 1."""
+    std = column.std(1, correction=0)
+    return column.mean(1), std.masked_fill(constant(column) | (std == 0), 1.0)

@@ -1,4 +1,5 @@
-"""Did the chains arrive? Judged on f, since weights are not identifiable (permutations, signs)."""
+"""Did a method arrive? Chains are judged on f, since weights are not identifiable (permutations, signs); optimisers by
+their loss."""
 
 from __future__ import annotations
 
@@ -13,6 +14,10 @@ RHAT_THRESHOLD = 1.05  # rank-normalised split R-hat of f above which a row of m
 # R-hat² of independent draws, the largest over a test grid, is in 95 % of cases within so many stds of 1
 # (timings/rhat_chance.py measures it).
 RHAT_CHANCE = 5.5
+# The fall of the loss on a tenth of an optimiser's way, in nats for each observation, up to which it counts as arrived:
+# 0.1 is what moving every prediction by 0.45 stds of the noise costs. And the standard error up to which it is known.
+MAX_LOSS_FALL = 0.1
+MAX_LOSS_FALL_ERROR = 0.25
 FINE = 25  # test points from which neighbours say the same
 
 
@@ -56,3 +61,10 @@ def limit(halves: int, draws: int) -> float:
     R-hat² is 1 + B/(nW) − 1/n, where B/W of m independent halves scatters about 1 with a std of √(2/(m − 1)).
     """
     return math.sqrt(RHAT_THRESHOLD**2 + RHAT_CHANCE * math.sqrt(2 / (halves - 1)) / draws)
+
+
+def stands_still(fall: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether an optimiser's loss no longer falls: by at most MAX_LOSS_FALL, and what chance adds to it, 2 standard
+    errors. fall, error: nats for each observation on a tenth of the way. One that is not known well counts as falling.
+    """
+    return (error <= MAX_LOSS_FALL_ERROR) & (fall <= MAX_LOSS_FALL + 2 * error)

@@ -14,7 +14,10 @@ from gapbench.evaluation.tables import Line, Table, cpu_seconds, number, regions
 
 WIDE, NARROW = 1.25, 0.8  # a std that many times the posterior's is called too wide, or too narrow
 MARKS = {"not converged": "†", "failed": "‡"}
-STATUSES = {"not converged": "its chains disagree (R-hat), so it is not ranked.", "failed": "every replica failed."}
+STATUSES = {
+    "not converged": "its chains disagree (R-hat) or its loss still falls, so it is not ranked.",
+    "failed": "every replica failed.",
+}
 
 
 def factor(log_ratio: float) -> str:

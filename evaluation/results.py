@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gapbench.datasets.base import Layout
+from gapbench.evaluation.diagnostics import stands_still
 from gapbench.evaluation.entries import Kind
 from gapbench.evaluation.scores import SCORES
 
@@ -65,13 +66,20 @@ class Result:
             return self.kind
         if not self.sound.any():
             return "failed"
-        # A failed replica says nothing about the others, and a method without chains has no R-hat at all. Else an R-hat
-        # that is nan or inf is not a converged one. Of many replicas one in twenty may be above the limit by chance.
+        # Of many replicas one in twenty may be above a limit by chance.
+        return "ranked" if self.arrived is None or self.arrived.mean() >= 0.95 else "not converged"
+
+    @property
+    def arrived(self) -> NDArray[np.bool_] | None:
+        """Which of the sound replicas converged: their chains agree, or their loss no longer falls. None if the method
+        has neither chains nor a loss. An R-hat or a loss that is not a number is no sign of convergence."""
         rhat = self.scores["rhat"]["all"][self.sound] if "rhat" in self.scores else np.array([np.nan])
-        if np.isnan(rhat).all():
-            return "ranked"
-        converged = rhat <= self.scores["rhat_limit"]["all"][self.sound]
-        return "ranked" if converged.mean() >= 0.95 else "not converged"
+        if not np.isnan(rhat).all():
+            return rhat <= self.scores["rhat_limit"]["all"][self.sound]
+        if not {"loss fall", "loss fall error"} <= self.diagnostics.keys():
+            return None
+        fall, error = (self.diagnostics[name][self.sound] for name in ("loss fall", "loss fall error"))
+        return stands_still(fall, error)
 
     @property
     def label(self) -> str:

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from gapbench.methods.base import Claim, FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.minibatches import FixedSize, gather_points
 from gapbench.methods.engine.model import Model, Perturb
-from gapbench.methods.engine.optimise import minimise, negative_log_posterior
+from gapbench.methods.engine.optimise import arrival, minimise, negative_log_posterior
 from gapbench.methods.engine.posterior_draws import mixture
 from gapbench.methods.engine.predictions import MixturePrediction
 
@@ -32,7 +32,7 @@ class MCDropout(UncertaintyMethod):
 
     rate: float = 0.05
     steps: int = 10_000
-    lr: float = 1e-2
+    lr: float = 3e-2
     batch: int = 100
     draws: int = 200
 
@@ -52,11 +52,12 @@ class MCDropout(UncertaintyMethod):
             likelihood = model.log_likelihood(theta, gather_points(x, index), gather_points(y, index), drop)
             return negative_log_posterior(likelihood, model.log_prior(theta), n)
 
-        theta = minimise(loss, model.init(generator, (replicas,)), self.steps, self.lr)
+        theta, losses = minimise(loss, model.init(generator, (replicas,)), self.steps, self.lr)
         evaluations = torch.full((replicas,), float(self.steps * batch), device=x.device)
+        diagnostics = {"gradient evaluations": evaluations, **arrival(losses, n)}
         # One mask for a draw, the same at every x, so that a draw is a function.
         masks = [draw_masks(model, self.rate, (replicas, 1), generator) for _ in range(self.draws)]
-        return Dropout(model, theta, masks, diagnostics={"gradient evaluations": evaluations})
+        return Dropout(model, theta, masks, diagnostics=diagnostics)
 
 
 @dataclass(frozen=True)

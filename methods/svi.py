@@ -24,7 +24,7 @@ from torch.distributions import kl_divergence
 from gapbench.methods.base import Claim, UncertaintyMethod
 from gapbench.methods.engine.minibatches import FixedSize, gather_points
 from gapbench.methods.engine.model import Model
-from gapbench.methods.engine.optimise import adam
+from gapbench.methods.engine.optimise import adam, arrival
 from gapbench.methods.engine.posterior_draws import PosteriorDraws
 
 
@@ -35,8 +35,8 @@ class SVI(UncertaintyMethod):
     particles: draws of θ per step. init_scale: the guide's std at the start, in prior stds.
     """
 
-    steps: int = 10_000
-    lr: float = 3e-2
+    steps: int = 20_000
+    lr: float = 5e-2
     batch: int = 100
     particles: int = 1
     init_scale: float = 0.01
@@ -74,23 +74,25 @@ class SVI(UncertaintyMethod):
                 index = next(batches).index
                 return negative_elbo(program, guide, gather_points(x, index), gather_points(y, index), self.particles)
 
-            adam(loss, guide.parameters(), self.steps, self.lr)
+            losses = adam(loss, guide.parameters(), self.steps, self.lr)
             loc, scale = guide.locs.theta.detach(), guide.scales.theta.detach()  # (R, 1, P) each
 
         noise = torch.randn((replicas, self.draws, model.size), generator=generator, device=x.device)
         evaluations = torch.full((replicas,), float(self.steps * batch * self.particles), device=x.device)
-        return PosteriorDraws(model, loc + scale * noise, diagnostics={"gradient evaluations": evaluations})
+        diagnostics = {"gradient evaluations": evaluations, **arrival(losses, n)}
+        return PosteriorDraws(model, loc + scale * noise, diagnostics=diagnostics)
 
 
 def negative_elbo(program: Callable[..., None], guide: AutoNormal, x: Tensor, y: Tensor, particles: int) -> Tensor:
-    """−ELBO summed over replicas, with the KL in closed form: what Pyro's TraceMeanField_ELBO estimates, without its
-    copies to the host and its dictionary of parameters, which cost half of a step."""
+    """−ELBO of each replica (R,), with the KL in closed form: what Pyro's TraceMeanField_ELBO estimates of their sum,
+    without its copies to the host and its dictionary of parameters, which cost half of a step."""
     with pyro.plate("particles", particles, dim=-3):
         drawn = poutine.trace(guide).get_trace(x, y)
         seen = poutine.trace(poutine.replay(program, trace=drawn)).get_trace(x, y)
     seen.compute_log_prob(lambda name, site: site["is_observed"])
     divergence = kl_divergence(drawn.nodes["theta_unconstrained"]["fn"], seen.nodes["theta"]["fn"])  # (particles, R, 1)
-    loss: Tensor = (divergence.sum() - seen.nodes["y"]["log_prob_sum"]) / particles
+    likelihood = seen.nodes["y"]["log_prob"]  # (particles, R, b)
+    loss: Tensor = (divergence.sum((0, 2)) - likelihood.sum((0, 2))) / particles
     return loss
 
 

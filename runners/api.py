@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapbench.datasets.standardise import Standardisation
+from gapbench.datasets.standardise import Standardisation, constant
 from gapbench.datasets.streams import torch_stream
-from gapbench.evaluation.diagnostics import convergence
+from gapbench.evaluation.diagnostics import convergence, stands_still
 from gapbench.evaluation.door import admit
 from gapbench.evaluation.entries import Run
 from gapbench.methods.base import FittedMethod, UncertaintyMethod
@@ -164,9 +164,10 @@ def fit(
     model = model or MLP(features=features, noise_std=LearnedNoise())
     if model.features != features:
         raise DataError(f"x: {features} features, and the model has {model.features}: expected as many")
-    still_x, still_y = (xs == xs[0]).all(0), (ys == ys[0]).all()  # their stds may be of rounding alone
     units = Standardisation.of(xs[None], ys[None])
-    units = replace(units, x_std=units.x_std.masked_fill(still_x, 1.0), y_std=units.y_std.masked_fill(still_y, 1.0))
+    for name, std in (("x", units.x_std), ("y", units.y_std)):
+        if not std.isfinite().all():
+            raise DataError(f"{name}: numbers so large that they have no std; choose other units")
     inputs, targets = units.x(xs[None]).to(device), units.y(ys[None]).to(device)
     reason = chosen.skip(model, inputs)
     if reason is not None:
@@ -174,12 +175,13 @@ def fit(
     with alone():
         fitted = chosen.fit(model, inputs, targets, torch_stream(device, "fit", seed))
         run = _admitted(fitted, inputs)
-    still = [f"feature {at} of x" for at in still_x.nonzero().flatten().tolist()] + (["y"] if still_y else [])
+    still = [f"feature {at} of x" for at in constant(xs[None])[0].nonzero().flatten().tolist()]
+    still += ["y"] if constant(ys[None])[0] else []
     remarks = [f"{name} is constant: it is centred and keeps its units" for name in still]
     if run.prediction.f is None:
         remarks.append("the method predicts y alone: it does not tell what it does not know from noise, so f is None")
-    said = warned([*remarks, *_disagreement(run)])
     diagnostics = {name: float(value[0]) for name, value in run.diagnostics.items()}
+    said = warned([*remarks, *_falling(run), *_disagreement(run)])
     return Fit(chosen, model, units, diagnostics, said, fitted, str(device))
 
 
@@ -198,6 +200,16 @@ def _admitted(fitted: FittedMethod, x: Tensor) -> Run:
     if run.failures:
         raise FitError(f"the result must not be used: {run.failures[0]}")
     return run
+
+
+def _falling(run: Run) -> list[str]:
+    """A sentence if the method minimises a loss which still falls."""
+    named = [run.diagnostics.get(name) for name in ("loss fall", "loss fall error")]
+    fall, error = (np.array([0.0]) if value is None else value.numpy() for value in named)
+    if stands_still(fall, error).all():
+        return []
+    words = f"by {fall[0]:.2g} ± {error[0]:.2g} nats for each observation on a tenth of the way"
+    return [f"not converged: the loss still falls, {words}; give it more steps"]
 
 
 def _disagreement(run: Run) -> list[str]:

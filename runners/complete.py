@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from gapbench.datasets.base import ProblemError, Problems
+from gapbench.datasets.base import Problems
 from gapbench.evaluation.door import admit
 from gapbench.evaluation.entries import Run
 from gapbench.evaluation.reference_file import Reference, find
@@ -20,7 +20,7 @@ from gapbench.runners.cell import Cell
 from gapbench.runners.earlier import trained_before
 from gapbench.runners.guard import standard
 from gapbench.runners.memory import keep_freed_memory
-from gapbench.runners.provenance import Spent, surroundings
+from gapbench.runners.provenance import Spent, now, surroundings
 from gapbench.runners.store import Record, Store, StoreError, first_line, key_of
 
 
@@ -90,7 +90,8 @@ def complete(
 def _completed(
     cell: Cell, store: Store, device: str, begins: Callable[[], None], candidates: Sequence[str], started: float
 ) -> Outcome:
-    problems = problems_of(cell)
+    with standard():
+        problems = cell.dataset.problems(cell.replicas, cell.seed)
     identity = cell.identity(problems)
     key = key_of(identity)
     record = store.read(key)
@@ -108,7 +109,7 @@ def _completed(
         run = trained(cell, problems, device)
         provenance, predictions = spent.provenance(), store.save(run.prediction.to_arrays())
     else:
-        run, provenance, predictions = earlier.run, earlier.provenance, earlier.arrays
+        run, provenance, predictions = earlier.run, {**earlier.provenance, "scored": now()}, earlier.arrays
     with standard():
         points = scored(cell, problems, run, references)
     record = Record(
@@ -126,20 +127,6 @@ def _completed(
     store.write(key, record)
     seconds = time.perf_counter() - started
     return Outcome(cell, key, "finished" if earlier is None else "rescored", seconds, failures=record.failures)
-
-
-def problems_of(cell: Cell) -> Problems:
-    """The cell's problems. Raises ProblemError if a number is too large for the float32 that methods compute in."""
-    with standard():
-        problems = cell.dataset.problems(cell.replicas, cell.seed)
-        for name, part in zip(("x", "y", "x_test"), problems.inputs, strict=True):
-            if not part.isfinite().all():
-                at = tuple((~part.isfinite()).nonzero()[0].tolist())
-                raise ProblemError(
-                    f"{name}{list(at)} = {float(getattr(problems, name)[at])}: beyond float32 where methods see it; "
-                    "choose other units, or give a Standardisation"
-                )
-    return problems
 
 
 def trained(cell: Cell, problems: Problems, device: str) -> Run:

@@ -14,6 +14,9 @@ from gapbench.methods.engine.predictions import PredictionError, kinds
 from gapbench.runners.cell import Place
 from gapbench.runners.store import Damaged, Store, canonical, floats
 
+# The parts of an identity that decide how a run is scored and shown, and not how it is trained.
+SCORING = ("metrics", "references", "shown")
+
 
 @dataclass(frozen=True)
 class Earlier:
@@ -40,7 +43,7 @@ def trained_before(store: Store, identity: Mapping[str, Any], candidates: Sequen
     """A run of the same training that was scored otherwise; None if no candidate is one whose predictions are sound."""
 
     def training(of: Mapping[str, Any]) -> str:
-        return canonical({name: value for name, value in of.items() if name not in ("metrics", "references")})
+        return canonical({name: value for name, value in of.items() if name not in SCORING})
 
     for key in candidates:
         with suppress(Damaged, PredictionError, KeyError):

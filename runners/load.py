@@ -100,10 +100,12 @@ def _senseless(store: Store, key: str, error: Exception) -> str:
     return f"{store.path(key)}: cannot be shown ({type(error).__name__}: {first_line(str(error))})"
 
 
-def _age(record: Record) -> tuple[int, str, int]:
-    """Scores of a later version count as newer, whenever the training was, and those with more references."""
-    references = record.identity.get("references") or []
-    return int(record.identity["metrics"]), str(record.provenance["finished"]), sum(map(bool, references))
+def _age(record: Record) -> tuple[int, str, int, str]:
+    """Scores of a later version count as newer, whenever the training was, and those with more references. Of the same
+    training, what was scored last is newest."""
+    references, finished = record.identity.get("references") or [], str(record.provenance["finished"])
+    scored = str(record.provenance.get("scored", finished))
+    return int(record.identity["metrics"]), finished, sum(map(bool, references)), scored
 
 
 def _place(record: Record) -> tuple[str, str, tuple[int, ...], str]:

@@ -43,12 +43,16 @@ class Spent:
         }
 
 
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
 def surroundings(device: str) -> dict[str, Any]:
     """Where and with what a cell is computed."""
     cuda = device.startswith("cuda")
     packages = ("gapbench", "torch", "opacus", "pyro-ppl", "numpy", "scipy", "scoringrules", "arviz-stats")
     return {
-        "finished": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "finished": now(),
         "device": torch.cuda.get_device_name(device) if cuda else f"{device.upper()} ({platform.machine()})",
         "cpu capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),

@@ -217,7 +217,7 @@ def _described(folder: Path, results: Sequence[Result]) -> dict[str, Any]:
 
 def _described_record(record: Record, machines: list[Mapping[str, Any]]) -> dict[str, Any]:
     """One record in short. Its machine and versions are added to `machines` if they are new there."""
-    machine = {name: value for name, value in record.provenance.items() if name not in (*SPENT, "finished")}
+    machine = {name: value for name, value in record.provenance.items() if name not in (*SPENT, "finished", "scored")}
     if machine not in machines:
         machines.append(machine)
     identity = record.identity

@@ -29,6 +29,7 @@ RNG = np.random.default_rng(0)
 X, X_NEW = RNG.uniform(-2, 2, (60, 2)), RNG.uniform(-2, 2, (7, 2))
 Y = 1e5 + 2e4 * np.sin(X).sum(1) + 5e3 * RNG.standard_normal(60)
 QUICK = MCDropout(steps=50, draws=20)
+pytestmark = pytest.mark.filterwarnings("ignore:not converged. the loss still falls")  # QUICK's
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,14 @@ def test_whatever_the_arrays_come_in(form: Callable[[Any], Any]) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("unit", [1e-40, 1e-12, 1e40])
+def test_any_unit_gives_the_same_prediction(unit: float) -> None:
+    """Of y and of x. Seen to catch: predictions in float32, which has no such numbers; spread taken for a constant."""
+    wanted, found = fit(X, Y, QUICK).predict(X_NEW), fit(X * unit, Y * unit, QUICK).predict(X_NEW * unit)
+    np.testing.assert_allclose(found.mean_y, wanted.mean_y * unit, rtol=1e-4)
+    np.testing.assert_allclose(found.quantiles([0.05, 0.95]), wanted.quantiles([0.05, 0.95]) * unit, rtol=1e-4)
+
+
 def test_one_feature_and_small_dtypes() -> None:
     """(N,) is (N, 1); float32, integers and bfloat16 are numbers. Seen to catch: (N,) taken for one row."""
     x = np.arange(60) % 7
@@ -216,7 +225,10 @@ def test_what_cannot_be_done_is_said() -> None:
     with pytest.raises(FitError, match="must not be used: predictions are not finite"):
         fit(X, Y, First("nan")).predict(X_NEW)
     with pytest.raises(FitError, match="not finite in the units of y"):
-        fit(X, (Y - Y.mean()) * 1e40, QUICK).predict(X_NEW)
+        fit(X, (Y - Y.mean()) * 1e147, QUICK).predict(X_NEW * 1e6)
+    for x, y in ((X * 1e200, Y), (X, Y * 1e200)):
+        with pytest.raises(DataError, match="so large that they have no std"):
+            fit(x, y, QUICK)
     with pytest.raises(DataError, match="x: 1 features, expected 2 as in training"):
         fit(X, Y, First()).predict(X_NEW[:, 0])
     with pytest.raises(DataError, match="x: 2 features, and the model has 1"):
@@ -248,11 +260,14 @@ def remarks(fitted: Callable[[], Fit | Predicted]) -> tuple[str, ...]:
 
 
 def test_what_makes_predictions_worth_less_is_said() -> None:
-    """Chains that disagree, in `fit` and in `predict`; no f; constant columns; nothing where all is well.
+    """A loss that still falls; chains that disagree, in `fit` and in `predict`; no f; constant columns; nothing where
+    all is well.
 
     Seen to catch: a warning always, one that points into the package, none in `predict`, a constant divided by the
     rounding of its mean.
     """
+    [words] = remarks(lambda: fit(X, Y, QUICK))
+    assert words.startswith("not converged: the loss still falls, by ") and words.endswith("; give it more steps")
     chains = SGLD(burn_in=0, draws=10, thin=1, chains=4, batch=10, temperature=1.0)
     for made in (lambda: fit(X, Y, chains), lambda: quietly(fit, X, Y, chains).predict(X_NEW)):
         [words] = remarks(made)

@@ -21,7 +21,8 @@ from gapbench.evaluation.entries import Run
 from gapbench.methods.engine.model import MLP
 from gapbench.methods.engine.predictions import MixturePrediction
 from gapbench.runners.cell import Cell
-from gapbench.runners.complete import complete, problems_of
+from gapbench.runners.complete import complete
+from gapbench.runners.guard import standard
 from gapbench.runners.guard import undisturbed as undisturbed_process
 from gapbench.runners.store import Store
 
@@ -128,7 +129,8 @@ def test_data_and_scores_have_the_settings_that_torch_begins_with(tmp_path: Path
         store = Store(tmp_path / str(number))
         with undisturbed_process():
             change()
-            problems = problems_of(cell)
+            with standard():
+                problems = cell.dataset.problems(cell.replicas, cell.seed)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("gapbench.runners.complete.trained", lambda *_: run)
                 outcome = complete(cell, store, "cpu")

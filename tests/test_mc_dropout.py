@@ -72,7 +72,7 @@ def test_a_rate_of_zero_is_map(seeded: Seeded) -> None:
         likelihood = model.log_likelihood(theta, gather_points(x, index), gather_points(y, index))
         return negative_log_posterior(likelihood, model.log_prior(theta), 20)
 
-    theta = minimise(loss, model.init(generator, (2,)), 100, method.lr)
+    theta, _ = minimise(loss, model.init(generator, (2,)), 100, method.lr)
     assert torch.equal(predictor.theta, theta)
     assert predictor(x).f.std.max() == 0
     torch.testing.assert_close(predictor(x).f.mean, model.mean(theta, x).double())

@@ -55,6 +55,32 @@ def make(
 
 
 @pytest.mark.parametrize(
+    ("fall", "error", "status"),
+    [
+        ([0.0, 0.1, -3.0], 0.0, "ranked"),
+        ([0.0, 0.11, -3.0], 0.0, "not converged"),
+        ([0.0, 0.29, -3.0], 0.1, "ranked"),  # which chance explains
+        ([0.0, 0.31, -3.0], 0.1, "not converged"),
+        ([0.0, 0.0, 0.0], 0.26, "not converged"),  # nothing is known
+        ([0.0, math.nan, 0.0], 0.0, "not converged"),
+        ([*[0.0] * 19, 9.0], 0.0, "ranked"),  # one in twenty
+        ([*[0.0] * 18, 9.0, 9.0], 0.0, "not converged"),
+    ],
+)
+def test_a_loss_that_still_falls_is_not_converged(fall: list[float], error: float, status: str) -> None:
+    """Seen to catch: the error forgotten, or added once; an unknown fall that counts as none; failed replicas judged;
+    one replica of many that decides."""
+    count, diagnostics = len(fall), {"loss fall": fall, "loss fall error": [error] * len(fall)}
+    assert make([1.0] * count, diagnostics=diagnostics).status == status
+    failed = {name: [*values, 9.0] for name, values in diagnostics.items()}
+    assert make([1.0] * (count + 1), diagnostics=failed, failures={count: "diverged"}).status == status
+    assert make([1.0] * count, kind="baseline", diagnostics=diagnostics).status == "baseline"
+    # Chains are judged by their R-hat, whatever else they report.
+    assert make([1.0] * count, rhat=[1.0] * count, diagnostics=diagnostics).status == "ranked"
+    assert make([1.0] * count, diagnostics={"loss fall": fall}).status == "ranked"
+
+
+@pytest.mark.parametrize(
     ("rhat", "status"),
     [
         ([1.0, 1.01, 1.05], "ranked"),

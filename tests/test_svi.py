@@ -110,8 +110,8 @@ def test_each_replica_of_a_stack_finds_its_own_optimum(seeded: Seeded) -> None:
 
 def test_its_elbo_is_pyros(regression: LinearRegression, own_randomness: None) -> None:
     """And the closed form's, at a guide twice too narrow, on a minibatch of 5 of 20: within 5 standard errors of 1000
-    estimates. Seen to catch: the entropy left out of the KL, the KL of one replica only, the sum over particles in
-    place of the mean, the likelihood not scaled by n/b."""
+    estimates, of each replica and of Pyro's sum. Seen to catch: the entropy left out of the KL, the KL of one replica
+    only, the sum over particles in place of the mean, the likelihood not scaled by n/b, replicas exchanged."""
     model, (x, y) = regression.model, regression.stack(2)
     x, y = x[:, :5], y[:, :5]
 
@@ -122,23 +122,25 @@ def test_its_elbo_is_pyros(regression: LinearRegression, own_randomness: None) -
             with pyro.plate("data", 20, subsample=torch.arange(5), dim=-1):
                 pyro.sample("y", dist.Normal(model.mean(theta, x), model.noise_std), obs=y)
 
-    start = torch.tensor(regression.posterior.mean).float().expand(2, -1)
+    start = torch.tensor(regression.posterior.mean).float() + torch.tensor([[0.0], [2.0]])  # a guide of its own each
     with pyro.get_param_store().scope(), pyro.validation_enabled(False), torch.no_grad():
         guide = AutoNormal(program, init_loc_fn=lambda site: start.unsqueeze(1), init_scale=0.2)
         guide(x, y)
-        ours = np.array([float(negative_elbo(program, guide, x, y, 4)) for _ in range(1000)])
+        ours = torch.stack([negative_elbo(program, guide, x, y, 4) for _ in range(1000)]).double().numpy()
         stock = Trace_ELBO(num_particles=4, vectorize_particles=True, max_plate_nesting=2)
         pyros = np.array([stock.loss(program, guide, x, y) for _ in range(1000)])
 
     design, noise = regression.design[:5], model.noise_std
     residuals = start.double().numpy() @ design.T - y.double().numpy()  # (R, b)
     squares = residuals**2 + 0.2**2 * (design**2).sum(1)
-    likelihood = (-0.5 * squares / noise**2 - np.log(noise) - 0.5 * np.log(2 * np.pi)).sum() * 20 / 5
+    likelihood = (-0.5 * squares / noise**2 - np.log(noise) - 0.5 * np.log(2 * np.pi)).sum(1) * 20 / 5
     q = torch.distributions.Normal(start, 0.2)
-    divergence = float(torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, model.prior_std)).sum())
-    for estimates in (ours, pyros):
+    prior = torch.distributions.Normal(0.0, model.prior_std)
+    exact = torch.distributions.kl_divergence(q, prior).sum(1).numpy() - likelihood  # (R,)
+    assert ours.shape == (1000, 2) and abs(exact[1] - exact[0]) > 0.1 * exact.sum()
+    for estimates, value in ((ours[:, 0], exact[0]), (ours[:, 1], exact[1]), (pyros, exact.sum())):
         error = estimates.std() / np.sqrt(1000)
-        assert abs(estimates.mean() - (divergence - likelihood)) < 5 * error < 0.1 * divergence
+        assert abs(estimates.mean() - value) < 5 * error < 0.1 * value
 
 
 def test_replicas_do_not_see_each_other(seeded: Seeded) -> None:

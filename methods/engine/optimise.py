@@ -4,31 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from gapbench.methods.engine.precision import widest
 
-def adam(loss: Callable[[], Tensor], parameters: Iterable[Tensor], steps: int, lr: float) -> None:
+
+def adam(loss: Callable[[], Tensor], parameters: Iterable[Tensor], steps: int, lr: float) -> Tensor:
     """Move the leaf tensors `parameters` by `steps` of Adam on the sum of what `loss` returns.
 
     Summed losses leave the replicas' gradients independent and Adam is elementwise, so this equals one optimiser a
     replica. The cosine schedule ends at 0: what is left has little of the last minibatch's noise in it.
+    Returns the losses of the second half of the steps, (K, *), which `arrival` judges.
     """
-    parameters = list(parameters)
+    parameters, second_half = list(parameters), []
     optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-    for _ in range(steps):
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss().sum(), parameters), strict=True):
+    for step in range(steps):
+        losses = loss()
+        for parameter, gradient in zip(parameters, torch.autograd.grad(losses.sum(), parameters), strict=True):
             parameter.grad = gradient
         optimizer.step()
         schedule.step()
+        if step >= steps // 2:
+            second_half.append(losses.detach())
+    return torch.stack(second_half) if second_half else torch.empty(0)
 
 
-def minimise(loss: Callable[[Tensor], Tensor], theta: Tensor, steps: int, lr: float) -> Tensor:
-    """theta (R, ..., P) after `steps` of Adam on `loss`, which returns one number for each leading index."""
+def minimise(loss: Callable[[Tensor], Tensor], theta: Tensor, steps: int, lr: float) -> tuple[Tensor, Tensor]:
+    """theta (R, ..., P) after `steps` of Adam on `loss`, which returns one number for each leading index, (R, ...);
+    and the losses of the second half of the steps, (K, R, ...)."""
     theta = theta.detach().clone().requires_grad_()
-    adam(lambda: loss(theta), [theta], steps, lr)
-    return theta.detach()
+    losses = adam(lambda: loss(theta), [theta], steps, lr)
+    return theta.detach(), losses
+
+
+def arrival(losses: Tensor, n: int) -> dict[str, Tensor]:
+    """The diagnostics that say whether `adam` arrived, (R,) each, in nats for each of the n observations.
+
+    losses: (K, R, ...), as `adam` returns them; what stands behind R is averaged.
+    "loss": the mean over the last tenth of the steps. "loss fall": by how much a tenth of the way lowers the loss, and
+    "loss fall error" its standard error. The way is the sum of the step sizes; the last tenth of the steps is 0.2 % of
+    it, on which any loss stands still. A smaller step also lowers the loss, by less noise, wherever the optimiser is.
+    So the losses are fitted, by least squares, as a constant + a multiple of the step size + a multiple of the way that
+    is left. Fewer than 5 losses would fit any such curve, and give nothing.
+    """
+    count = len(losses)
+    if count < 5:
+        return {}
+    left = (1 - (np.arange(count) + 0.5) / count) / 2  # share of the steps, 1/2 … 0
+    way = left - np.sin(np.pi * left) / np.pi  # share of the sum of all step sizes, which go as 1 − cos(π left)
+    curve = np.stack([np.ones(count), 1 - np.cos(np.pi * left), way], 1)
+    each = (losses.flatten(2).mean(2) if losses.ndim > 2 else losses).to(widest(losses.device))
+    curves, inverse = (torch.from_numpy(part).to(each) for part in (curve, np.linalg.pinv(curve)))
+    fitted = inverse @ each  # (3, R)
+    error = ((each - curves @ fitted).square().sum(0) / (count - 3)).sqrt() * inverse[2].norm()
+    last = each[-max(count // 5, 1) :].mean(0)
+    return {"loss": last / n, "loss fall": 0.1 * fitted[2] / n, "loss fall error": 0.1 * error / n}
 
 
 def negative_log_posterior(log_likelihood: Tensor, log_prior: Tensor, n: int) -> Tensor:
