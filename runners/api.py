@@ -117,12 +117,9 @@ class Fit:
         pieces = tuple(run.prediction.rescaled(*units) for run in runs)
         y, f = [piece.y for piece in pieces], [piece.f for piece in pieces if piece.f is not None]
         draws = [piece.location[0] for piece in pieces if isinstance(piece, MixturePrediction) and piece.draws]
-        mean_y, std_y = _array(torch.cat([one.mean[0] for one in y])), _array(torch.cat([one.std[0] for one in y]))
-        if draws and not np.isfinite(std_y).all():
-            raise FitError("the prediction is not finite in the units of y: give y in smaller units")
         return Predicted(
-            mean_y=mean_y,
-            std_y=std_y,
+            mean_y=_array(torch.cat([one.mean[0] for one in y])),
+            std_y=_array(torch.cat([one.std[0] for one in y])),
             mean_f=_array(torch.cat([one.mean[0] for one in f])) if f else None,
             std_f=_array(torch.cat([one.std[0] for one in f])) if f else None,
             draws_f=_array(torch.cat(draws, 1)) if draws else None,

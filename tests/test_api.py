@@ -161,7 +161,7 @@ def test_whatever_the_arrays_come_in(form: Callable[[Any], Any]) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("unit", [1e-40, 1e-12, 1e40])
+@pytest.mark.parametrize("unit", [1e-40, 1e-12, 1e40, 1e140])
 def test_any_unit_gives_the_same_prediction(unit: float) -> None:
     """Of y and of x. Seen to catch: predictions in float32, which has no such numbers; spread taken for a constant."""
     wanted, found = fit(X, Y, QUICK).predict(X_NEW), fit(X * unit, Y * unit, QUICK).predict(X_NEW * unit)
@@ -224,8 +224,6 @@ def test_what_cannot_be_done_is_said() -> None:
         fit(X, Y, First("failed"))
     with pytest.raises(FitError, match="must not be used: predictions are not finite"):
         fit(X, Y, First("nan")).predict(X_NEW)
-    with pytest.raises(FitError, match="not finite in the units of y"):
-        fit(X, (Y - Y.mean()) * 1e147, QUICK).predict(X_NEW * 1e6)
     for x, y in ((X * 1e200, Y), (X, Y * 1e200)):
         with pytest.raises(DataError, match="so large that they have no std"):
             fit(x, y, QUICK)
