@@ -28,8 +28,9 @@ from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.noise import LearnedNoise
 from gapbench.methods.engine.predictions import MixturePrediction, Prediction
 from gapbench.methods.registry import methods
+from gapbench.runners.devices import device_named
 from gapbench.runners.guard import standard
-from gapbench.runners.suites import one_of
+from gapbench.runners.suites import one_of, suites
 
 # Points that are predicted at a time: a prediction takes several times the memory of its draws while it is made.
 PIECE = 2_000
@@ -105,9 +106,10 @@ class Fit:
 
         Warns FitWarning. Raises DataError if x cannot be used, FitError if a prediction is not finite.
         """
-        points = _features("x", x)
-        if points.shape[1] != self.model.features:
-            raise DataError(f"x: {points.shape[1]} features, expected {self.model.features} as in training")
+        points, features = _features("x", x), self.model.features
+        if points.shape[1] != features:
+            hint = "; x[None] is one point" if np.shape(x) == (features,) else ""
+            raise DataError(f"x: {points.shape[1]} features, expected {features} as in training{hint}")
         inputs = self.standardisation.x(points[None])
         if not inputs.isfinite().all():
             raise DataError("x: too far from the training data for float32; choose points nearer to them")
@@ -145,7 +147,7 @@ def fit(
     same bits.
 
     Warns FitWarning. Raises DataError if the data cannot be used, Unknown if no method has this name, ValueError if the
-    method cannot do these data, FitError if its training failed.
+    method cannot do these data, NoDevice if the device is not there, FitError if the training failed.
     """
     xs, ys = _features("x", x), _numbers("y", y)
     if ys.ndim != 1:
@@ -154,10 +156,10 @@ def fit(
         raise DataError(f"x has {len(xs)} rows and y has {len(ys)}: expected as many")
     if len(ys) < 2:
         raise DataError(f"y: {len(ys)} rows, expected two at least")
-    chosen = one_of("method", method, methods())() if isinstance(method, str) else method
+    chosen = _named(method) if isinstance(method, str) else method
     if not isinstance(chosen, UncertaintyMethod):
         raise TypeError(f"method = {method!r}: expected a name of `gapbench list`, or an instance such as SVI()")
-    features = xs.shape[1]
+    features, device = xs.shape[1], device_named(str(device))
     model = model or MLP(features=features, noise_std=LearnedNoise())
     if model.features != features:
         raise DataError(f"x: {features} features, and the model has {model.features}: expected as many")
@@ -179,7 +181,19 @@ def fit(
         remarks.append("the method predicts y alone: it does not tell what it does not know from noise, so f is None")
     diagnostics = {name: float(value[0]) for name, value in run.diagnostics.items()}
     said = warned([*remarks, *_falling(run), *_disagreement(run)])
-    return Fit(chosen, model, units, diagnostics, said, fitted, str(device))
+    return Fit(chosen, model, units, diagnostics, said, fitted, device)
+
+
+def _named(name: str) -> UncertaintyMethod:
+    """The method of a name: with the settings of the default suite if it is in there. Raises Unknown."""
+    default = suites()["default"]
+    known: dict[str, UncertaintyMethod | type[UncertaintyMethod]] = {
+        **methods(),
+        **default.methods,
+        **default.on_request,
+    }
+    found = one_of("method", name, known)
+    return found() if isinstance(found, type) else found
 
 
 @contextmanager

@@ -19,11 +19,13 @@ from gapbench.methods.base import FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.noise import LearnedNoise
 from gapbench.methods.engine.predictions import MixturePrediction, QuantilePrediction
+from gapbench.methods.mala import MALA
 from gapbench.methods.mc_dropout import MCDropout
 from gapbench.methods.sgld import SGLD
 from gapbench.methods.svi import SVI
-from gapbench.runners.api import DataError, Fit, FitError, FitWarning, Predicted, fit
-from gapbench.runners.suites import Unknown
+from gapbench.runners.api import DataError, Fit, FitError, FitWarning, Predicted, _named, fit
+from gapbench.runners.devices import NoDevice, device_named
+from gapbench.runners.suites import Unknown, suites
 
 RNG = np.random.default_rng(0)
 X, X_NEW = RNG.uniform(-2, 2, (60, 2)), RNG.uniform(-2, 2, (7, 2))
@@ -131,6 +133,15 @@ def test_it_is_the_method_on_standardised_data() -> None:
     assert not np.array_equal(other.mean_y, found.mean_y)
 
 
+def test_a_name_has_the_settings_of_the_default_suite() -> None:
+    """A method of the suite that is no class of its own, and a class that the suite does not have. Seen to catch: only
+    classes known, and their defaults in place of the suite's settings."""
+    settings = suites()["default"].methods
+    assert {name: _named(name) for name in settings} == dict(settings)
+    assert _named("mala") == MALA() and _named("hmc") == suites()["default"].on_request["hmc"]
+    assert fit(X, Y, First(), device="auto").device == device_named("auto")
+
+
 def test_the_noise_is_learned_and_the_function_found() -> None:
     """Noise 5000 on 400 points, by name. Seen to catch: y not standardised, which predicts 0 everywhere."""
     x = RNG.uniform(-2, 2, 400)
@@ -229,6 +240,12 @@ def test_what_cannot_be_done_is_said() -> None:
             fit(x, y, QUICK)
     with pytest.raises(DataError, match="x: 1 features, expected 2 as in training"):
         fit(X, Y, First()).predict(X_NEW[:, 0])
+    with pytest.raises(DataError, match=r"x: 1 features, expected 2 as in training; x\[None\] is one point"):
+        fit(X, Y, First()).predict(X_NEW[0])
+    with pytest.raises(NoDevice, match="device 'gpu': expected auto, cpu, mps, cuda or cuda:N"):
+        fit(X, Y, First(), device="gpu")
+    with pytest.raises(NoDevice, match="device cuda:99: torch "):
+        fit(X, Y, First(), device=torch.device("cuda:99"))
     with pytest.raises(DataError, match="x: 2 features, and the model has 1"):
         fit(X, Y, First(), model=MLP())
     predicted = fit(X, Y, First()).predict(X_NEW)

@@ -31,8 +31,8 @@ from gapbench.methods.base import FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.mc_dropout import MCDropout
 from gapbench.runners import load, publish, run, store, suites, workers
-from gapbench.runners.cli import console
 from gapbench.runners.cli.main import main
+from gapbench.runners.devices import device_named
 
 Gapbench = Callable[..., Result]
 ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -417,8 +417,8 @@ def test_auto_takes_cuda_then_mps_then_the_cpu(
     """As the notebook did. Seen to catch: mps forgotten, or before cuda."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert console.device_named("auto") == name
-    assert not mps or console.device_named("mps") == "mps"
+    assert device_named("auto") == name
+    assert not mps or device_named("mps") == "mps"
 
 
 # Terminals -----------------------------------------------------------------------------------------------------------
@@ -513,11 +513,11 @@ def test_no_digit_is_lost_on_a_narrow_terminal(
         (("--replicas", "many"), "'--replicas': 'many' is not a valid integer range"),
         (("--jobs", "-1"), "'--jobs': -1 is not in the range x>=1"),
         (("--seed", "-1"), "'--seed': -1 is not in the range x>=0"),
-        (("--device", "cuda:99"), "--device cuda:99: torch "),
-        (("--device", "gpu"), "--device 'gpu': expected auto, cpu, mps, cuda or cuda:N"),
-        (("--device", "cuda:-1"), "--device 'cuda:-1': expected auto, cpu, mps, cuda or cuda:N"),
-        (("--device", "cpu:1"), "--device 'cpu:1': expected auto, cpu, mps, cuda or cuda:N"),
-        (("--device", "mps"), "--device mps: torch sees no GPU of Apple's here; use --device cpu"),
+        (("--device", "cuda:99"), "device cuda:99: torch "),
+        (("--device", "gpu"), "device 'gpu': expected auto, cpu, mps, cuda or cuda:N"),
+        (("--device", "cuda:-1"), "device 'cuda:-1': expected auto, cpu, mps, cuda or cuda:N"),
+        (("--device", "cpu:1"), "device 'cpu:1': expected auto, cpu, mps, cuda or cuda:N"),
+        (("--device", "mps"), "device mps: torch sees no GPU of Apple's here; take the device cpu"),
         (("--out", ""), "'--out': '': expected the path of a folder"),
         (("--out", "a\0b"), "expected the path of a folder"),
         (("--methods", "nowhere.py:Mine"), "nowhere.py:Mine: there is no file nowhere.py"),

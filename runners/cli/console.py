@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -65,24 +64,6 @@ def default_folder(suite: str) -> Path:
 def cores() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def device_named(name: str) -> str:
-    """The device of --device; "auto" is CUDA if there, else Apple's GPU, else the CPU. Raises UserError."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", name):
-        raise UserError(f"--device {name!r}: expected auto, cpu, mps, cuda or cuda:N")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise UserError("--device mps: torch sees no GPU of Apple's here; use --device cpu")
-    if name.startswith("cuda") and int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
-            "use --device cpu, or install a CUDA build of torch"
-        )
-    return name
 
 
 def collected(folder: Path) -> Collected:

@@ -123,6 +123,7 @@ def told(error: BaseException) -> click.ClickException:
     for module, name, kind in (
         ("gapbench.runners.store", "StoreError", FileError),
         ("gapbench.runners.suites", "Unknown", UserError),
+        ("gapbench.runners.devices", "NoDevice", UserError),
     ):
         if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
             return kind(str(error))

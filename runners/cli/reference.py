@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from gapbench.runners.cli.console import DEVICE, JOBS, cores, device_named, folder_option, make_console, print_whole
+from gapbench.runners.cli.console import DEVICE, JOBS, cores, folder_option, make_console, print_whole
 from gapbench.runners.cli.errors import Group, Interrupted
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def make(dataset: str, suite: str, replicas: list[int], device: str, out: Path |
     """Make the references of DATASET: a quarter of an hour or, for a thousand points, two hours for each replica. Run
     it again to resume."""
     from gapbench.evaluation.reference_file import FOLDER
+    from gapbench.runners.devices import device_named
     from gapbench.runners.make_references import Task, make_all
 
     data, model = _task(suite, dataset)

@@ -14,7 +14,6 @@ from gapbench.runners.cli.console import (
     JOBS,
     cores,
     default_folder,
-    device_named,
     folder_option,
     make_console,
     print_headlines,
@@ -86,6 +85,7 @@ def run(
         from gapbench.runners.workers import start_server
 
         start_server()  # it loads the same meanwhile
+        from gapbench.runners.devices import device_named
         from gapbench.runners.load import collect
         from gapbench.runners.run import run_cells
         from gapbench.runners.store import Store, has_links

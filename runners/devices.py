@@ -1,0 +1,30 @@
+"""Devices: the one that a user names, or the best that is there."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+
+class NoDevice(ValueError):
+    """A device that is not there, or a word that names none; the message says what to do."""
+
+
+def device_named(name: str) -> str:
+    """The device of a name: auto, cpu, mps, cuda or cuda:N.
+
+    "auto" is CUDA if there, else Apple's GPU, else the CPU. Raises NoDevice.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", name):
+        raise NoDevice(f"device {name!r}: expected auto, cpu, mps, cuda or cuda:N")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise NoDevice("device mps: torch sees no GPU of Apple's here; take the device cpu")
+    if name.startswith("cuda") and int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise NoDevice(
+            f"device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; take the device "
+            "cpu, or install a CUDA build of torch"
+        )
+    return name
