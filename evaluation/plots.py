@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -34,7 +35,8 @@ LINES: tuple[Line, ...] = (
     (0, (2, 4)),
     (0, (9, 2, 3, 2)),
 )
-CONTROLS = {"reference": "#000000", "baseline": "#777777", "oracle": "#8B1A1A"}
+CONTROLS = {"reference": "#000000", "baseline": "#A08C5B", "oracle": "#8B1A1A"}
+OVER = "#FCEDE3"  # of the over-confident side of a calibration figure
 BANDS = ("05", "25", "50", "75", "95")  # quantiles in per cent
 PANELS = 24  # methods beyond which panels are too many to look at
 Style = tuple[str, Line]
@@ -151,22 +153,27 @@ def stds(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     labels = [result.label for result in rows]
     figure = Figure(figsize=(8, 4.2 + 0.22 * _lines(labels, 8)), layout="constrained")  # it grows with its legend
     ax = figure.subplots()
-    peaks = []
+    lows, peaks = {}, []
     for result in rows:
         std = result.curves["std_f"]
         here = np.isfinite(std).any(0)
         x, mean = result.curves["x_test"][0, here, feature], np.nanmean(std[:, here], 0)
         peaks += [float(mean.max())] if result.kind != "baseline" or len(rows) == 1 else []
         colour, line = style[result.method]
-        ax.plot(*_known(x, mean), color=colour, ls=line, lw=1.8, label=_verbatim(result.label))
+        [drawn] = ax.plot(*_known(x, mean), color=colour, ls=line, lw=1.8, label=_verbatim(result.label))
+        lows[drawn] = float(mean.min())
     _shade_gap(ax, rows[0], feature)
     peaks = sorted(peak for peak in peaks if 0 < peak < np.inf)
     if peaks:  # a logarithm needs one method that is not certain of everything
         ax.set_yscale("log")
         # No vague prior, no method that blew up, and none that is certain somewhere squeezes the others together.
         middle = peaks[(len(peaks) - 1) // 2]
+        highest = max(peak for peak in peaks if peak <= 1000 * middle)
         low, high = ax.get_ylim()
-        ax.set_ylim(max(low, middle * 1e-4), min(high, 20 * max(peak for peak in peaks if peak <= 1000 * middle)))
+        above = [drawn for drawn, least in lows.items() if least > 20 * highest]
+        ax.set_ylim(max(low, middle * 1e-4), min(high, (2 if above else 20) * highest))
+        for drawn in above:
+            drawn.set_label(f"{drawn.get_label()}, above: {lows[drawn]:.2g} or more")
     ax.set_xlabel(_x_label(rows[0], feature))
     ax.set_ylabel("std of f, units of y")
     title = f"{rows[0].dataset}: epistemic std, mean over {len(rows[0].replicas)} replicas"
@@ -206,15 +213,9 @@ def calibration(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
             at, share = np.concatenate([[0], u, ends[0]]), np.concatenate([[0], level, ends[1]])
             label = _verbatim(result.label) if ax is axes[0] else None
             ax.plot(at, share, color=colour, ls=line, lw=1.6, drawstyle="steps-post", label=label)
-        for x, y, words in (
-            (0.02, 0.98, "over-"),
-            (0.98, 0.02, "over-"),
-            (0.48, 0.02, "under-"),
-            (0.52, 0.98, "under-"),
-        ):
-            side = {"ha": "left" if x in (0.02, 0.52) else "right", "va": "top" if y > 0.5 else "bottom"}
-            ax.text(x, y, f"{words}\nconfident", color="#888888", fontsize=7, zorder=0.5, **side)
-        ax.axvline(0.5, color="#dddddd", lw=0.8, zorder=0)
+        # Over-confident: too many of the values that were seen are below a low quantile, or above a high one.
+        for corners in ([(0, 0), (0.5, 0.5), (0.5, 1), (0, 1)], [(1, 1), (0.5, 0.5), (0.5, 0), (1, 0)]):
+            ax.add_patch(Polygon(corners, color=OVER, lw=0, zorder=-1))
         ax.set_title(_verbatim(region), fontsize=10)
         ax.set_aspect("equal")
         ax.set(xlim=(0, 1), ylim=(0, 1))
@@ -225,7 +226,8 @@ def calibration(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
         axes[index].set_xlabel("p")
     figure.supylabel(f"share of PITs of {of} ≤ p", fontsize=10)
     what = f"{len(rows[0].replicas)} tasks; grey where exact Bayes lies with 95 %" if tasks else "pooled over replicas"
-    figure.suptitle(_wrapped(f"{rows[0].dataset}: calibration of {of}, {what}", 13 * width), fontsize=11)
+    heading = f"{rows[0].dataset}: calibration of {of}, {what}; tinted the over-confident side"
+    figure.suptitle(_wrapped(heading, 13 * width), fontsize=11)
     _legend(figure, axes[0])
     return figure
 

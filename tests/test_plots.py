@@ -243,18 +243,35 @@ def test_the_lines_are_the_scores() -> None:
         assert curve.get_drawstyle() == "steps-post"
 
 
-def test_the_sides_of_the_diagonal_are_named() -> None:
-    """PITs of error bars that are too narrow lie above the diagonal at the left and below it at the right, where the
-    figure says over-confident. Seen to catch: the words exchanged."""
+def test_the_over_confident_side_is_tinted() -> None:
+    """PITs of error bars that are too narrow lie above the diagonal at the left and below it at the right. Seen to
+    catch: the sides exchanged, a tint that the title does not explain."""
     result = make("narrow")
     result.pits["pit_y"][:] = np.where(result.pits["pit_y"] < 0.5, 0.01, 0.99)
-    ax = calibration([result], styles([result])).axes[0]
-    words = {text.get_position(): text.get_text() for text in ax.texts}
-    assert words[0.02, 0.98].startswith("over-") and words[0.98, 0.02].startswith("over-")
-    assert words[0.48, 0.02].startswith("under-") and words[0.52, 0.98].startswith("under-")
+    figure = calibration([result], styles([result]))
+    ax = figure.axes[0]
     curve = ax.get_lines()[1]
-    assert np.interp(0.25, curve.get_xdata(), curve.get_ydata()) > 0.25
-    assert np.interp(0.75, curve.get_xdata(), curve.get_ydata()) < 0.75
+    for p in (0.1, 0.25, 0.4, 0.6, 0.75, 0.9):
+        share = np.interp(p, curve.get_xdata(), curve.get_ydata())
+        tinted = [sum(patch.get_path().contains_point((p, q)) for patch in ax.patches) for q in (share, 2 * p - share)]
+        assert tinted == [1, 0], (p, share)
+    assert "tinted the over-confident side" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_a_curve_beyond_the_axis_is_named_with_its_value() -> None:
+    """The prior's, which is 500 times the others'; one in sight has its name alone. Seen to catch: a line of the
+    legend without a curve, an axis that is empty above the curves."""
+    sound = make("sgld")
+    highest = sound.curves["std_f"].mean(0).max()
+    for times, beyond in ((500.0, True), (10.0, False)):
+        prior = make("prior", kind="baseline")
+        prior.curves["std_f"][:] = times * highest
+        rows = [sound, prior]
+        ax = stds(rows, styles(rows)).axes[0]
+        label = ax.get_legend_handles_labels()[1][1]
+        assert label == "prior (baseline)" + (f", above: {times * highest:.2g} or more" if beyond else "")
+        assert (ax.get_ylim()[1] < times * highest) == beyond
+        assert ax.get_ylim()[1] < (2.1 if beyond else 20.1) * highest
 
 
 def test_the_bands_are_one_replica_s() -> None:
