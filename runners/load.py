@@ -16,6 +16,7 @@ from gapbench.evaluation.results import Result, merge, tidy
 from gapbench.evaluation.scores import replica_scores
 from gapbench.runners import publish
 from gapbench.runners.store import Damaged, Record, Store, StoreError, canonical, first_line, floats, key_of
+from gapbench.runners.suites import suites
 
 # What a record raises that is as it was written, but does not hold what it should.
 NONSENSE = (KeyError, ValueError, TypeError, IndexError, AttributeError)
@@ -77,8 +78,16 @@ def collect(folder: Path | str, keys: Collection[str] | None = None) -> Collecte
         notes += _failed(store, found)
         if not found:
             raise StoreError(_nothing(store.root, [*damaged, *notes]))
-    found.sort(key=lambda result: (result.dataset, KINDS.index(result.kind), result.method))
+    order = _order()
+    found.sort(key=lambda one: (one.dataset, KINDS.index(one.kind), order.get(one.method, len(order)), one.method))
     return Collected(found, damaged, notes)
+
+
+def _order() -> dict[str, int]:
+    """The places of the default suite's methods, those on request last: figures give colours by place, so that a
+    method has one colour in every suite. Other methods follow by name."""
+    default = suites()["default"]
+    return {name: place for place, name in enumerate([*default.methods, *default.on_request])}
 
 
 def results(folder: Path | str) -> list[Result]:
