@@ -105,7 +105,7 @@ class Problems:
                 )
 
     def select(self, keep: Tensor) -> Self:
-        """Some of the replicas. keep: (R,) bool."""
+        """The problems of some of the replicas. keep: (R,) bool."""
         chosen = {one.name: v[keep] for one in fields(self) if isinstance(v := getattr(self, one.name), Tensor)}
         regions = {name: mask[keep] for name, mask in self.regions.items()}
         return replace(self, **chosen, regions=regions, standardisation=self.standardisation.select(keep))
@@ -137,7 +137,7 @@ def _shape(value: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(ABC):
-    """A dataset. Its fields describe it completely; results are filed under them, among others."""
+    """A dataset. Its fields describe it completely. Results are filed under these fields, among other things."""
 
     @abstractmethod
     def problems(self, replicas: Sequence[int], seed: int = 0) -> Problems:

@@ -1,4 +1,4 @@
-"""y = sin x + noise·ξ with nothing observed in the gap: the notebook series' data."""
+"""Data y = sin x + noise·ξ without observations in the gap, as in the notebook series."""
 
 from __future__ import annotations
 

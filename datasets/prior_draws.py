@@ -75,7 +75,7 @@ class PriorDraws(Dataset):
         }
 
     def _task(self, seed: int, replica: int) -> Tensor:
-        """x, y, f and noise at the n training points and then at the test points, (4, n + 3), float64."""
+        """The values x, y, f and noise at the n training points, then at the test points, (4, n + 3), float64."""
         key = (type(self).__name__, seed, replica)
         random = stream(*key, "x")
         sides = np.array(self._pieces["data"])

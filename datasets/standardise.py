@@ -34,15 +34,15 @@ class Standardisation:
         return cls(x_mean, x_std, y_mean, y_std)
 
     def x(self, x: Tensor) -> Tensor:
-        """x as methods see it, float32. x: (R, points, D), units of the data."""
+        """The inputs x as methods see them, float32. x: (R, points, D), units of the data."""
         return ((x.double() - self.x_mean.unsqueeze(1)) / self.x_std.unsqueeze(1)).float()
 
     def y(self, y: Tensor) -> Tensor:
-        """y as methods see it, float32. y: (R, points), units of the data."""
+        """The targets y as methods see them, float32. y: (R, points), units of the data."""
         return ((y.double() - self.y_mean.unsqueeze(1)) / self.y_std.unsqueeze(1)).float()
 
     def select(self, keep: Tensor) -> Self:
-        """Some of the replicas. keep: (R,) bool."""
+        """The standardisation of some of the replicas. keep: (R,) bool."""
         return type(self)(*(getattr(self, one.name)[keep] for one in fields(self)))
 
 

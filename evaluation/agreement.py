@@ -73,7 +73,7 @@ def _mc_errors(reference: Reference, draws: int | None) -> NDArray[np.float64]:
 def _distances(
     quantiles: NDArray[np.float64], mean: NDArray[np.float64], std: NDArray[np.float64], truth: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """W1, log ratio of stds and error of the mean, (M,) each. quantiles: (S, M), truth: (T, M), both sorted."""
+    """Distance W1, log ratio of stds, error of the mean, (M,) each. quantiles: (S, M), truth: (T, M), both sorted."""
     scale = truth.std(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return (
@@ -84,7 +84,7 @@ def _distances(
 
 
 def wasserstein(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """∫|F_a⁻¹(p) − F_b⁻¹(p)| dp at each point, (M,). a: (S, M), b: (T, M), sorted."""
+    """The Wasserstein distance ∫|F_a⁻¹(p) − F_b⁻¹(p)| dp at each point, (M,). a: (S, M), b: (T, M), sorted."""
     cuts = np.unique(np.concatenate([np.arange(len(a) + 1) * len(b), np.arange(len(b) + 1) * len(a)]))  # of p · S · T
     middle, width = (cuts[1:] + cuts[:-1]) / 2, np.diff(cuts) / cuts[-1]
     gaps = np.abs(a[(middle // len(b)).astype(int)] - b[(middle // len(a)).astype(int)])

@@ -68,7 +68,7 @@ class Bootstrap:
 
 
 def estimate(result: Result, column: Column, replicas: NDArray[np.int64]) -> float:
-    """The value of a column over these replicas; nan if there are none."""
+    """The value of a column over these replicas; nan without replicas."""
     return float(estimates(result, column, replicas, np.ones((1, len(replicas))))[0]) if len(replicas) else np.nan
 
 

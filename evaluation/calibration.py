@@ -30,7 +30,7 @@ def calibration_error(pits: Floats, weights: Floats | None = None) -> Floats:
     """The calibration error ∫₀¹ |P(u ≤ p) − p| dp, exact for the empirical distribution of the pooled PITs.
 
     pits: (K,). weights: (..., K) ≥ 0, one distribution for each leading index (for a bootstrap); None: equal.
-    Returns (...): 0 is perfect, 1/2 the worst. nan if there is no PIT.
+    Returns (...): 0 is perfect, 1/2 the worst. nan without PITs.
     """
     knots, level = _empirical(pits, weights)
 

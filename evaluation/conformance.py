@@ -75,7 +75,7 @@ class Verdict:
 
 
 def verdicts(method: UncertaintyMethod) -> Iterator[Verdict]:
-    """The verdicts on all promises, in the order of the checks. The same cause is reported only once."""
+    """The verdicts on all promises, in the order of the checks. Each cause is reported only once."""
     causes: dict[str, str] = {}
     for name, promise in (*PROMISES.items(), (EXACT, exact)):
         found = verdict(method, name, promise)
@@ -365,7 +365,7 @@ def _others(value: object) -> Iterator[object]:
 
 
 def check_nonsense(method: UncertaintyMethod) -> str:
-    """Check that settings without sense are refused with the field's name and value."""
+    """Check that invalid settings are refused with the field's name and value."""
     for one in fields(method):
         if one.init and one.name in NONSENSE:
             value = NONSENSE[one.name]
