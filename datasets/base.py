@@ -21,11 +21,11 @@ class ProblemError(ValueError):
 
 @dataclass(frozen=True)
 class Layout:
-    """What the test points of a dataset are, which decides what may be drawn and what may be tested.
+    """The kind of a dataset's test points. It decides what may be drawn and what may be tested.
 
-    points: "grid", the same points for every replica, to draw over; "tasks", replicas are independent tasks with at
-        most one test point a region, so their PITs are independent; "rows", held-out rows.
-    feature: which feature a grid is drawn over; None if it is not to be drawn.
+    points: "grid": the same points for every replica, to draw over. "tasks": replicas are independent tasks with at
+        most one test point a region, so their PITs are independent. "rows": held-out rows.
+    feature: the feature that a grid is drawn over; None if the grid is not to be drawn.
     """
 
     points: Literal["grid", "tasks", "rows"] = "rows"
@@ -36,9 +36,10 @@ class Layout:
 class Problems:
     """R training sets with their test points, in the units of the data, on the CPU, float32 or float64.
 
-    y_test are fresh noisy observations. f_test and noise_test are the noise-free truth and the true std of the noise
-    where they are known (0 for noise-free data). regions: name -> which test points lie there; any names, "data", "gap"
-    and "extrapolation" where they exist. standardisation: None for the identity.
+    y_test: fresh noisy observations. f_test: the noise-free truth. noise_test: the true std of the noise, 0 for
+    noise-free data. f_test and noise_test are None where they are not known. regions: name -> mask of the test points
+    in that region; any names, with "data", "gap" and "extrapolation" where these exist. standardisation: None for the
+    identity.
     Raises ProblemError if a shape does not fit, or a number is not finite, or is too large for the float32 that methods
     compute in.
     """
@@ -50,7 +51,7 @@ class Problems:
     f_test: Tensor | None = None  # (R, M)
     noise_test: Tensor | None = None  # (R, M)
     regions: Mapping[str, Tensor] = field(default_factory=dict)  # (R, M) bool each
-    standardisation: Standardisation = None  # type: ignore[assignment]  # never None once it is made
+    standardisation: Standardisation = None  # type: ignore[assignment]  # never None after __post_init__
 
     def __post_init__(self) -> None:
         if not (isinstance(self.x, Tensor) and self.x.ndim == 3 and self.x.shape[1] > 0):
@@ -104,7 +105,7 @@ class Problems:
                 )
 
     def select(self, keep: Tensor) -> Self:
-        """Some of the replicas. keep: (R,) bool."""
+        """The problems of some of the replicas. keep: (R,) bool."""
         chosen = {one.name: v[keep] for one in fields(self) if isinstance(v := getattr(self, one.name), Tensor)}
         regions = {name: mask[keep] for name, mask in self.regions.items()}
         return replace(self, **chosen, regions=regions, standardisation=self.standardisation.select(keep))
@@ -117,7 +118,7 @@ class Problems:
 
     @property
     def sha256(self) -> str:
-        """The hash of every number in it: a dataset that changed is another dataset, whatever it is called."""
+        """The hash of every number of the problems. Other numbers make another dataset, under any name."""
         parts = {one.name: getattr(self, one.name) for one in fields(self)}
         units = parts.pop("standardisation")
         parts |= {f"region {name}": mask for name, mask in parts.pop("regions").items()}
@@ -136,24 +137,26 @@ def _shape(value: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(ABC):
-    """A dataset. Its fields describe it completely, and are part of what results are filed under."""
+    """A dataset. Its fields describe it completely. Results are filed under these fields, among other things."""
 
     @abstractmethod
     def problems(self, replicas: Sequence[int], seed: int = 0) -> Problems:
-        """The problems of these replicas, on the CPU. Replica r is always the same problem, whatever else is asked
-        for, so that methods are compared in pairs."""
+        """The problems of these replicas, on the CPU.
+
+        Replica r is always the same problem, whatever other replicas are asked for: methods are compared in pairs.
+        """
 
     @property
     def layout(self) -> Layout:
-        """What the test points are."""
+        """The kind of the test points."""
         return Layout()
 
     @property
     def summary(self) -> tuple[tuple[str, str], ...] | None:
-        """The (score, region) columns of this dataset's table; None for those that suit its layout."""
+        """The (score, region) columns of this dataset's table; None for the columns that suit its layout."""
         return None
 
     @property
     def network(self) -> Model | None:
-        """The model that this dataset asks for; None for the one that its user chooses."""
+        """The model that this dataset asks for; None for the model that the user chooses."""
         return None

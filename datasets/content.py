@@ -1,6 +1,6 @@
-"""Content: what a value is, in full, in a form that can be hashed. Keys and random streams are derived from it.
+"""Content: a full description of a value, in a form that can be hashed. Keys and random streams are derived from it.
 
-An address is no content, and a rounded number is not all of it; so nothing here relies on `repr`.
+Nothing here relies on `repr`, which may show an address (no content) or a rounded number (not the whole content).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import torch
 
 
 class Undescribable(ValueError):
-    """A value without content that can be keyed; the message says where it stands and what to use instead."""
+    """A value without content that can be keyed; the message says where the value stands and what to use instead."""
 
 
 def describe(value: object, place: str = "value") -> Any:
-    """The content of a value, JSON-able. place: what the value is called in errors. Raises Undescribable."""
+    """The content of a value, JSON-able. place: the name of the value in errors. Raises Undescribable."""
     try:
         return _describe(value, place)
     except RecursionError:
@@ -116,8 +116,8 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _code(value: FunctionType, place: str) -> str:
-    """The meaning of a function's source; of a lambda, that of the one among the lambdas of its line that is it."""
-    code = value.__code__  # a function that wraps another bears the name of that one, and not its code
+    """The meaning of a function's source. For a lambda: the meaning of that lambda alone, not of its whole line."""
+    code = value.__code__  # a function that wraps another has its name, but not its code
     try:
         source = textwrap.dedent(inspect.getsource(code))
     except (OSError, TypeError) as error:
@@ -156,14 +156,14 @@ def _same_code(node: ast.Lambda, code: CodeType) -> bool:
 
 
 def _plain(code: CodeType) -> tuple[str, ...]:
-    """The names that a code uses, whether they are global or of a closure."""
+    """The names that a piece of code uses: global names and those of a closure."""
     return tuple(sorted({*code.co_names, *code.co_freevars}))
 
 
 def meaning(tree: str | ast.AST) -> str:
-    """A dump of code that is the same for the same meaning: without docstrings, places and empty fields.
+    """A dump of code that is the same for the same meaning: without docstrings, positions and empty fields.
 
-    Empty fields differ between versions of Python, which add new ones.
+    Empty fields are left out because new versions of Python add some.
     """
     return _dump(ast.parse(tree) if isinstance(tree, str) else tree)
 

@@ -1,4 +1,4 @@
-"""y = sin x + noise·ξ with nothing observed in the gap: the notebook series' data."""
+"""Data y = sin x + noise·ξ without observations in the gap, as in the notebook series."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from gapbench.datasets.streams import stream
 
 @dataclass(frozen=True, kw_only=True)
 class GappedSine(Dataset):
-    """Half of the n training points uniform on each side of the gap, a grid of test points over everything.
+    """Training points uniform on both sides of the gap, n / 2 on each, and a grid of test points over everything.
 
-    noise_std: of the observations, units of y. span: where the data lie, gap: where inside it they do not.
-    extrapolation: how far beyond the span the test grid reaches. test_points: M, equally spaced, both ends included.
+    noise_std: std of the observation noise, units of y. span: the interval of the data. gap: the interval inside the
+    span that has no data. extrapolation: the width of the test grid beyond each end of the span. test_points: M,
+    equally spaced, both ends included.
 
     The test set of the notebook series is GappedSine(extrapolation=0, test_points=100).
     """

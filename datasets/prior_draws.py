@@ -16,13 +16,13 @@ from gapbench.methods.engine.model import MLP, Model
 
 @dataclass(frozen=True, kw_only=True)
 class PriorDraws(Dataset):
-    """A task a replica: θ ~ the prior, n points (x, f(x; θ) + noise), half on each side of the gap.
+    """One task for each replica: θ ~ the prior, n points (x, f(x; θ) + noise), half on each side of the gap.
 
-    Where p(f | x, data) is the posterior under this model, the PITs of the truth are uniform over tasks, at any point.
-    Those of one task are dependent; so each has one test point in the data (spread as the training points are), one in
-    the gap and one beyond the data, and the PITs of a region are independent.
+    If p(f | x, data) is the posterior under this model, the PITs of the truth are uniform over tasks, at any point.
+    PITs of one task are dependent. So each task has only one test point in each region: in the data (spread as the
+    training points are), in the gap and in the extrapolation. The PITs of a region are then independent.
 
-    model: whose prior and noise. span, gap, extrapolation: as in GappedSine, units of x.
+    model: the model whose prior and noise are used. span, gap, extrapolation: as in GappedSine, units of x.
     """
 
     model: Model = field(default_factory=lambda: MLP(hidden=(20, 20)))
@@ -66,7 +66,7 @@ class PriorDraws(Dataset):
 
     @property
     def _pieces(self) -> dict[str, list[tuple[float, float]]]:
-        """The intervals that a region is made of, as likely one as the other."""
+        """The intervals of each region. A test point lies in each interval of its region with equal probability."""
         (low, high), (left, right) = self.span, self.gap
         return {
             "data": [(low, left), (right, high)],
@@ -75,7 +75,7 @@ class PriorDraws(Dataset):
         }
 
     def _task(self, seed: int, replica: int) -> Tensor:
-        """x, y, f and noise at the n training points and then at the test points, (4, n + 3), float64."""
+        """The values x, y, f and noise at the n training points, then at the test points, (4, n + 3), float64."""
         key = (type(self).__name__, seed, replica)
         random = stream(*key, "x")
         sides = np.array(self._pieces["data"])

@@ -1,4 +1,4 @@
-"""Agreement: how far p(f | x) of a method is from the reference posterior's."""
+"""Agreement: distances between p(f | x) of a method and the reference posterior."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from gapbench.methods.engine.distributions import HasQuantiles
 def agreement(
     f: HasQuantiles, references: Sequence[Reference | None], draws: int | None = None
 ) -> dict[str, NDArray[np.float64]]:
-    """How far p(f | x) is from each replica's reference, and the Monte-Carlo error of each: what that many draws of the
-    reference itself score. (R, M) each; nan where there is no reference.
+    """Distances between p(f | x) and each replica's reference, with the Monte-Carlo error of each distance.
 
-    reference_w1: Wasserstein distance in the reference's stds. reference_log_std: log of the stds' ratio.
-    reference_error: distance of the means in the reference's stds. The error of the log is of its absolute value.
-    draws: S, the draws that f is made of; None if it is a closed form, whose error is the reference's own.
+    The Monte-Carlo error is the mean distance that as many draws of the reference itself have. Each value is (R, M),
+    nan for a replica without a reference.
+    reference_w1: Wasserstein distance in the reference's stds. reference_log_std: log of the stds' ratio; its
+    Monte-Carlo error is that of the absolute value. reference_error: distance of the means in the reference's stds.
+    draws: S, the draws that f is made of; None if f is a closed form. Its Monte-Carlo error is the reference's own.
     """
     mean, std = f.mean.numpy(), f.std.numpy()
     values = {name: np.full(mean.shape, np.nan) for name in AGREEMENT}
@@ -41,17 +42,19 @@ AGREEMENT = [f"reference_{name}{error}" for name in ("w1", "log_std", "error") f
 
 
 def _sorted(reference: Reference, codes: NDArray[np.uint16]) -> NDArray[np.float64]:
-    """Some of a reference's draws, sorted at each point, (T, M). codes: (chains, draws, M). 16 bits sort in a fifth of
-    the time of 64."""
+    """Some of a reference's draws, sorted at each point, (T, M). codes: (chains, draws, M).
+
+    The 16-bit codes are sorted, in a fifth of the time that 64-bit numbers need.
+    """
     whole = codes.reshape(-1, codes.shape[2])
     return reference.low + reference.step * np.sort(whole, axis=0, kind="stable")
 
 
 def _mc_errors(reference: Reference, draws: int | None) -> NDArray[np.float64]:
-    """(3, M): means of the three distances between that many draws and the rest, which is of other chains.
+    """The mean of each of the three distances between `draws` of the reference's draws and its other chains, (3, M).
 
-    Where there are not enough chains for both, or no draws at all, the distance of what there is is scaled as the error
-    of a mean would be: by √(1/S + 1/T).
+    If the reference has too few chains for this, or `draws` is None, the distances between the available parts are
+    scaled as the error of a mean is: with √(1/S + 1/T).
     """
     chains, kept = reference.codes.shape[:2]
     total = chains * kept
@@ -70,7 +73,7 @@ def _mc_errors(reference: Reference, draws: int | None) -> NDArray[np.float64]:
 def _distances(
     quantiles: NDArray[np.float64], mean: NDArray[np.float64], std: NDArray[np.float64], truth: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """W1, log ratio of stds and error of the mean, (M,) each. quantiles: (S, M), truth: (T, M), both sorted."""
+    """Distance W1, log ratio of stds, error of the mean, (M,) each. quantiles: (S, M), truth: (T, M), both sorted."""
     scale = truth.std(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return (
@@ -81,7 +84,7 @@ def _distances(
 
 
 def wasserstein(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """∫|F_a⁻¹(p) − F_b⁻¹(p)| dp at each point, (M,). a: (S, M), b: (T, M), sorted."""
+    """The Wasserstein distance ∫|F_a⁻¹(p) − F_b⁻¹(p)| dp at each point, (M,). a: (S, M), b: (T, M), sorted."""
     cuts = np.unique(np.concatenate([np.arange(len(a) + 1) * len(b), np.arange(len(b) + 1) * len(a)]))  # of p · S · T
     middle, width = (cuts[1:] + cuts[:-1]) / 2, np.diff(cuts) / cuts[-1]
     gaps = np.abs(a[(middle // len(b)).astype(int)] - b[(middle // len(a)).astype(int)])

@@ -1,4 +1,4 @@
-"""Certificates: what long chains must show to be a reference."""
+"""Certificates: the conditions that long chains must meet to be a reference."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from torch import Tensor
 from gapbench.evaluation.diagnostics import convergence
 from gapbench.evaluation.reference_file import Reference
 
-# The limits. R-hat at most, by region. Effective draws at least. Halves of the chains, and of the draws, apart at most,
-# in standard errors (the largest over a region's points, which are anything but independent).
+# The limits: the largest R-hat by region, the smallest ESS, and the largest distance between the two halves of the
+# chains, or of the draws, in standard errors. A distance is the largest over a region's points, which are strongly
+# dependent.
 MAX_RHAT = {"data": 1.01, "gap": 1.01}
 MAX_RHAT_ELSEWHERE = 1.02
 MIN_ESS = 400
@@ -24,9 +25,9 @@ MAX_HALF_DISCREPANCY = 5.0
 
 
 def verdict(reference: Reference, regions: Mapping[str, Tensor]) -> list[str]:
-    """What is wrong with a reference: what its own run fell short of, or the draws that are kept of it do now.
+    """The problems of a reference: those that its run recorded, and those of its kept draws, which are checked again.
 
-    regions: (M,) each. The kept draws are fewer, so R-hat's limits are 0.01 wider for them.
+    regions: (M,) each. The kept draws are fewer than those of the run, so the limits of R-hat are 0.01 wider for them.
     """
     recorded = reference.about["certificate"]
     again = certificate(torch.from_numpy(reference.f), regions, recorded["divergences"], slack=0.01)
@@ -34,9 +35,10 @@ def verdict(reference: Reference, regions: Mapping[str, Tensor]) -> list[str]:
 
 
 def certificate(f: Tensor, regions: Mapping[str, Tensor], diverged: int, slack: float = 0.0) -> dict[str, Any]:
-    """What is found, by region, and `problems`: in which it falls short of what a reference must pass.
+    """The diagnostics of the chains by region, and `problems`: a sentence for each limit that they exceed.
 
-    f: (chains, draws, M), regions: (M,) each, diverged: trajectories after burn-in. slack: added to R-hat's limits.
+    f: (chains, draws, M). regions: (M,) each. diverged: the number of trajectories after burn-in that diverged. slack:
+    added to R-hat's limits.
     """
     found = {name: values[0] for name, values in convergence(f.unsqueeze(0), every=1).items()}  # (M,)
     apart = halves_apart(f.double().cpu().numpy())
@@ -72,11 +74,11 @@ def certificate(f: Tensor, regions: Mapping[str, Tensor], diverged: int, slack: 
 
 
 def halves_apart(f: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(4, M): how far the means and the stds of two halves are apart: of the chains, then of the draws. f: (chains,
-    draws, M).
+    """Distances between the means, and the stds, of two halves: of the chains, then of the draws, (4, M).
 
-    Units: the Monte-Carlo standard errors of the half with the smaller error. A chain that has not arrived widens its
-    own half's error by as much as it moves its std, and R-hat of ranks hardly sees it if it is quick.
+    f: (chains, draws, M). Units: √2 Monte-Carlo standard errors of the half with the smaller error. The smaller one,
+    because a chain that has not converged enlarges the error of its own half as much as it moves its std. Rank R-hat
+    hardly sees such a chain if it mixes quickly.
     """
     chains, draws = len(f) // 2, f.shape[1] // 2
     found = []
@@ -88,10 +90,10 @@ def halves_apart(f: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _moments(f: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and std, and their Monte-Carlo standard errors, (2, M) each. f: (chains, draws, M)."""
+    """Mean and std, (2, M), and their Monte-Carlo standard errors, (2, M). f: (chains, draws, M)."""
     axes = {"chain_axis": 0, "draw_axis": 1}
     mean, std = f.mean((0, 1)), f.std((0, 1))
-    # The std's from the squares' own autocorrelation: arviz's mcse(method="sd") takes that of f itself.
+    # The std's error needs the autocorrelation of the squares; arviz's mcse(method="sd") takes that of f itself.
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = [
             array_stats.mcse(f, method="mean", **axes),

@@ -1,7 +1,7 @@
-"""The conformance kit: every method's promises, tried on small problems, and its claim, on one whose answer is known.
+"""The conformance kit: checks of every method's promises on small problems, and of its claim on a solved problem.
 
-`gapbench check` prints the verdicts. The tests demand them of every shipped method. A promise is a function of a
-method: it raises Violation where the promise is broken, and returns what it measured.
+`gapbench check` prints the verdicts. In the tests, every shipped method must pass. A promise is a function of a method.
+It raises Violation if the promise is broken, and returns its measurement otherwise.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from gapbench.methods.engine.predictions import Prediction
 
 MODEL = MLP(features=2, hidden=(5, 4))
 R, N, M = 3, 8, 6  # replicas, training points, test points of the small problem
-REPEATS = 128  # replicas of the linear regression, each an independent repeat
+REPEATS = 128  # replicas of the linear regression: independent repeats
 
-# What the shared hyperparameters are cut to for the small problem, in any method that has them.
+# The values of the shared hyperparameters for the small problem, in any method that has them.
 BUDGET = {
     "steps": 6,
     "batch": 4,
@@ -44,28 +44,28 @@ BUDGET = {
     "particles": 2,
     "max_steps": 10,
 }
-# Below the least that the shared hyperparameters may be.
+# Values that the shared hyperparameters must not have.
 NONSENSE = {**{name: least - 1 for name, least in LEAST.items()}, "lr": 0.0, "rate": 1.0}
 
 
 class Violation(Exception):
-    """A promise that the method does not keep; the message says what was seen."""
+    """A promise that the method breaks; the message says what was seen."""
 
 
 class Untried(Violation):
-    """A promise that cannot be told from another one, which the method does not keep."""
+    """A promise that cannot be checked, because the method breaks another promise."""
 
 
 class NoClaim(Exception):
-    """There is nothing to hold the method to."""
+    """A method without a claim: nothing can be tested."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of one promise.
+    """The outcome of checking one promise.
 
-    outcome: "not tried" where the cause is that of an earlier verdict. detail: what was measured, or what is wrong.
-    traceback: that of an error which the method's own code raised.
+    outcome: "not tried" if the cause is the same as that of an earlier verdict. detail: what was measured, or what is
+    wrong. traceback: the traceback of an error that the method's own code raised.
     """
 
     promise: str
@@ -75,7 +75,7 @@ class Verdict:
 
 
 def verdicts(method: UncertaintyMethod) -> Iterator[Verdict]:
-    """A verdict on every promise, as they are tried. One cause is told once."""
+    """The verdicts on all promises, in the order of the checks. Each cause is reported only once."""
     causes: dict[str, str] = {}
     for name, promise in (*PROMISES.items(), (EXACT, exact)):
         found = verdict(method, name, promise)
@@ -97,12 +97,12 @@ def verdict(method: UncertaintyMethod, name: str, promise: Callable[[Uncertainty
         return Verdict(name, "not tried", str(reason))
     except Violation as violation:
         return Verdict(name, "broken", str(violation))
-    except (Exception, SystemExit) as error:  # a method's own, whatever it is, is an answer too
+    except (Exception, SystemExit) as error:  # any error of the method's own code is a verdict
         return Verdict(name, "broken", f"{type(error).__name__}: {error}", own_traceback(error))
 
 
 def own_traceback(error: BaseException) -> str:
-    """The traceback from where the method's code was entered."""
+    """The traceback of an error, from the call into the method's code on."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
@@ -110,7 +110,7 @@ def own_traceback(error: BaseException) -> str:
 
 
 def cut(method: UncertaintyMethod, budget: Mapping[str, int]) -> UncertaintyMethod:
-    """A copy of `method` with its budget fields replaced; of a method that wraps another, the inner one's too."""
+    """A copy of `method` with its budget fields replaced. Fields of a method that it wraps are replaced too."""
     changed: dict[str, object] = {}
     for one in fields(method):
         value = getattr(method, one.name)
@@ -127,7 +127,7 @@ def demand(condition: bool | Tensor, what: str) -> None:
 
 
 def problem(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """x (R, N, D), y (R, N), x_test (R, M, D)."""
+    """The small problem: x (R, N, D), y (R, N), x_test (R, M, D)."""
     generator = seeded(seed)
     x, x_test = (torch.randn(R, points, MODEL.features, generator=generator) for points in (N, M))
     return x, x.sum(-1).sin(), x_test
@@ -144,7 +144,7 @@ def fitted(method: UncertaintyMethod, x: Tensor, y: Tensor, seed: int = 0) -> Fi
 
 
 def predicted(fit: FittedMethod, x: Tensor) -> Run:
-    """The run that passes the door, as in every benchmark."""
+    """The run after the door's check, as in every benchmark. Raises Violation if the door refuses it."""
     try:
         return admit(Run(fit(x), fit.diagnostics, fit.failures), R, x.shape[1])
     except DoorError as error:
@@ -152,7 +152,7 @@ def predicted(fit: FittedMethod, x: Tensor) -> Run:
 
 
 def everything(prediction: Prediction, t: Tensor) -> dict[str, Tensor]:
-    """All that a prediction says, by name, (R, M) each. t: (R, M)."""
+    """Every number that a prediction gives, by name, (R, M) each. t: (R, M), where cdf, CRPS and density are taken."""
     said = {} if prediction.aleatoric_std is None else {"aleatoric std": prediction.aleatoric_std}
     for name, distribution in (("f", prediction.f), ("y", prediction.y)):
         said |= {} if distribution is None else of_distribution(name, distribution, t)
@@ -170,17 +170,17 @@ def of_distribution(name: str, distribution: Distribution, t: Tensor) -> dict[st
 
 
 def moments(fit: FittedMethod, x: Tensor) -> Tensor:
-    """Mean and std of y, and of f if there is one, (2 or 4, R, M)."""
+    """Mean and std of y, and of f if the method has an f, (2 or 4, R, M)."""
     prediction = predicted(fit, x).prediction
     known = [one for one in (prediction.y, prediction.f) if one is not None]
-    # nan equals itself here: a replica that fails, and says so, may be nan each time.
+    # nan must equal nan here: a replica that reports a failure may be nan each time.
     return torch.stack([part for one in known for part in (one.mean, one.std)]).nan_to_num(nan=-1e300)
 
 
 def check_shapes(method: UncertaintyMethod) -> str:
-    """The door of every benchmark lets the predictions in: shapes, types, finite numbers, names.
+    """Check that the predictions pass the door of every benchmark: shapes, types, finite numbers, names.
 
-    Their distributions give (R, M) numbers in float64, and chains divide the draws.
+    Their distributions give (R, M) numbers in float64. The mean over chains and draws is the mean of f.
     """
     x, y, x_test = problem()
     reason = cut(method, BUDGET).skip(MODEL, x)
@@ -195,7 +195,7 @@ def check_shapes(method: UncertaintyMethod) -> str:
     for name, value in said.items():
         demand(value.shape == (R, M), f"{name}: shape {tuple(value.shape)}, expected (R, M) = {(R, M)}")
         demand(value.dtype == torch.float64, f"{name}: {value.dtype}, expected float64")
-        finite = value[sound].isfinite().all() or name.startswith("std")  # which a heavy tail may not have
+        finite = value[sound].isfinite().all() or name.startswith("std")  # a heavy tail may have no finite std
         demand(finite, f"{name}: not finite")
     if "std of f" in said:
         narrower = said["std of y"] < said["std of f"] * (1 - 1e-9)
@@ -211,9 +211,10 @@ def check_shapes(method: UncertaintyMethod) -> str:
 
 
 def check_determinism(method: UncertaintyMethod) -> str:
-    """The same generator gives the same bits, another one others; nothing comes from the global streams or moves them.
+    """Check that the same generator gives the same bits, and another generator other bits.
 
-    A method without random numbers may give the same with every generator, if replicas with the same data agree too.
+    The method must not use or move the global random streams. A method without random numbers may give the same bits
+    with every generator, if replicas with the same data agree too.
     """
     x, y, x_test = problem()
     x, y = x[:1].expand_as(x).clone(), y[:1].expand_as(y).clone()
@@ -244,7 +245,7 @@ def check_determinism(method: UncertaintyMethod) -> str:
 
 
 def demand_repeats(method: UncertaintyMethod, fits: int) -> None:
-    """Raises Untried if the same data and generator give other numbers: then chance and a fault look alike."""
+    """Raise Untried if the same data and generator give other numbers: then chance and a fault look alike."""
     x, y, x_test = problem()
     made = [fitted(method, x, y) for _ in range(fits)]
     once, again = moments(made[0], x_test), moments(made[-1], x_test)
@@ -253,7 +254,7 @@ def demand_repeats(method: UncertaintyMethod, fits: int) -> None:
 
 
 def check_independence(method: UncertaintyMethod) -> str:
-    """Other data in the other replicas do not move a replica by one bit."""
+    """Check that other data in the other replicas do not change a replica by one bit."""
     demand_repeats(method, 2)
     x, y, x_test = problem()
     other_x, other_y, _ = problem(seed=1)
@@ -271,7 +272,7 @@ def check_independence(method: UncertaintyMethod) -> str:
 
 
 def check_pointwise(method: UncertaintyMethod) -> str:
-    """Chunks of x, and points in another order, get what the whole gets, up to rounding."""
+    """Check that chunks of x, and points in another order, get the same predictions as the whole, up to rounding."""
     demand_repeats(method, 1)
     x, y, x_test = problem()
     fit = fitted(method, x, y)
@@ -295,7 +296,7 @@ def check_pointwise(method: UncertaintyMethod) -> str:
 
 
 def check_inputs(method: UncertaintyMethod) -> str:
-    """What is passed in is left as it was."""
+    """Check that `fit` and the prediction leave their inputs unchanged."""
     x, y, x_test = problem()
     kept = [part.clone() for part in (x, y, x_test)]
     fitted(method, x, y)(x_test)
@@ -305,7 +306,7 @@ def check_inputs(method: UncertaintyMethod) -> str:
 
 
 def check_content(method: UncertaintyMethod) -> str:
-    """The fields tell every hyperparameter in full: results are filed under their content."""
+    """Check that the fields describe every hyperparameter in full: results are filed under their content."""
     cls, declared = type(method), {one.name for one in fields(method)}
     decorate = f"put @dataclass(frozen=True) above the class {cls.__name__}"
     for base in cls.__mro__:
@@ -345,7 +346,7 @@ def _alike(value: object, default: object) -> bool:
 
 
 def _others(value: object) -> Iterator[object]:
-    """Values that are near this one, and not it."""
+    """Values near this value, but different from it."""
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, int):
@@ -364,7 +365,7 @@ def _others(value: object) -> Iterator[object]:
 
 
 def check_nonsense(method: UncertaintyMethod) -> str:
-    """Settings that make no sense are refused with the field's name and value."""
+    """Check that invalid settings are refused with the field's name and value."""
     for one in fields(method):
         if one.init and one.name in NONSENSE:
             value = NONSENSE[one.name]
@@ -379,9 +380,12 @@ def check_nonsense(method: UncertaintyMethod) -> str:
 
 
 def exact(method: UncertaintyMethod) -> str:
-    """On Bayesian linear regression, over replicas that repeat one experiment, mean and variance of f are those of the
-    law that it claims, at seven points (which fix the covariance of θ). Allowed, on the posterior's scale: 5 %, and 5
-    standard errors, which are a quarter at most. And the spread is within each prediction, not between them."""
+    """Check that, on Bayesian linear regression, mean and variance of f are those of the law that the method claims.
+
+    Replicas repeat one experiment. Mean and variance are compared at seven points, which fix the covariance of θ. The
+    allowed error, on the posterior's scale, is 5 % plus 5 standard errors; these must be below 25 %. The variance must
+    lie within each prediction, not between predictions: each has, on average, more than half of the law's variance.
+    """
     claim = method.exactness
     if claim is None:
         raise NoClaim("what it samples on linear regression is not known")
@@ -416,8 +420,11 @@ def exact(method: UncertaintyMethod) -> str:
 
 
 def share_of_allowance(errors: Floats) -> float:
-    """errors: (R, M), in units of the posterior's scale. The largest over points of their means over replicas, as a
-    fraction of 5 standard errors + 5 %. nan counts as infinite."""
+    """The largest mean error over points, as a fraction of the allowance (5 standard errors + 5 %). nan counts as inf.
+
+    errors: (R, M), in units of the posterior's scale; the mean is over replicas. Raises Violation if 5 standard errors
+    are 25 % or more.
+    """
     scatter = 5 * errors.std(0, ddof=1) / np.sqrt(len(errors))
     demand(
         bool((scatter < 0.25).all()), f"five standard errors are {scatter.max():.2g}: more draws are needed to judge"

@@ -1,5 +1,5 @@
-"""Controls: the entries that every method is read against. They need no training, and may look at what a method never
-sees."""
+"""Controls: the entries that every method is compared with. Controls are not trained, and may use what a method never
+sees, such as the true function."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ class Control(Entry):
 
 @dataclass(frozen=True)
 class PriorPredictive(Control):
-    """Baseline: the model before it has seen any data. A method that loses to it was better not trained.
+    """Baseline: the model before it has seen any data. A method that scores worse than this gained nothing by training.
 
-    An MLP is linear in its last layer, whose prior is summed over exactly: each draw, of the layers below, is a normal
-    distribution of f. Draws of all of θ are so far apart that the density between them would be the noise's tails.
+    An MLP is linear in its last layer, whose prior is integrated exactly. So each draw of the layers below gives a
+    normal distribution of f. Draws of the whole θ are far apart: the density between them would be the noise's
+    tails.
     """
 
     draws: int = 50
@@ -56,7 +57,7 @@ def _std_of_last_layer(model: MLP, theta: Tensor, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Truth(Control):
-    """Oracle: the true p(y | x). A method that significantly beats it in NLL or CRPS has a bug."""
+    """Oracle: the true p(y | x). A method that beats the oracle significantly in NLL or CRPS has a bug."""
 
     kind: ClassVar[Kind] = "oracle"
 
@@ -90,8 +91,8 @@ class ReferencePosterior(Control):
         found = [find(problems, r, model) for r in range(len(problems.x))]
         chains = [thinned(reference.f, self.draws) for reference in found if reference is not None]
         assert len(chains) == len(found), self.skip(model, problems)
-        # (R, chains, draws, M). The prediction has no chains: R-hat of the few draws that are kept would say less than
-        # the certificate does.
+        # (R, chains, draws, M). The prediction declares no chains: R-hat of these few draws would say less than the
+        # certificate does.
         f = torch.from_numpy(np.stack(chains)).float().to(generator.device).flatten(1, 2)
         noise = model.noise(f.new_empty(model.size), f.new_empty(1, model.features))
         return Run(MixturePrediction(f, f.new_zeros(()), noise))

@@ -1,5 +1,5 @@
-"""Did a method arrive? Chains are judged on f, since weights are not identifiable (permutations, signs); optimisers by
-their loss."""
+"""Convergence: chains are judged by f, since weights are not identifiable (permutations, signs); optimisers by their
+loss."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from arviz_stats.base import array_stats
 from numpy.typing import NDArray
 from torch import Tensor
 
-RHAT_THRESHOLD = 1.05  # rank-normalised split R-hat of f above which a row of many draws is marked and ranked apart
-# R-hat² of independent draws, the largest over a test grid, is in 95 % of cases within so many stds of 1
-# (timings/rhat_chance.py measures it).
+RHAT_THRESHOLD = 1.05  # rank-normalised split R-hat of f up to which a method with many draws counts as converged
+# R-hat² of independent draws: in 95 % of cases, its largest value over a test grid is within this many stds of 1
+# (timings/rhat_chance.py measures this number).
 RHAT_CHANCE = 5.5
-# The fall of the loss on a tenth of an optimiser's way, in nats for each observation, up to which it counts as arrived:
-# 0.1 is what moving every prediction by 0.45 stds of the noise costs. And the standard error up to which it is known.
+# The largest fall of the loss on a tenth of an optimiser's way, in nats per observation, that counts as converged: 0.1
+# is the cost of moving every prediction by 0.45 stds of the noise. Then the largest standard error of a known fall.
 MAX_LOSS_FALL = 0.1
 MAX_LOSS_FALL_ERROR = 0.25
-FINE = 25  # test points from which neighbours say the same
+FINE = 25  # with this many test points, neighbours have nearly the same R-hat
 
 
 def convergence(chained_f: Tensor, every: int | None = None) -> dict[str, NDArray[np.float64]]:
     """Rank-normalised split R-hat, bulk and tail ESS of f at every test point (Vehtari et al. 2021), by arviz-stats;
-    and `rhat_limit`, the R-hat up to which so many draws count as converged.
+    and `rhat_limit`, the R-hat up to which this number of draws counts as converged.
 
-    chained_f: (R, chains, draws, M). Returns (R, M) each; with fewer than 4 draws a chain R-hat is inf and no draw is
-    effective. A single chain is cut in two halves that count as chains: it can show that it still drifts, though not
-    that it missed a mode.
-    every: look at points that are so many apart; the others are nan. None: every fifth point of a fine grid (of FINE
-    points or more), where neighbours say the same; every point of a coarser one.
+    chained_f: (R, chains, draws, M). Returns (R, M) each. With fewer than 4 draws a chain, R-hat is inf and ESS is 0.
+    A single chain is cut into two halves that count as chains. This can show that the chain still drifts, but not that
+    the chain missed a mode.
+    every: the step between the points that are looked at; the others are nan. None: every fifth point if there are FINE
+    points or more, where neighbours have nearly the same values; else every point.
     """
     if chained_f.shape[1] == 1:
         half = chained_f.shape[2] // 2
@@ -37,7 +37,7 @@ def convergence(chained_f: Tensor, every: int | None = None) -> dict[str, NDArra
     shape = (chained_f.shape[0], chained_f.shape[-1])
     every = every or (5 if shape[1] >= FINE else 1)
     f = chained_f[..., ::every].double().cpu().numpy()
-    if f.shape[1] < 2 or f.shape[2] < 4:  # nothing is known, so nothing has arrived
+    if f.shape[1] < 2 or f.shape[2] < 4:  # too few draws to know anything: not converged
         unknown = {"rhat": np.inf, "rhat_limit": RHAT_THRESHOLD, "ess_bulk": 0.0, "ess_tail": 0.0}
         return {name: np.full(shape, value) for name, value in unknown.items()}
     axes = {"chain_axis": 1, "draw_axis": 2}
@@ -56,15 +56,17 @@ def convergence(chained_f: Tensor, every: int | None = None) -> dict[str, NDArra
 
 
 def limit(halves: int, draws: int) -> float:
-    """The limit of R-hat for so many half chains of so many draws: RHAT_THRESHOLD, and what chance adds to it.
+    """The limit of R-hat for this number of half chains, each with this number of draws: RHAT_THRESHOLD, plus chance.
 
-    R-hat² is 1 + B/(nW) − 1/n, where B/W of m independent halves scatters about 1 with a std of √(2/(m − 1)).
+    R-hat² is 1 + B/(nW) − 1/n, where B/W of m independent halves scatters around 1 with a std of √(2/(m − 1)).
     """
     return math.sqrt(RHAT_THRESHOLD**2 + RHAT_CHANCE * math.sqrt(2 / (halves - 1)) / draws)
 
 
 def stands_still(fall: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether an optimiser's loss no longer falls: by at most MAX_LOSS_FALL, and what chance adds to it, 2 standard
-    errors. fall, error: nats for each observation on a tenth of the way. One that is not known well counts as falling.
+    """True if an optimiser's loss no longer falls: its fall is at most MAX_LOSS_FALL plus 2 standard errors.
+
+    fall: nats per observation on a tenth of the way; error: the standard error of the fall. A fall with an error above
+    MAX_LOSS_FALL_ERROR is not known well enough, and counts as falling.
     """
     return (error <= MAX_LOSS_FALL_ERROR) & (fall <= MAX_LOSS_FALL + 2 * error)

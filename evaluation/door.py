@@ -1,4 +1,4 @@
-"""The door: what a method returns is looked at once, before it is scored, and refused in words."""
+"""The door: the one check of what a method returns, before it is scored. A refusal says what is wrong."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gapbench.methods.engine.predictions import Prediction, PredictionError, kin
 
 
 class DoorError(ValueError):
-    """What a method returned cannot be used at all; the message names the thing, the value and what was expected."""
+    """A method's output that cannot be used at all; the message names the thing, the value and what was expected."""
 
 
 def admit(run: Run, replicas: int, points: int) -> Run:
-    """The same run, on the CPU, with the replicas that cannot be used among its failures.
+    """The same run, on the CPU. Replicas that cannot be used are added to its failures.
 
-    replicas, points: R and M, as they should be. Raises DoorError where no replica can be used: wrong types or shapes.
+    replicas, points: R and M, as they should be. Raises DoorError if no replica can be used: wrong types or shapes.
     """
     prediction = run.prediction
     if not isinstance(prediction, Prediction):
@@ -38,7 +38,7 @@ def admit(run: Run, replicas: int, points: int) -> Run:
         raise DoorError(f"{name}: is no dataclass of its own; put @dataclass(frozen=True) above the class")
     for one in fields(prediction):
         value = getattr(prediction, one.name)
-        if isinstance(value, Tensor) and not value.is_floating_point():  # below, all becomes floating
+        if isinstance(value, Tensor) and not value.is_floating_point():  # cpu() below makes every tensor floating
             raise DoorError(f"{name}: {one.name}: {value.dtype}, expected a tensor of floating-point numbers")
         if isinstance(value, Tensor) and value.requires_grad:
             raise DoorError(f"{name}: {one.name} carries gradients: detach it, or predict under torch.no_grad()")
@@ -51,7 +51,7 @@ def admit(run: Run, replicas: int, points: int) -> Run:
 
 
 def diagnostics_of(run: Run, replicas: int) -> dict[str, Tensor]:
-    """The diagnostics, float64, on the CPU. Raises DoorError."""
+    """The run's diagnostics, float64, on the CPU. Raises DoorError."""
     if not isinstance(run.diagnostics, Mapping):
         raise DoorError(f"diagnostics: a {type(run.diagnostics).__name__}, expected a mapping of names to tensors (R,)")
     found = {}

@@ -1,4 +1,5 @@
-"""Entries: what a table compares. A method is trained, a control is not; both give predictions by one call."""
+"""Entries: the methods and controls that a table compares. A method is trained, a control is not. Both give predictions
+by the same call."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ KINDS: tuple[Kind, ...] = ("method", "reference", "baseline", "oracle")
 
 @dataclass(frozen=True)
 class Run:
-    """What an entry gave, in the units that methods see. diagnostics and failures: as in FittedMethod."""
+    """The output of an entry, in the units that methods see. diagnostics and failures: as in FittedMethod."""
 
     prediction: Prediction
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
@@ -28,7 +29,7 @@ class Run:
 
 
 class Entry(ABC):
-    """A line of a table. kind: how it is shown, and whether it is ranked."""
+    """A line of a table. kind: decides how the entry is shown, and whether it is ranked."""
 
     kind: ClassVar[Kind]
 
@@ -42,7 +43,7 @@ class Entry(ABC):
         """Predictions at the test points, on the generator's device."""
 
     def skip(self, model: Model, problems: Problems) -> str | None:
-        """The reason why there is none for these data; None if there is."""
+        """The reason why this entry gives no predictions for these data; None if it gives them."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""Do the error bars of f grow where there are no data?"""
+"""Gap scores: do the error bars of f grow in the gap, where no data are?"""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-ROUNDING = 1e-6  # a ratio this near to 1 is that of a std which does not depend on x
+ROUNDING = 1e-6  # a ratio this near to 1 comes from a std that does not depend on x
 
 
 def gap_ratio(std_f: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64] | None:
-    """Mean std of f in the gap over mean std of f in the data, of each replica; nan ("n/a") where that is 0/0.
+    """Mean std of f in the gap over mean std of f in the data, of each replica; nan ("n/a") if the ratio is 0/0.
 
-    std_f: region -> (R,), each replica's mean over the region. None if there is no gap, or no data, among the regions.
-    A large ratio alone is not good: right is good.
+    std_f: region -> (R,), each replica's mean over the region. None if the regions lack "gap" or "data".
+    A large ratio alone is not good; the right ratio is.
     """
     if "gap" not in std_f or "data" not in std_f:
         return None
@@ -23,6 +23,6 @@ def gap_ratio(std_f: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64] |
 
 
 def gap_wider(std_f: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64] | None:
-    """1 where that ratio is above 1, 0 where it is not; a ratio that is 1 up to rounding is not above 1."""
+    """1 for a replica whose gap ratio is above 1, else 0; nan stays nan. A ratio of 1 up to rounding is not above 1."""
     ratio = gap_ratio(std_f)
     return None if ratio is None else np.where(np.isnan(ratio), np.nan, ratio > 1 + ROUNDING)

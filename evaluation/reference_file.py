@@ -1,7 +1,7 @@
-"""Reference files: p(f | x, data) of the model every method shares, by long chains, on the test grid.
+"""Reference files: p(f | x, data) on the test grid, by long chains, of the model that every method shares.
 
-A file holds one replica of a (dataset, model), and is found by the hash of what it is the posterior of: training data,
-test grid and model. Data or a model that changed find none, never a wrong one.
+A file holds one replica of a dataset and a model. Its name is a hash of training data, test grid and model. So changed
+data or a changed model find no file, and never a wrong file.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ DRAWS_PER_CHAIN = 200
 
 
 class Refused(Exception):
-    """A file that is not the reference it should be; the message says which and why."""
+    """A file that is not the expected reference; the message names the file and says why."""
 
 
 def key_of(problems: Problems, replica: int, model: Model) -> str:
-    """The hash of what a reference is the posterior of. replica: position in `problems`."""
+    """The hash of a replica's training data, test points and model. replica: position in `problems`."""
     digest = hashlib.sha256(json.dumps(describe(model), sort_keys=True).encode())
     for value in problems.inputs:
         one = value[replica].cpu().contiguous()
@@ -45,8 +45,10 @@ def key_of(problems: Problems, replica: int, model: Model) -> str:
 
 @dataclass(frozen=True)
 class Reference:
-    """codes: (chains, draws, M) 16-bit; f = low + step · code, low and step (M,). about: what it is, how it was made,
-    and its certificate."""
+    """The draws of f of one replica. f = low + step · code; codes: (chains, draws, M), 16-bit; low, step: (M,).
+
+    about: a description of the reference and of how it was made, with its certificate.
+    """
 
     codes: NDArray[np.uint16]
     low: NDArray[np.float64]
@@ -55,7 +57,7 @@ class Reference:
 
     @staticmethod
     def of(f: Tensor, about: Mapping[str, Any]) -> Reference:
-        """f: (chains, draws, M), all draws after burn-in; evenly spaced ones are kept."""
+        """The reference of these chains. f: (chains, draws, M), all draws after burn-in, of which some are kept."""
         draws = thinned(f.double().cpu().numpy(), DRAWS_PER_CHAIN * len(f))
         low = draws.min((0, 1))
         step = np.maximum(draws.max((0, 1)) - low, np.finfo(np.float64).tiny) / LEVELS
@@ -63,7 +65,7 @@ class Reference:
 
     @cached_property
     def f(self) -> NDArray[np.float64]:
-        """(chains, draws, M)."""
+        """The draws of f, (chains, draws, M), float64."""
         return self.low + self.step * self.codes
 
     @property
@@ -74,7 +76,7 @@ class Reference:
         return digest.hexdigest()
 
     def bytes(self) -> bytes:
-        """As a file."""
+        """The content of the reference's file."""
         buffer = io.BytesIO()
         text = np.array(json.dumps({**self.about, "sha256": self.sha256}, sort_keys=True))
         np.savez_compressed(buffer, codes=self.codes, low=self.low, step=self.step, about=text)
@@ -82,7 +84,7 @@ class Reference:
 
 
 def read(path: Path, key: str) -> Reference:
-    """Raises Refused if the file is truncated, altered, or not the reference of this key."""
+    """The reference in a file. Raises Refused if the file is truncated, altered, or not the reference of this key."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
@@ -100,14 +102,14 @@ def read(path: Path, key: str) -> Reference:
 
 
 def find(problems: Problems, replica: int, model: Model, folder: Path = FOLDER) -> Reference | None:
-    """The reference of this replica (position in `problems`); None if there is none. Raises Refused."""
+    """The reference of this replica (position in `problems`); None if it has no file. Raises Refused."""
     key = key_of(problems, replica, model)
     path = path_of(key, folder)
     return read(path, key) if path.exists() else None
 
 
 def digests(problems: Problems, model: Model, folder: Path = FOLDER) -> list[str | None]:
-    """sha256 of each replica's file, None where there is none: what a score against them was computed with."""
+    """The sha256 of each replica's file, None without a file. They tell which references a score was computed with."""
     paths = [path_of(key_of(problems, r, model), folder) for r in range(len(problems.x))]
     return [hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None for path in paths]
 
@@ -117,6 +119,9 @@ def path_of(key: str, folder: Path = FOLDER) -> Path:
 
 
 def thinned(f: NDArray[np.float64], draws: int) -> NDArray[np.float64]:
-    """(chains, draws // chains, M), evenly spaced. f: (chains, more, M)."""
+    """Evenly spaced draws of each chain, (chains, draws // chains, M); all draws of chains that have fewer.
+
+    f: (chains, any number of draws, M).
+    """
     chosen = np.linspace(0, f.shape[1] - 1, max(1, min(draws // len(f), f.shape[1]))).round().astype(int)
     return f[:, chosen]

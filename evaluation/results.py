@@ -1,4 +1,4 @@
-"""One method's scored replicas on one dataset: what tables, figures, exports and published files are made from."""
+"""One method's scored replicas on one dataset: the input of tables, figures, exports and published files."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ COLUMNS = ("dataset", "method", "status", "replica", "region", "score", "value")
 class Result:
     """The scored replicas of one method on one dataset.
 
-    replicas: (R,), their numbers, ascending. scores: score -> region -> (R,). pits: "pit_y" and "pit_f", (R, M) each,
-    nan where a PIT is not defined; regions: name -> (R, M), which of them lie there. curves: what figures draw: x
-    (R, N, D), y (R, N), x_test (R, M, D), f_test (R, M) where the truth is known, and (R, M) each, for a quantity q of
-    "f" and "y": q_05, q_25, q_50, q_75, q_95, and std_f. diagnostics: name -> (R,); what is not one number a replica
-    is taken as nan. failures: replica number -> reason. summary: the columns that the dataset declares. provenance: a
-    mapping for each block of replicas.
+    replicas: the replica numbers, (R,), ascending. scores: score -> region -> (R,). pits: "pit_y" and "pit_f", (R, M)
+    each, nan for a PIT that is not defined. regions: name -> mask of the test points in that region, (R, M). curves:
+    the data of figures: x (R, N, D), y (R, N), x_test (R, M, D), f_test (R, M) if the truth is known; and (R, M) each:
+    std_f and, for q = "f" or "y", q_05, q_25, q_50, q_75, q_95. diagnostics: name -> (R,); a diagnostic of another
+    shape becomes nan. failures: replica number -> reason. summary: the columns that the dataset declares. provenance:
+    a mapping for each block of replicas.
     """
 
     dataset: str
@@ -49,30 +49,32 @@ class Result:
     provenance: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
-        # One diagnostic of a wrong length must not spoil every table of its folder.
+        # One diagnostic of a wrong shape must not break every table of its folder.
         expected, unknown = self.replicas.shape, np.full(self.replicas.shape, np.nan)
         kept = {name: value if np.shape(value) == expected else unknown for name, value in self.diagnostics.items()}
         object.__setattr__(self, "diagnostics", kept)
 
     @cached_property
     def sound(self) -> NDArray[np.bool_]:
-        """(R,): the replicas that did not fail."""
+        """True for the replicas that did not fail, (R,)."""
         return ~np.isin(self.replicas, list(self.failures))
 
     @cached_property
     def status(self) -> str:
-        """ "ranked", "not converged" or "failed"; a control's kind."""
+        """The status of a method: "ranked", "not converged" or "failed". The status of a control is its kind."""
         if self.kind != "method":
             return self.kind
         if not self.sound.any():
             return "failed"
-        # Of many replicas one in twenty may be above a limit by chance.
+        # Of many replicas, one in twenty may exceed a limit by chance.
         return "ranked" if self.arrived is None or self.arrived.mean() >= 0.95 else "not converged"
 
     @property
     def arrived(self) -> NDArray[np.bool_] | None:
-        """Which of the sound replicas converged: their chains agree, or their loss no longer falls. None if the method
-        has neither chains nor a loss. An R-hat or a loss that is not a number is no sign of convergence."""
+        """True for the sound replicas that converged: their chains agree, or their loss no longer falls.
+
+        None if the method has neither chains nor a loss. A replica whose R-hat or loss is nan has not converged.
+        """
         rhat = self.scores["rhat"]["all"][self.sound] if "rhat" in self.scores else np.array([np.nan])
         if not np.isnan(rhat).all():
             return rhat <= self.scores["rhat_limit"]["all"][self.sound]
@@ -83,11 +85,11 @@ class Result:
 
     @property
     def label(self) -> str:
-        """The method's name, with its status where a reader must know it."""
+        """The method's name, followed by its status if the method is not ranked."""
         return self.method + ("" if self.status in ("ranked", self.method) else f" ({self.status})")
 
     def inside(self, region: str) -> NDArray[np.bool_]:
-        """(R, M): which test points lie in a region; "all" has every one, an unknown region none."""
+        """The mask of the test points in a region, (R, M). "all" has every point, an unknown region none."""
         shape = next(iter(self.pits.values())).shape
         return np.ones(shape, bool) if region == "all" else self.regions.get(region, np.zeros(shape, bool))
 
@@ -96,9 +98,9 @@ class Result:
         name, region = column
         score, nobody = SCORES[name], self.replicas[:0]
         if self.kind == "oracle" and score.of != "y":
-            return nobody  # it knows f: there is nothing to score
+            return nobody  # the oracle knows f: nothing to score
         if self.kind == "reference" and name.startswith("reference_"):
-            return nobody  # how far it is from itself is no score
+            return nobody  # a distance to itself is no score
         if score.pooled is not None:
             pits = self.pits.get(f"pit_{score.of}")
             if pits is None:
@@ -110,7 +112,7 @@ class Result:
 
 
 def merge(parts: Sequence[Result]) -> Result:
-    """The blocks of one method as one result, in the order of the replicas' numbers. What a block lacks is left out."""
+    """The blocks of one method as one result, in the order of replica numbers. What a block lacks is left out."""
     replicas = np.concatenate([part.replicas for part in parts])
     order = np.argsort(replicas)
 
@@ -135,8 +137,8 @@ def merge(parts: Sequence[Result]) -> Result:
 
 
 def _stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """The arrays one after the other. Held-out rows can differ in number from block to block: the shorter arrays are
-    filled up with nan, and masks with False."""
+    """The arrays, concatenated. Blocks can differ in their number of held-out rows: shorter arrays are filled with nan,
+    and masks with False."""
     shape = np.max([array.shape[1:] for array in arrays], axis=0)
     empty = False if arrays[0].dtype == bool else np.nan
     filled = [
@@ -153,10 +155,10 @@ def _stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def tidy(results: Sequence[Result]) -> pd.DataFrame:
-    """A line for each replica, region and score: dataset, method, status, replica, region, score, value.
+    """A frame with a line for each replica, region and score: dataset, method, status, replica, region, score, value.
 
-    Scores pooled over replicas are left out, since one replica has no value of them. The methods' own diagnostics
-    (epsilon, clipped fraction, …) stand under the region "run".
+    Scores pooled over replicas are left out, since one replica has no value of such a score. The methods' own
+    diagnostics (epsilon, clipped fraction, …) have the region "run".
     """
     blocks = [block for result in results for block in _blocks(result)]
     if not blocks:

@@ -1,7 +1,7 @@
 """The scores: a value at every test point first, then one number for each replica and region.
 
-Scores named _y are of p(y | x) at fresh noisy observations, those named _f of p(f | x) at the true function. There is
-no NLL of f: draws have no density. To add a score, add one object to `ALL`.
+Scores named _y judge p(y | x) at fresh noisy observations. Scores named _f judge p(f | x) at the true function. The
+NLL of f does not exist: draws have no density. To add a score, add one object to `ALL`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gapbench.evaluation.reference_file import Reference
 from gapbench.methods.engine.distributions import Distribution, HasCdf, HasDensity, HasQuantiles
 from gapbench.methods.engine.predictions import Prediction
 
-METRICS_VERSION = 4  # raise it whenever a score's definition changes: old runs are then scored again, not trained
+METRICS_VERSION = 4  # raise it if a score's definition changes: old runs are then scored again, not trained again
 
 Floats = NDArray[np.float64]
 LEVELS = (50, 90, 95)  # of central intervals, in percent
@@ -34,10 +34,10 @@ CURVES = (5, 25, 50, 75, 95)  # the quantiles that figures show, in percent
 
 @dataclass(frozen=True)
 class Quantity:
-    """f or y: its predicted distribution, and what came true. (R, M) each, float64, units of the data.
+    """A quantity, f or y: its predicted distribution and its target. (R, M) each, float64, units of the data.
 
-    target: None where it is not known. certain: where the target has no noise, so that a frequency of it means nothing.
-    uniform: numbers that spread a PIT over a jump.
+    target: None if the truth is not known. certain: True for targets without noise, whose frequencies mean nothing.
+    uniform: random numbers that spread a PIT over a jump.
     """
 
     distribution: Distribution
@@ -46,7 +46,7 @@ class Quantity:
     uniform: Tensor
 
     def quantile(self, p: float) -> Tensor:
-        """The p-quantile of a distribution that HasQuantiles. Those of the shipped scores are computed once."""
+        """The p-quantile of a distribution that HasQuantiles. Quantiles of shipped scores are computed once."""
         if p in self._quantiles:
             return self._quantiles[p]
         assert isinstance(self.distribution, HasQuantiles)
@@ -61,14 +61,14 @@ class Quantity:
 
 
 def interval(level: int) -> tuple[float, float]:
-    """The two quantile levels of the central interval of so many percent."""
+    """The two quantile levels of the central `level` % interval."""
     outside = round((1 - level / 100) / 2, 12)
     return outside, 1 - outside
 
 
 @dataclass(frozen=True)
 class Case:
-    """A prediction with all that it is scored against. Both are in the units of the data, on the CPU."""
+    """A prediction with everything that it is scored against, in the units of the data, on the CPU."""
 
     prediction: Prediction
     problems: Problems
@@ -111,36 +111,36 @@ def root_mean_square(values: Floats) -> float:
 
 
 def _shrunk(values: Floats) -> tuple[Floats, int]:
-    """values / 2^k, and k: at most 1 in size, so that no sum and no square overflows. A power of two rounds nothing."""
+    """The values divided by 2^k, at most 1 in size, and k: no sum or square overflows. Powers of 2 do not round."""
     largest = np.abs(values).max()
     exponent = int(np.frexp(largest)[1]) if np.isfinite(largest) else 0
     return np.ldexp(values, -exponent), exponent
 
 
 def largest(values: Floats) -> float:
-    """The largest of the points at which the score was taken."""
+    """The largest value over the points that have one; nan if no point has one."""
     return float(np.nanmax(values)) if not np.isnan(values).all() else np.nan
 
 
 def smallest(values: Floats) -> float:
-    """The smallest of the points at which the score was taken."""
+    """The smallest value over the points that have one; nan if no point has one."""
     return float(np.nanmin(values)) if not np.isnan(values).all() else np.nan
 
 
 @dataclass(frozen=True)
 class Score:
-    """A column: what it means and how it is computed.
+    """A column of a table: its meaning and its computation.
 
-    better: "lower", "higher", the value to be near, or None where neither is good by itself.
-    unit: "y" (the data's), "nats" or "" (a pure number).
-    of: the quantity that is scored; "run" for what is no property of f or y alone.
-    needs: the ability that the quantity's distribution must have; without it the score is n/a.
-    at_point: of the Quantity, or for "run" of the Case, a value for each replica and test point, (R, M); None for n/a.
-    targeted: whether the truth must be known.
-    over_points: how the points of a region make one number.
-    pooled: of the PITs of all replicas together, in place of `at_point`.
-    across: of the stds of f of all regions, in place of `at_point`.
-    interval: whether a bootstrap over replicas says anything of it.
+    better: "lower", "higher", the value to be near, or None if neither direction is good by itself.
+    unit: "y" (the unit of the data), "nats" or "" (a pure number).
+    of: the quantity that is scored; "run" for a score that does not belong to f or y alone.
+    needs: the ability that the quantity's distribution must have. Without the ability the score is n/a.
+    at_point: Quantity (or Case, if `of` is "run") -> a value for each replica and test point, (R, M); None for n/a.
+    targeted: True if the truth must be known.
+    over_points: the values at the points of a region -> one number.
+    pooled: the PITs of all replicas together -> the score; replaces `at_point`.
+    across: the stds of f of all regions -> the score; replaces `at_point`.
+    interval: True if a bootstrap interval over replicas makes sense.
     """
 
     name: str
@@ -158,13 +158,13 @@ class Score:
 
     @property
     def direction(self) -> str:
-        """What is good, as a sign: ↓, ↑ or the value to be near."""
+        """The sign of the good direction: ↓, ↑, or → and the value to be near; "" if neither direction is good."""
         if isinstance(self.better, float):
             return f"→ {self.better:g}"
         return {"lower": "↓", "higher": "↑", None: ""}[self.better]
 
     def values(self, case: Case) -> Floats | None:
-        """The value at each replica and test point, (R, M); None where the score is n/a."""
+        """The values at each replica and test point, (R, M); None if the score is n/a."""
         if self.at_point is None:
             return None
         if self.of == "run":
@@ -179,7 +179,7 @@ class Score:
         return found.numpy() if isinstance(found, Tensor) else found
 
 
-# What a score is at a point. The targets of targeted scores are known.
+# The scores at a point. The targets of targeted scores are known.
 
 
 def absolute_error(q: Quantity) -> Tensor:
@@ -220,14 +220,14 @@ def std(q: Quantity) -> Tensor:
 
 
 def pits(q: Quantity | None) -> Tensor | None:
-    """PITs, nan where the target is certain; None without a cdf or a target."""
+    """The PITs, (R, M), nan where the target is certain; None without a cdf or a target."""
     if q is None or q.target is None or not isinstance(q.distribution, HasCdf):
         return None
     return pit(q.distribution, q.target, q.uniform).masked_fill(q.certain, torch.nan)
 
 
 def _of(of: Literal["y", "f"], what: str) -> tuple[Score, ...]:
-    """The scores that y and f have alike. what: the name of the target."""
+    """The scores that y and f share, for one of them. what: the name of the target."""
     pooled = (
         ("calibration_error", f"∫|P(u ≤ p) − p| dp of the PIT u of {what}, pooled over replicas", calibration_error),
         ("miscalibration_area", "the same of |2u − 1|: centred intervals too wide or too narrow", miscalibration_area),
@@ -288,7 +288,7 @@ def _of(of: Literal["y", "f"], what: str) -> tuple[Score, ...]:
             targeted=False,
         ),
         *(
-            # A resample's distance is larger than that of what it was drawn from: no interval of pit_ks.
+            # A resample's distance is larger than the sample's: pit_ks has no interval.
             Score(f"{name}_{of}", about, "lower", of=of, needs=HasCdf, pooled=statistic, interval=name != "pit_ks")
             for name, about, statistic in pooled
         ),
@@ -397,11 +397,11 @@ def point_values(
     generator: Generator,
     references: Sequence[Reference | None] = (),
 ) -> dict[str, Floats]:
-    """Every score's value at each replica's test points, (R, M) each; nan where a score is n/a.
+    """Every score's values at each replica's test points, (R, M) each; nan where a score is n/a.
 
-    Beside the scores: "pit_y" and "pit_f", "mean_f", and the quantiles that figures show, "f_05" to "f_95" ("y_05" to
-    "y_95" for a prediction without f). All on the CPU and in the units of the data, as `prediction` and `problems` are.
-    generator: spreads PITs at atoms. references: one for each replica, or none at all.
+    Other keys: "pit_y", "pit_f", "mean_f", and the quantiles that figures show, "f_05" to "f_95" ("y_05" to "y_95" for
+    a prediction without f). All values are on the CPU and in the units of the data, as `prediction` and `problems` are.
+    generator: spreads PITs at atoms. references: one for each replica, or an empty sequence.
     """
     shape = tuple(problems.y_test.shape)
     uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
@@ -418,7 +418,7 @@ def point_values(
 
 
 def undefined(shape: tuple[int, int]) -> dict[str, Floats]:
-    """What `point_values` would give, all nan: for replicas none of which can be scored."""
+    """The keys of `point_values` with values of nan: for replicas of which none can be scored."""
     names = [name for name, score in SCORES.items() if score.at_point]
     curves = [f"f_{percent:02}" for percent in CURVES]
     return {name: np.full(shape, np.nan) for name in (*names, *curves, "pit_y", "pit_f", "mean_f")}
@@ -427,9 +427,10 @@ def undefined(shape: tuple[int, int]) -> dict[str, Floats]:
 def replica_scores(
     points: Mapping[str, Floats], regions: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, dict[str, Floats]]:
-    """score -> region -> (R,), over "all" points and by region. nan where a region is empty or a score is not defined.
+    """The scores of each replica, score -> region -> (R,), over "all" points and in each region.
 
-    points: (R, M) each, as `point_values` gives them. Pooled scores are not here: they need all replicas at once.
+    A score is nan if the region is empty or the score is not defined. points: (R, M) each, as `point_values` gives
+    them. Pooled scores are left out: they need all replicas at once.
     """
     shape = next(iter(points.values())).shape
     everywhere = {"all": np.ones(shape, dtype=bool), **regions}
@@ -449,5 +450,5 @@ def replica_scores(
 
 
 def over_region(score: Score, values: Floats, mask: NDArray[np.bool_]) -> float:
-    """The number of one replica in one region. values, mask: (M,)."""
+    """The score of one replica in one region; nan if the region is empty. values, mask: (M,)."""
     return score.over_points(values[mask]) if mask.any() else np.nan

@@ -1,5 +1,7 @@
-"""From results to tables: which columns, the value and interval of every cell, what is significantly best, what is
-remarkable. `render` prints what is made here."""
+"""Tables from results: their columns, the value and interval of each cell, the best methods, and remarks.
+
+`render` prints these tables.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from gapbench.evaluation.calibration import pit_band
 from gapbench.evaluation.results import Column, Floats, Result
 from gapbench.evaluation.scores import LEVELS, SCORES
 
-SUMMARY = (  # where the test points are a grid with a gap, and the truth is known
+SUMMARY = (  # for a grid of test points with a gap, if the truth is known
     ("rmse_f", "data"),
     ("rmse_f", "gap"),
     ("crps_y", "data"),
@@ -33,8 +35,8 @@ SUMMARY = (  # where the test points are a grid with a gap, and the truth is kno
     ("reference_log_std", "gap"),
     ("rhat", "all"),
 )
-ROWS_Y = ("rmse_y", "coverage_90_y", "width_90_y", "crps_y", "nll_y")  # for each region, on any other dataset
-ROWS_F = ("rmse_f", "coverage_90_f", "std_f")  # as well where the truth is known
+ROWS_Y = ("rmse_y", "coverage_90_y", "width_90_y", "crps_y", "nll_y")  # in each region, for any other dataset
+ROWS_F = ("rmse_f", "coverage_90_f", "std_f")  # and these, if the truth is known
 SPENT: tuple[tuple[str, str, Callable[[Sequence[float]], float], float], ...] = (
     ("seconds", "seconds", sum, 1.0),
     ("cpu seconds", "CPU seconds", sum, 1.0),
@@ -47,10 +49,11 @@ ORDER = ("ranked", "not converged", "failed", "reference", "baseline", "oracle")
 class Cell:
     """One method's value in one column.
 
-    value: the mean over replicas; of a pooled score, that of all replicas' PITs together; nan where it is not defined.
-    low, high: the ends of its 95 % bootstrap interval over replicas; nan without one. known: how many replicas it is
-    of. best: ranked, and better than every other ranked method with a paired 95 % interval that leaves out 0.
-    beats_oracle, loses_to_baseline: a method that is significantly better, or worse, than that control.
+    value: the mean over replicas (of a pooled score: the score of all replicas' PITs together); nan if not defined.
+    low, high: the ends of the 95 % bootstrap interval over replicas; nan without an interval. known: the number of
+    replicas in the value. best: True for a ranked method that is significantly better than every other ranked method.
+    beats_oracle, loses_to_baseline: True for a method that is significantly better than the oracle, or worse than the
+    baseline. Significantly: the paired 95 % interval of the difference does not contain 0.
     """
 
     value: float
@@ -64,7 +67,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One method's cells, one for each column. replicas: how many it has, failed ones included."""
+    """One method's cells, one for each column. replicas: the number of its replicas, failed ones included."""
 
     method: str
     status: str
@@ -74,7 +77,7 @@ class Line:
 
     @property
     def label(self) -> str:
-        """The method's name with what a reader must know of it."""
+        """The method's name, with its status if it is not ranked, and the number of its failed replicas."""
         words = [] if self.status in ("ranked", self.method) else [self.status]
         if self.failed:
             words.append(f"{self.failed} of {self.replicas} replicas failed")
@@ -83,7 +86,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """The methods of one dataset: ranked ones by CRPS, then those that did not converge, that failed, and controls."""
+    """The methods of one dataset: ranked methods by CRPS, then not converged ones, failed ones, and controls."""
 
     dataset: str
     columns: tuple[Column, ...]
@@ -91,22 +94,22 @@ class Table:
 
     @property
     def name(self) -> str:
-        """The dataset, and of how many replicas the values are."""
+        """The dataset and the largest number of replicas of a method."""
         replicas = max(line.replicas for line in self.lines)
         return f"{self.dataset}: mean over {replicas} replica{'s' if replicas > 1 else ''}"
 
     @property
     def title(self) -> str:
-        """The name, and what stands below the values."""
+        """The name, with a note on intervals if the table has any."""
         intervals = any(not np.isnan(cell.low) for line in self.lines for cell in line.cells)
         return self.name + (", 95 % interval below" if intervals else "")
 
 
 @dataclass(frozen=True)
 class RunTable:
-    """What the runs say of themselves, of each method of each dataset, means over replicas that did not fail.
+    """The costs and diagnostics of each method's runs on each dataset. Diagnostics are means over sound replicas.
 
-    lines: (dataset, method, a value for each column); None where the method does not have it.
+    lines: (dataset, method, a value for each column); None if the method does not have that value.
     """
 
     columns: tuple[str, ...]
@@ -117,7 +120,7 @@ class RunTable:
 
 
 def summary(rows: Sequence[Result]) -> tuple[Column, ...]:
-    """The columns that show one dataset's results: those that it declares, else those that suit its layout."""
+    """The columns for one dataset's results: those that the dataset declares, else those that suit its layout."""
     first, regions = rows[0], regions_of(rows)
     if first.summary is not None:
         return first.summary
@@ -144,25 +147,28 @@ def everything(rows: Sequence[Result]) -> tuple[Column, ...]:
         (name, region)
         for region in regions
         for name, score in SCORES.items()
-        if region == "all" or score.across is None  # which is of several regions at once, and stands under "all"
+        if region == "all" or score.across is None  # a score across regions stands under "all"
     )
 
 
 def compared(rows: Sequence[Result]) -> tuple[Column, ...]:
-    """The columns in which methods are compared with baseline and oracle. NLL over all points is left out: it is that
-    of the points beyond the data, where the number of draws decides it."""
+    """The columns in which methods are compared with baseline and oracle.
+
+    NLL over all points is left out. The points in the extrapolation dominate it, and the number of draws decides the
+    NLL there.
+    """
     regions = regions_of(rows)
     crps = dict.fromkeys(("all", *regions))
     return (*(("nll_y", region) for region in regions), *(("crps_y", region) for region in crps))
 
 
 def scored_f(rows: Sequence[Result]) -> bool:
-    """Whether some result has a score of f: the truth is known, and the method has an f."""
+    """True if some result has a score of f: the truth is known, and the method has an f."""
     return any(len(result.valid(("coverage_90_f", "all"))) > 0 for result in rows)
 
 
 def regions_of(rows: Sequence[Result]) -> list[str]:
-    """The regions in which some result has a point; all points together if there are none."""
+    """The regions in which some result has a test point; ["all"] if no region has any."""
     names = dict.fromkeys(name for result in rows for name in result.regions)
     return [name for name in names if any(result.inside(name).any() for result in rows)] or ["all"]
 
@@ -173,8 +179,10 @@ def regions_of(rows: Sequence[Result]) -> list[str]:
 def tabulate(
     results: Sequence[Result], columns: Callable[[Sequence[Result]], Sequence[Column]] = summary
 ) -> list[Table]:
-    """One table for each dataset, without the columns in which nothing is defined. columns: of one dataset's results,
-    as `summary`, `everything` or `compared` gives them."""
+    """One table for each dataset, without the columns in which nothing is defined (unless no column is).
+
+    columns: the function that gives the columns of one dataset's results: `summary`, `everything` or `compared`.
+    """
     return [_table(dataset, rows, columns(rows)) for dataset, rows in _by_dataset(results).items()]
 
 
@@ -207,7 +215,7 @@ def _table(dataset: str, rows: Sequence[Result], columns: Sequence[Column]) -> T
 
 
 def _cells(rows: Sequence[Result], column: Column, watched: bool) -> list[Cell]:
-    """The cells of one column, one for each result. watched: whether methods are compared with the controls."""
+    """The cells of one column, one for each result. watched: True if methods are compared with the controls."""
     bootstrap = Bootstrap(column)
     ranked = [result for result in rows if result.status == "ranked" and len(result.valid(column))]
     cells = []
@@ -230,7 +238,7 @@ def _cells(rows: Sequence[Result], column: Column, watched: bool) -> list[Cell]:
 
 
 def run_table(results: Sequence[Result]) -> RunTable:
-    """Seconds, CPU seconds, peak memory and every method's own diagnostics. Controls are not in it."""
+    """The table of seconds, CPU seconds, peak memory and every method's own diagnostics, without controls."""
     methods = [result for result in results if result.kind == "method"]
     columns: dict[str, None] = {}
     values = []
@@ -247,7 +255,7 @@ def run_table(results: Sequence[Result]) -> RunTable:
 
 
 def _spent(result: Result) -> dict[str, float]:
-    """Seconds are added over blocks of replicas; of memory, the largest block counts."""
+    """The costs of a result: the sum of seconds over blocks of replicas, and the memory of the largest block."""
     spent: dict[str, float] = {}
     for name, title, over, unit in SPENT:
         values = [float(run[name]) for run in result.provenance if run.get(name) is not None]
@@ -257,7 +265,7 @@ def _spent(result: Result) -> dict[str, float]:
 
 
 def cpu_seconds(result: Result) -> float | None:
-    """CPU seconds of training and predicting one replica; None where some are not known, and for controls."""
+    """The CPU seconds of training and predicting one replica; None for controls, or if a block did not record them."""
     spent = [float(run["cpu seconds"]) for run in result.provenance if run.get("cpu seconds") is not None]
     known = result.kind == "method" and 0 < len(spent) == len(result.provenance)
     return sum(spent) / len(result.replicas) if known else None
@@ -271,8 +279,7 @@ def _mean(result: Result, values: Floats) -> float:
 
 
 def remarks(results: Sequence[Result]) -> list[str]:
-    """What the comparison with the controls says: bugs (an oracle that is beaten) and findings (a baseline that is
-    not reached)."""
+    """The sentences on methods that beat the oracle (a bug), or that are worse than the baseline (a finding)."""
     found = []
     for table in tabulate(results, compared):
         for flag, sentence in (
@@ -288,8 +295,10 @@ def remarks(results: Sequence[Result]) -> list[str]:
 
 
 def departures(results: Sequence[Result]) -> list[str]:
-    """Where every replica is a task of its own: which methods depart from uniform PITs of f further than exact Bayes
-    does by chance."""
+    """A sentence for each dataset of independent tasks: the methods whose PITs of f are too far from uniform.
+
+    Too far: further than the PITs of exact Bayes are by chance, with probability 95 %.
+    """
     found = []
     for dataset, rows in _by_dataset(results).items():
         if rows[0].layout.points != "tasks":
@@ -314,7 +323,7 @@ def departures(results: Sequence[Result]) -> list[str]:
 
 
 def provenance(results: Sequence[Result]) -> list[str]:
-    """One sentence for each kind of machine and software that the results were computed on; a mixture says so."""
+    """One sentence for each kind of machine and software that computed the results; a mixture is reported as such."""
     kinds: dict[str, dict[str, None]] = {}
     for result in results:
         for run in result.provenance:
@@ -327,12 +336,12 @@ def provenance(results: Sequence[Result]) -> list[str]:
 
 
 def sentences(results: Sequence[Result]) -> list[str]:
-    """Everything that stands below a table."""
+    """All sentences below a table."""
     return [*departures(results), *remarks(results), *provenance(results)]
 
 
 def number(value: float) -> str:
-    """Three digits, and whole numbers up to a million."""
+    """The number in text: three digits, whole numbers up to a million, "n/a" for nan."""
     if np.isnan(value):
         return "n/a"
     return f"{value:.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""The contract: what a method is given, and what it gives back.
+"""The contract of a method: its inputs and its output.
 
     fit(model, x, y, generator) -> FittedMethod,    FittedMethod(x_test) -> Prediction
 
@@ -22,8 +22,8 @@ from gapbench.methods.engine.predictions import Prediction
 class FittedMethod(ABC):
     """A method after training. A call is pure, and pointwise in x, so a caller may cut x into chunks.
 
-    diagnostics: (R,) each: what the method can say of its own run (gradient evaluations, acceptance, …).
-    failures: replica -> why its result must not be used. Non-finite predictions need not be listed.
+    diagnostics: numbers about the method's own run (gradient evaluations, acceptance, …), (R,) each.
+    failures: replica -> the reason why its result must not be used. Non-finite predictions need not be listed.
     """
 
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
@@ -44,10 +44,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class UncertaintyMethod(ABC):
-    """A way to learn p(y | x). Its fields are its hyperparameters, and they describe it completely.
+    """A way to learn p(y | x). Its fields are its hyperparameters, and describe it completely.
 
-    Fields that mean the same are called the same: steps, lr, batch, burn_in, draws, thin, chains, members, rate.
-    Raises ValueError if one of them makes no sense.
+    Fields with the same meaning have the same name in all methods: steps, lr, batch, burn_in, draws, thin, chains,
+    members, rate. Raises ValueError if one of these has an invalid value.
     """
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class UncertaintyMethod(ABC):
 
     @property
     def exactness(self) -> Claim | None:
-        """The law that this class claims on `exactness.example()`; None if it claims nothing.
+        """The law that this class claims on `exactness.example()`; None without a claim.
 
         The example has 20 points and a posterior of std about 0.5. The claim's method has settings that reach the law
         in seconds, and the settings of this instance otherwise.
@@ -77,11 +77,11 @@ class UncertaintyMethod(ABC):
         return None
 
     def skip(self, model: Model, x: Tensor) -> str | None:
-        """The reason why this method cannot do this problem, in one sentence; None if it can. x: (R, N, D)."""
+        """The reason why this method cannot solve this problem, in one sentence; None if it can. x: (R, N, D)."""
         return None
 
 
-# The least values that the shared hyperparameters may have.
+# The smallest values that the shared hyperparameters may have.
 LEAST: Mapping[str, int] = {
     "steps": 0,
     "burn_in": 0,

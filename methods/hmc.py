@@ -5,8 +5,8 @@
     accept     with probability min(1, exp(H(θ, p) − H(θ′, p′)))
 
 https://arxiv.org/abs/1206.1901, https://jmlr.org/papers/v15/hoffman14a.html (§3.2)
-Caveat: exact for whatever its chains have reached. Gradients of all data, a thousand a draw: what the others are
-measured against, not what they compete with.
+Caveat: exact only for the part of the posterior that its chains have reached. A draw costs about a thousand gradients
+of all data: HMC is the reference for the other methods, not their competitor.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from gapbench.methods.engine.posterior_draws import PosteriorDraws
 from gapbench.methods.engine.precision import widest
 
 DIVERGED = 1000.0  # an energy error beyond which a trajectory has left the Hamiltonian's level (as Stan counts)
-CACHED = 2**23  # bytes of activations, about, that a block of chains may have on a CPU: measured
+CACHED = 2**23  # approximate bytes of activations of a block of chains on a CPU; the best value measured
 
 
 @dataclass(frozen=True)
 class HMC(UncertaintyMethod):
-    """Chains from draws of the prior, with identity mass, and in the end one step size a replica.
+    """Chains that start at draws of the prior, with identity mass. After burn-in each replica has one step size.
 
-    trajectory: its mean length, in units of prior_std (π/2 turns a Gaussian of that width by a quarter).
-    jitter: lengths are uniform between 1 − jitter and 1 + jitter of it, so that no period is met.
-    lr: the first step size, in units of prior_std; during burn_in it is tuned to this `acceptance`, first for each
-        chain by itself, and from the middle on for all chains of a replica together.
-    max_steps: of one trajectory, which is cut there.
-    burn_in, thin: in trajectories, the k-th of which has at most k steps until the middle of burn_in. draws: kept from
-        each chain.
+    trajectory: the mean length of a trajectory, in units of prior_std (π/2 is a quarter turn for a Gaussian of that
+        width).
+    jitter: lengths are uniform between 1 − jitter and 1 + jitter times the mean, to avoid periodic trajectories.
+    lr: the first step size, in units of prior_std. During burn_in, the step size is tuned to this `acceptance`: in the
+        first half for each chain, in the second half for all chains of a replica together.
+    max_steps: the largest number of steps of a trajectory; a longer trajectory is cut. In the first half of burn_in,
+        the k-th trajectory has at most k steps.
+    burn_in, thin: numbers of trajectories. draws: the number of draws kept from each chain.
     """
 
     trajectory: float = 1.5
@@ -87,15 +88,18 @@ class HMC(UncertaintyMethod):
         return PosteriorDraws(model, kept.flatten(1, 2), self.chains, diagnostics=diagnostics, failures=trace.failures)
 
     def walk(self, model: Model, x: Tensor, y: Tensor, state: State, generator: Generator) -> Iterator[State]:
-        """The states after each trajectory, from `state` to the end of the run. The same state and generator go on as
-        the same run: that is how one is resumed."""
+        """The states after each trajectory, from `state` to the end of the run.
+
+        To resume a run, pass its last state and its generator: the run then continues with the same numbers.
+        """
         while state.steps < self.steps:
             warm, alone = state.steps < self.burn_in, state.steps < self.burn_in // 2
-            if state.steps == self.burn_in // 2:  # steps tuned on the way in are too small once there
+            if state.steps == self.burn_in // 2:  # steps tuned on the way in are too small later: restart the tuning
                 state = replace(state, tuning=Tuning.start(_shared(state.tuning.log_step.amin(1), state)))
             step = (state.tuning.log_step if warm else state.tuning.log_mean).exp() * model.prior_std  # (R, chains)
             length = 1 + self.jitter * (2 * torch.rand(len(y), 1, generator=generator, device=y.device) - 1)
-            # Friction: what a chain gains in falling from the prior would carry it too far away to come back.
+            # Short trajectories act as friction: the energy that a chain gains as it falls from the prior would carry
+            # the chain too far away to come back.
             most = min(self.max_steps, state.steps + 1) if alone else self.max_steps
             steps = (length * self.trajectory * model.prior_std / step).ceil().clamp(1, most).long()
             momentum = torch.empty_like(state.theta).normal_(generator=generator)
@@ -106,7 +110,7 @@ class HMC(UncertaintyMethod):
             after = hamiltonian(model, theta, end, x, y).nan_to_num(nan=math.inf)  # (R, chains)
             acceptance = (before - after).clamp(max=0).exp()
             accepted = uniform < acceptance
-            # On the way in each chain has its own step: one step for all could leave a chain behind.
+            # In the first half each chain has its own step: a common step could leave a chain behind.
             found = acceptance if alone else _shared(acceptance.mean(1), state)
             state = State(
                 steps=state.steps + 1,
@@ -125,10 +129,10 @@ class HMC(UncertaintyMethod):
 class Tuning:
     """Dual averaging of log steps (Hoffman & Gelman 2014, eq. 6, with their t₀, γ and κ). (R, chains) each."""
 
-    target: Tensor  # what log steps are pulled to
+    target: Tensor  # the value that log steps are pulled to
     error: Tensor  # running mean of (wanted − found) acceptance
     log_step: Tensor
-    log_mean: Tensor  # the average that the run goes on with
+    log_mean: Tensor  # the average of log steps, used after burn-in
     count: int = 0
 
     @staticmethod
@@ -136,7 +140,7 @@ class Tuning:
         return Tuning(log_step, torch.zeros_like(log_step), log_step, log_step)
 
     def tuned(self, found: Tensor, wanted: float) -> Tuning:
-        """After one more trajectory. found: (R, chains), its acceptance."""
+        """The tuning after one more trajectory. found: its acceptance, (R, chains). wanted: the target acceptance."""
         count = self.count + 1
         error = self.error + (wanted - found - self.error) / (count + 10)
         log_step = self.target - math.sqrt(count) / 0.05 * error
@@ -146,21 +150,21 @@ class Tuning:
 
 @dataclass(frozen=True)
 class State:
-    """Of the chains of all replicas after `steps` trajectories, with what the last one did. (R, chains) each."""
+    """The state of all chains after `steps` trajectories, with the outcome of the last trajectory. (R, chains) each."""
 
     steps: int
     theta: Tensor  # (R, chains, P)
     tuning: Tuning
-    acceptance: Tensor  # the probability with which its end was accepted
+    acceptance: Tensor  # the probability of accepting the trajectory's end
     diverged: Tensor
     accepted: Tensor
-    energy: Tensor  # H at its start
-    gradients: Tensor  # (R,): of single points' log likelihood, so far
+    energy: Tensor  # H at the trajectory's start
+    gradients: Tensor  # (R,): gradients of single points' log likelihood so far
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What the trajectories after burn-in did, (R, chains, trajectories) each."""
+    """The outcomes of the trajectories after burn-in, (R, chains, trajectories) each."""
 
     acceptance: Tensor
     diverged: Tensor
@@ -181,7 +185,7 @@ class Trace:
             getattr(self, one.name)[..., at] = getattr(state, one.name)
 
     def joined(self, states: Sequence[State]) -> Trace:
-        """With the trajectories that came after."""
+        """The trace with the outcomes of later trajectories added."""
         return Trace(
             *(
                 torch.cat([getattr(self, one.name), *(getattr(state, one.name).unsqueeze(-1) for state in states)], -1)
@@ -191,8 +195,10 @@ class Trace:
 
     @property
     def diagnostics(self) -> dict[str, Tensor]:
-        """(R,) each. E-BFMI (Betancourt 2016, https://arxiv.org/abs/1604.00695): the smallest over chains; below 0.3
-        the momenta explore the energies too slowly."""
+        """Mean acceptance, number of divergences, and E-BFMI (the smallest over chains), (R,) each.
+
+        E-BFMI: Betancourt 2016, https://arxiv.org/abs/1604.00695. Below 0.3 the momenta explore energies too slowly.
+        """
         change = self.energy.diff(dim=-1).square().sum(-1)
         spread = (self.energy - self.energy.mean(-1, keepdim=True)).square().sum(-1)
         return {
@@ -203,7 +209,7 @@ class Trace:
 
     @property
     def failures(self) -> dict[int, str]:
-        """replica -> why its draws are not the posterior's: a chain that diverged, or never moved."""
+        """The failed replicas, each with its reason: a chain that diverged, or a chain that never moved."""
         found: dict[int, str] = {}
         trajectories = self.accepted.shape[-1]
         for r, (moves, losses) in enumerate(
@@ -220,30 +226,30 @@ class Trace:
 
 
 def start(method: HMC, theta: Tensor) -> State:
-    """Before the first trajectory. theta: (R, chains, P)."""
+    """The state before the first trajectory. theta: (R, chains, P)."""
     nothing = torch.zeros(theta.shape[:2], dtype=widest(theta.device), device=theta.device)
     log_step = torch.full_like(nothing, math.log(method.lr))
     return State(0, theta, Tuning.start(log_step), nothing, nothing > 0, nothing > 0, nothing, nothing[:, 0].long())
 
 
 def _shared(values: Tensor, state: State) -> Tensor:
-    """(R,) as (R, chains)."""
+    """The values (R,), repeated for each chain: (R, chains)."""
     return values.unsqueeze(1).expand(state.theta.shape[:2])
 
 
 def leapfrog(
     model: Model, theta: Tensor, momentum: Tensor, x: Tensor, y: Tensor, step: Tensor, steps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(θ, p) at the trajectory's end. theta, momentum: (R, chains, P); x: (R, N, D); y: (R, N).
+    """The pair (θ, p) at the trajectory's end. theta, momentum: (R, chains, P); x: (R, N, D); y: (R, N).
 
-    step, steps: (R, chains), the size and the number of its steps, which may differ between chains."""
+    step, steps: (R, chains), the size and the number of the steps of each chain."""
     theta, momentum = theta.clone(), momentum.clone()
     replicas, chains, size = theta.shape
     together = replicas if theta.is_cuda else max(1, CACHED // int(32 * y.shape[1] * math.sqrt(size) * chains))
     for first in range(0, replicas, together):
         block = slice(first, first + together)
         eps, last = step[block].unsqueeze(-1), steps[block].unsqueeze(-1)
-        # A chain that has done its steps stands still, with kicks and drifts of 0, until the longest is done.
+        # A chain that has done its steps stays in place, with kicks and drifts of 0, until the longest chain is done.
         number = torch.arange(int(last.max()) + 1, device=step.device).view(-1, 1, 1, 1)
         kicks = eps * ((number < last).to(eps) - 0.5 * (number == 0) + 0.5 * (number == last))
         drifts = eps * (number < last)
@@ -259,7 +265,7 @@ def leapfrog(
 
 
 def hamiltonian(model: Model, theta: Tensor, momentum: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """H, (R, chains), as precise as the device can: differences of sums over all data decide what is accepted."""
+    """The Hamiltonian H, (R, chains), in the widest float of the device: acceptance needs differences of large sums."""
     kind = widest(theta.device)
     theta, x, y = theta.to(kind), x.to(kind).unsqueeze(1), y.to(kind).unsqueeze(1)
     potential = -model.log_prior(theta) - model.log_likelihood(theta, x, y).sum(-1)

@@ -1,14 +1,14 @@
 """Metropolis-adjusted Langevin algorithm (MALA, Roberts & Tweedie 1996).
 
-Roberts & Rosenthal 1998 found the acceptance that is aimed at, 0.574.
+The target acceptance, 0.574, is that of Roberts & Rosenthal 1998.
 
     propose  θ′ = θ − ε ∇U(θ) + √(2ε) ξ,    U(θ) = −log p(θ) − Σₙ log p(yₙ | xₙ, θ)
     accept   with probability min(1, exp(U(θ) − U(θ′)) q(θ | θ′) / q(θ′ | θ)),
              log q(θ′ | θ) = −‖θ′ − θ + ε ∇U(θ)‖² / (4ε)
 
 https://doi.org/10.2307/3318418, https://doi.org/10.1111/1467-9868.00123
-Caveat: exact for whatever its chains have reached. A step moves as little as one of Langevin's, with gradients of all
-data, so a network's chains hardly leave where they started.
+Caveat: exact only for the part of the posterior that its chains have reached. A step is as short as a Langevin step and
+needs gradients of all data, so the chains of a network hardly leave their starting points.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ WANTED = 0.574  # acceptance at which chains in many dimensions move fastest
 class MALA(SingleModelMethod):
     """Langevin steps with gradients of all data, accepted or rejected.
 
-    lr: the first ε, in units of prior_std². During burn_in log ε moves by (accepted − 0.574)/√step at each step; then
-    it stays. burn_in, thin: in steps. draws: kept from each chain.
+    lr: the first ε, in units of prior_std². At each step of burn_in, log ε changes by (acceptance − 0.574)/√step, with
+    the probability of acceptance; then ε is fixed. burn_in, thin: numbers of steps. draws: kept from each chain.
     """
 
     lr: float = 1e-5

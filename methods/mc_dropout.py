@@ -3,8 +3,9 @@
     minimise  −(n/b) Σᵢ log p(yᵢ | xᵢ, θ, mᵢ) − log p(θ),    hⱼ ← mⱼ hⱼ / (1 − rate),    mⱼ ~ Bernoulli(1 − rate)
 
 and predict with the masks still drawn: each draw of m is a draw of f.
-Caveat: the spread is that of the masks, and does not shrink as data come in unless the rate is tuned; with one hidden
-ReLU layer the variance is convex in x, so it cannot be larger between two clusters than at both (Foong et al. 2020).
+Caveat: the spread of f comes from the masks. The spread does not shrink with more data unless the rate is tuned. With
+one hidden ReLU layer the variance is convex in x, so it cannot be larger between two clusters than at both of them
+(Foong et al. 2020).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class MCDropout(UncertaintyMethod):
 
     @property
     def exactness(self) -> Claim:
-        """The mode, and no variance: without hidden layers there is nothing to drop."""
+        """The posterior's mode without variance: a network without hidden layers has no unit to drop."""
         return Claim(replace(self, steps=1000, lr=0.05, batch=5), lambda regression: regression.point)
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Dropout:
@@ -48,14 +49,14 @@ class MCDropout(UncertaintyMethod):
 
         def loss(theta: Tensor) -> Tensor:
             index = next(batches).index
-            drop = dropout(draw_masks(model, self.rate, (replicas, batch), generator))  # of its own for each point
+            drop = dropout(draw_masks(model, self.rate, (replicas, batch), generator))  # each point has its own mask
             likelihood = model.log_likelihood(theta, gather_points(x, index), gather_points(y, index), drop)
             return negative_log_posterior(likelihood, model.log_prior(theta), n)
 
         theta, losses = minimise(loss, model.init(generator, (replicas,)), self.steps, self.lr)
         evaluations = torch.full((replicas,), float(self.steps * batch), device=x.device)
         diagnostics = {"gradient evaluations": evaluations, **arrival(losses, n)}
-        # One mask for a draw, the same at every x, so that a draw is a function.
+        # One mask for each draw, the same at every x, so that a draw is a function.
         masks = [draw_masks(model, self.rate, (replicas, 1), generator) for _ in range(self.draws)]
         return Dropout(model, theta, masks, diagnostics=diagnostics)
 
@@ -73,12 +74,12 @@ class Dropout(FittedMethod):
 
 
 def draw_masks(model: Model, rate: float, lead: Sequence[int], generator: Generator) -> list[Tensor]:
-    """m / (1 − rate) for each hidden layer, (*lead, width)."""
+    """The masks m / (1 − rate) of each hidden layer, (*lead, width); an empty list if rate = 0."""
     device = generator.device
     empty = [torch.empty((*lead, width), device=device, dtype=torch.float32) for width in model.hidden if rate]
     return [mask.bernoulli_(1 - rate, generator=generator).div_(1 - rate) for mask in empty]
 
 
 def dropout(masks: Sequence[Tensor]) -> Perturb | None:
-    """h ← m h / (1 − rate), layer by layer; None without masks."""
+    """The function h ← m h / (1 − rate) of each layer; None without masks."""
     return (lambda h, layer: h * masks[layer]) if masks else None

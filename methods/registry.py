@@ -1,5 +1,7 @@
-"""Finds the methods: the concrete subclasses of UncertaintyMethod in the files of methods/, those that other packages
-announce under the entry point group `gapbench.methods`, and any file that is named."""
+"""The registry of methods: concrete subclasses of UncertaintyMethod in methods/, in entry points, and in named files.
+
+Other packages announce their methods in the entry point group `gapbench.methods`.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +21,18 @@ from typing import TypeGuard
 from gapbench.methods.base import UncertaintyMethod
 
 GROUP = "gapbench.methods"
-FILE_MODULE = "gapbench_file_"  # begins the names of modules that are loaded from a user's file
+FILE_MODULE = "gapbench_file_"  # prefix of the names of modules that are loaded from a user's file
 
 
 @dataclass
 class Registry:
-    """methods: name -> class, sorted by name. unavailable: name of a file or an entry point -> why it gives none."""
+    """The methods found, name -> class. unavailable: name of a file or entry point -> why it gives no method."""
 
     methods: dict[str, type[UncertaintyMethod]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, cls: object, source: str) -> None:
-        """Take a class in, or note why it cannot be used. source: where it comes from, in words."""
+        """Add a class, or note why the class cannot be used. source: the origin of the class, in words."""
         if not is_method(cls):
             self.unavailable[name] = f"{source}: expected a concrete UncertaintyMethod class"
         elif self.methods.get(name, cls) is not cls:
@@ -45,17 +47,17 @@ class Registry:
 
 
 def methods() -> dict[str, type[UncertaintyMethod]]:
-    """Name -> class of every method that can be used. MCDropout is mc_dropout; an entry point has its own name."""
+    """All methods that can be used, name -> class. MCDropout is mc_dropout; an entry point has its own name."""
     return registry().methods
 
 
 def unavailable() -> dict[str, str]:
-    """Name -> reason, of the files of methods/ and the entry points that give no method."""
+    """The files of methods/ and the entry points that give no method, name -> reason."""
     return registry().unavailable
 
 
 def registry() -> Registry:
-    """All methods that are found. One file or plugin that cannot be loaded is named, and spoils no other."""
+    """The registry of all methods, sorted by name. A file or plugin that cannot be loaded is only noted as such."""
     found = Registry()
     for module in pkgutil.iter_modules([str(Path(__file__).parent)], "gapbench.methods."):
         if module.ispkg:
@@ -98,9 +100,9 @@ def classes(module: ModuleType, base: type) -> list[type]:
 
 
 def class_from_file(source: str, base: type) -> type:
-    """The class of "path.py:Class". Running a file is running its code: name only files that you trust.
+    """The class of "path.py:Class". This runs the file's code: name only files that you trust.
 
-    Raises ValueError if there is no such file, no such class in it, or the class is no concrete `base`.
+    Raises ValueError if the file does not exist or lacks the class, or if the class is no concrete `base`.
     """
     path, colon, name = source.rpartition(":")
     if not colon:
@@ -118,7 +120,7 @@ def class_from_file(source: str, base: type) -> type:
 
 
 def _lacks(module: ModuleType, name: str, base: type) -> str:
-    """Why a module does not give the class that is asked for."""
+    """The reason why a module does not give the class of this name, in words."""
     cls = getattr(module, name, None) if name else None
     if isinstance(cls, type) and issubclass(cls, base) and inspect.isabstract(cls):
         return f"{name} does not define {', '.join(sorted(getattr(cls, '__abstractmethods__', ())))};"
@@ -126,7 +128,10 @@ def _lacks(module: ModuleType, name: str, base: type) -> str:
 
 
 def load_file(path: str) -> ModuleType:
-    """The module of a Python file, run at most once in a process. Raises whatever its code raises."""
+    """The module of a Python file, run at most once in a process.
+
+    Raises ValueError if it is no Python file, and any error that its code raises.
+    """
     file = Path(path).resolve()
     name = FILE_MODULE + hashlib.sha256(str(file).encode()).hexdigest()[:16]
     if name not in sys.modules:
@@ -134,7 +139,7 @@ def load_file(path: str) -> ModuleType:
         if spec is None or spec.loader is None:
             raise ValueError(f"{path} is not a Python file (.py)")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # before it runs: dataclasses look their module up
+        sys.modules[name] = module  # registered before it runs: dataclasses look up their module
         try:
             spec.loader.exec_module(module)
         except BaseException as error:
@@ -147,7 +152,7 @@ def load_file(path: str) -> ModuleType:
 
 
 def _beside(file: Path) -> set[str]:
-    """Names that stand for files of the same folder; "" for a relative import."""
+    """The names of modules beside this file, in the same folder; and "", for a relative import."""
     return {"", *(path.stem for path in file.parent.iterdir() if path.suffix == ".py" or path.is_dir())}
 
 
@@ -158,7 +163,7 @@ def file_of(cls: type) -> str | None:
 
 
 def is_method(value: object) -> TypeGuard[type[UncertaintyMethod]]:
-    """Whether this is a class that can be fitted."""
+    """True if the value is a concrete class of methods."""
     return isinstance(value, type) and issubclass(value, UncertaintyMethod) and not inspect.isabstract(value)
 
 

@@ -5,12 +5,13 @@
 
 are one step when  ε = η/n,  σC = b √(2/(ηn)),  λ = 1/(n·prior_std²)  and no clip is active.
 
-During burn-in the likelihood is tempered, U(θ) = −log p(θ) − (1/T) Σₙ log p(yₙ | xₙ, θ), with T falling to 1 and steps
-εT, as large as the flatter U allows: the same data step, and T times the prior's and √T times the noise.
+During burn-in the likelihood is tempered: U(θ) = −log p(θ) − (1/T) Σₙ log p(yₙ | xₙ, θ), with T falling to 1. The step
+is εT, as large as the flatter U allows. So the data term of a step is unchanged, the prior term is T times as large,
+and the noise is √T times as large.
 
 https://www.stats.ox.ac.uk/~teh/research/compstats/WelTeh2011a.pdf, https://arxiv.org/abs/1607.00133
-Caveat: the noise fixes σC alone, so a small σ means no clipping and the true posterior (as the step goes to 0 and
-the chain gets there); a large σ means privacy, clipping and a biased sampler.
+Caveat: the noise fixes only the product σC. A small σ means no clipping and the true posterior (as the step goes to 0
+and the chain converges). A large σ means privacy, clipping and a biased sampler.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.posterior_draws import PosteriorDraws
 from gapbench.methods.engine.stationary_law import stationary_law
 
-NO_GUARANTEE = 50.0  # an ε of which e^ε is beyond any meaning; the PRV accountant would take minutes to refine it
+NO_GUARANTEE = 50.0  # e^ε is meaningless above this ε; the PRV accountant would take minutes to refine such an ε
 
 
 @dataclass(frozen=True)
 class SGLD(UncertaintyMethod):
-    """Langevin chains whose noise, scaling and privacy accounting are Opacus's.
+    """Langevin chains with the noise, scaling and privacy accounting of Opacus.
 
-    lr: η; the Langevin step is ε = η/n. batch: b. noise_multiplier: σ, and with it C = b√2 / (σ√(ηn)).
-    temperature: T at the start; it is halved in equal parts of burn_in, the last of them at 1. 1: no tempering.
-    allow_clipping: False fails a replica in which a clip was ever active, since it sampled something else.
-    burn_in, thin: in steps. draws: kept from each chain. delta: the δ at which ε(δ) is reported.
+    lr: η; the Langevin step is ε = η/n. batch: b. noise_multiplier: σ, which also decides C = b√2 / (σ√(ηn)).
+    temperature: T at the start; T is halved after equal parts of burn_in, and is 1 in the last part. 1: no tempering.
+    allow_clipping: False: a replica fails if a clip was ever active, since it did not sample the posterior.
+    burn_in, thin: numbers of steps. draws: kept from each chain. delta: the δ at which ε(δ) is reported.
     """
 
     lr: float = 6e-4
@@ -69,26 +70,29 @@ class SGLD(UncertaintyMethod):
         return self.burn_in + self.draws * self.thin
 
     def tempering(self, step: int) -> float:
-        """T at this step, counted from 1."""
+        """The temperature T at this step; steps are counted from 1."""
         if step > self.burn_in:
             return 1.0
         halvings = math.ceil(math.log2(self.temperature))
-        past = (step - 1) * (halvings + 1) // self.burn_in  # of them
+        past = (step - 1) * (halvings + 1) // self.burn_in  # number of halvings done
         return max(1.0, math.ldexp(self.temperature, -past))
 
     def max_grad_norm(self, n: int) -> float:
-        """C, from the equivalence."""
+        """The clipping norm C at which DP-SGD and SGLD are equivalent."""
         return self.batch * math.sqrt(2 / (self.lr * n)) / self.noise_multiplier
 
     def temperatures(self, n: int) -> tuple[float, float]:
-        """(of the likelihood, of the prior) that the chain samples at, were no clip active."""
+        """The temperatures of likelihood and prior at which the chain samples, if no clip is active."""
         rate, divisor = self.sampling.rate(self.batch, n), self.sampling.divisor(self.batch, n)
         return self.batch**2 / (n * rate * divisor), self.batch**2 / divisor**2
 
     def epsilon(self, n: int) -> float:
-        """ε(δ) of releasing every iterate of every chain of one replica, for adding or removing one point."""
+        """The privacy loss ε(δ) of releasing all iterates of a replica's chains, for adding or removing one point.
+
+        inf if the sampling has no accountant, or if the RDP bound on ε is NO_GUARANTEE or more.
+        """
         if not isinstance(self.sampling, Poisson | OpacusLoader):
-            return math.inf  # the accountants' amplification by subsampling is that of Poisson sampling
+            return math.inf  # the accountants assume Poisson sampling
         steps = Counter(self.tempering(step) for step in range(1, self.steps + 1))
         history = [
             (self.noise_multiplier * math.sqrt(t), self.sampling.rate(self.batch, n), number * self.chains)
@@ -97,13 +101,13 @@ class SGLD(UncertaintyMethod):
         bound, accountant = RDPAccountant(), PRVAccountant()
         bound.history, accountant.history = history, history
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that a wider range of orders would tighten the bound
+            warnings.simplefilter("ignore", UserWarning)  # the warning: a wider range of orders would tighten the bound
             loose = bound.get_epsilon(self.delta, alphas=list(range(2, 64)))
             return accountant.get_epsilon(self.delta) if loose < NO_GUARANTEE else math.inf
 
     @property
     def exactness(self) -> Claim | None:
-        """The law that its chains keep at a step so large (ελ/2 up to 0.4) that it is far from the posterior."""
+        """The stationary law at a large step (ελ/2 up to 0.4), which is far from the posterior; None with clipping."""
         if self.allow_clipping:
             return None
         unclipped = replace(self, lr=3.0, batch=5, noise_multiplier=1e-3)
@@ -118,7 +122,7 @@ class SGLD(UncertaintyMethod):
         replicas, n = y.shape
         theta = model.init(generator, (replicas, self.chains)).requires_grad_()  # (R, chains, P)
         optimizer = StackedDPOptimizer(
-            # λ is that of the model's prior. Fused: one pass over θ a step.
+            # The weight decay λ comes from the model's prior. Fused: one pass over θ in each step.
             torch.optim.SGD([theta], lr=self.lr, weight_decay=1 / (n * model.prior_std**2), fused=True),
             noise_multiplier=self.noise_multiplier,
             max_grad_norm=self.max_grad_norm(n),
@@ -144,7 +148,7 @@ class SGLD(UncertaintyMethod):
         )
 
     def diagnostics(self, optimizer: StackedDPOptimizer, n: int) -> dict[str, Tensor]:
-        """(R,) each."""
+        """The diagnostics of the run, (R,) each."""
         clipped, (likelihood, prior) = optimizer.clipped_fraction, self.temperatures(n)
         return {
             "clipped fraction": clipped,
@@ -157,7 +161,7 @@ class SGLD(UncertaintyMethod):
 
 
 def clipped_replicas(optimizer: StackedDPOptimizer) -> dict[int, str]:
-    """Replica -> that it was clipped: it sampled something else than the posterior."""
+    """The replicas in which a gradient was clipped, each with the reason why it did not sample the posterior."""
     reason = "a gradient norm reached C = {:.4g}: {:.2g} of the per-sample gradients were clipped"
     fractions = enumerate(optimizer.clipped_fraction.tolist())
     return {r: reason.format(optimizer.max_grad_norm, fraction) for r, fraction in fractions if fraction > 0}

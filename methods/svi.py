@@ -3,8 +3,8 @@
     maximise  ELBO = E_q[(n/b) Σᵢ log p(yᵢ | xᵢ, θ)] − KL(q ‖ p),    q(θ) = Πⱼ N(locⱼ, scaleⱼ²)
 
 https://arxiv.org/abs/1505.05424, https://docs.pyro.ai
-Caveat: minimising KL(q ‖ p) over independent factors gives scaleⱼ² = 1/Λⱼⱼ on a Gaussian posterior of precision Λ: the
-uncertainty along correlated directions, which is what lives in a gap, is understated (Foong et al. 2020).
+Caveat: on a Gaussian posterior of precision Λ, minimising KL(q ‖ p) over independent factors gives scaleⱼ² = 1/Λⱼⱼ.
+So the uncertainty along correlated directions is too small; this is the uncertainty in a gap (Foong et al. 2020).
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from gapbench.methods.engine.posterior_draws import PosteriorDraws
 
 @dataclass(frozen=True)
 class SVI(UncertaintyMethod):
-    """All replicas in one Pyro program: a plate of replicas, in it θ and a plate of data with each its own minibatch.
+    """Mean-field SVI of all replicas in one Pyro program: a plate of replicas that holds θ and a plate of data.
 
-    particles: draws of θ per step. init_scale: the guide's std at the start, in prior stds.
+    Each replica has its own minibatch. particles: draws of θ per step. init_scale: initial std of the guide, in prior
+    stds.
     """
 
     steps: int = 20_000
@@ -51,14 +52,14 @@ class SVI(UncertaintyMethod):
         replicas, n = y.shape
         batch = min(self.batch, n)
         batches = FixedSize().draw((replicas,), batch, n, generator)
-        # The model's prior as an object of Pyro's, whose KL to the guide is a closed form.
+        # The model's prior as a Pyro distribution: its KL to the guide has a closed form.
         prior = dist.Normal(torch.zeros(replicas, 1, model.size, device=x.device), model.prior_std).to_event(1)
         everyone = torch.arange(batch, device=x.device)
 
         def program(x: Tensor, y: Tensor) -> None:  # x (R, b, D), y (R, b)
             with pyro.plate("replicas", replicas, dim=-2):
                 theta = pyro.sample("theta", prior).squeeze(-2)  # (..., R, P)
-                # A plate of n of which these b were seen: Pyro scales the likelihood by n/b.
+                # A plate of n points, b of them seen: Pyro scales the likelihood by n/b.
                 with pyro.plate("data", n, subsample=everyone, dim=-1):
                     pyro.factor("y", model.log_likelihood(theta, x, y))
 
@@ -68,7 +69,7 @@ class SVI(UncertaintyMethod):
                 init_loc_fn=lambda site: model.init(generator, (replicas,)).unsqueeze(1),
                 init_scale=self.init_scale * model.prior_std,
             )
-            guide(x[:, :batch], y[:, :batch])  # Pyro makes the guide's parameters when it is first called
+            guide(x[:, :batch], y[:, :batch])  # Pyro makes the guide's parameters at the first call
 
             def loss() -> Tensor:
                 index = next(batches).index
@@ -84,8 +85,11 @@ class SVI(UncertaintyMethod):
 
 
 def negative_elbo(program: Callable[..., None], guide: AutoNormal, x: Tensor, y: Tensor, particles: int) -> Tensor:
-    """−ELBO of each replica (R,), with the KL in closed form: what Pyro's TraceMeanField_ELBO estimates of their sum,
-    without its copies to the host and its dictionary of parameters, which cost half of a step."""
+    """The negative ELBO of each replica, (R,), with the KL in closed form.
+
+    Pyro's TraceMeanField_ELBO estimates the sum of these. Its copies to the host and its dictionary of parameters cost
+    half of a step; this function has neither.
+    """
     with pyro.plate("particles", particles, dim=-3):
         drawn = poutine.trace(guide).get_trace(x, y)
         seen = poutine.trace(poutine.replay(program, trace=drawn)).get_trace(x, y)
@@ -98,8 +102,11 @@ def negative_elbo(program: Callable[..., None], guide: AutoNormal, x: Tensor, y:
 
 @contextmanager
 def pyro_sandbox(generator: Generator) -> Iterator[None]:
-    """Pyro keeps its parameters in a global store and draws from torch's global streams. Both are put back afterwards,
-    and the streams start from `generator`."""
+    """Run Pyro with a parameter store and random streams of its own; restore the global ones afterwards.
+
+    Pyro keeps its parameters in a global store and draws from torch's global streams. Inside, the streams start from a
+    seed that `generator` draws.
+    """
     device = generator.device
     seed = int(torch.randint(2**62, (), generator=generator, device=device))
     apple = torch.mps.get_rng_state() if device.type == "mps" else None  # fork_rng does not know this stream

@@ -20,12 +20,12 @@ from gapbench.runners.guard import undisturbed
 from gapbench.runners.recipes import made, recipe
 from gapbench.runners.store import canonical
 
-Place = tuple[str, str, int, int, int]  # dataset, method, block of replicas and seed
+Place = tuple[str, str, int, int, int]  # dataset, method, first and stop of the block of replicas, seed
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is to be computed. name: the method's. first, stop: the block of replicas. seed: of data and training."""
+    """A cell to compute. name: that of the method. first, stop: the block of replicas. seed: for data and training."""
 
     dataset_name: str
     dataset: Dataset
@@ -37,7 +37,7 @@ class Cell:
     seed: int
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A cell travels to its process as a recipe."""
+        """The cell as recipes, to send it to its process by pickle."""
         return _cell, tuple(recipe(getattr(self, one.name)) for one in fields(self))
 
     @property
@@ -51,18 +51,18 @@ class Cell:
 
     @property
     def place(self) -> Place:
-        """What every record of this cell shares, whatever the code and the settings were."""
+        """The dataset, method, block and seed that all records of this cell share, whatever their code and settings."""
         return self.dataset_name, self.name, self.first, self.stop, self.seed
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """The content of dataset, model and subject. Raises Undescribable if one of them has none that can be keyed."""
+        """The content of dataset, model and subject. Raises Undescribable if one of these has no content."""
         subject = self.entry.subject
         parts = {"dataset": self.dataset, "model": self.model, type(subject).__name__: subject}
         return {name: describe(part, name) for name, part in parts.items()}
 
     def identity(self, problems: Problems | None) -> dict[str, Any]:
-        """Everything that decides the numbers; its hash is the record's key. No problems: of a failed cell."""
+        """Everything that decides the numbers; its hash is the record's key. problems: None for a failed cell."""
         dataset, model, subject = self.content.values()
         references = [] if problems is None else digests(problems, self.model)
         code = code_hash(self.entry.subject, self.model)
@@ -82,18 +82,18 @@ class Cell:
         }
 
     def stream(self, purpose: str, device: torch.device | str) -> torch.Generator:
-        """Random numbers from what is computed, not from what the code is called or where it stands."""
+        """The random stream for this purpose, from the cell's content, block and seed; its names do not count."""
         what = canonical(list(self.content.values()))
         return torch_stream(device, purpose, what, self.first, self.stop, self.seed)
 
     def halves(self) -> list[Cell]:
-        """Two cells of half the replicas each, for a device whose memory is too small for all; none of one replica."""
+        """Two cells, each with half the replicas, for a device with too little memory; no cells if only one replica."""
         middle = (self.first + self.stop) // 2
         return [replace(self, stop=middle), replace(self, first=middle)] if self.stop - self.first > 1 else []
 
 
 def _cell(dataset_name: str, dataset: Any, model: Any, name: str, entry: Any, *rest: int) -> Cell:
     entry = made(entry)
-    # What a method's own file sets holds while that method trains; what a dataset's file sets must not hold for it.
+    # Global settings of a method's own file hold while that method trains; those of a dataset's file must not.
     with undisturbed():
         return Cell(dataset_name, made(dataset), made(model), name, entry, *rest)

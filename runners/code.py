@@ -1,7 +1,7 @@
-"""The code behind a result: a hash of its meaning, over a class's module and all modules that it reaches by imports.
+"""The code behind a result: a hash of the meaning of a class's module and of all modules that it imports.
 
-Prose does not count (see `content.meaning`), and neither does where the code stands. The standard library and installed
-packages do not count either: their versions are in each record's provenance.
+Imports of imports count too. Prose does not count (see `content.meaning`), nor does the place of the code. The standard
+library and installed packages do not count either: their versions are in each record's provenance.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from gapbench.datasets.content import meaning
 
 LIBRARY = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 INSTALLED = {"site-packages", "dist-packages"}
-# Modules that methods import and that decide no number of a training: what a score is has a version of its own
-# (METRICS_VERSION), and a claim is only tested.
+# Modules that methods import, but that decide no number of a training. Scores have a version of their own
+# (METRICS_VERSION), and claims are only tested.
 UNCOUNTED = {f"gapbench.methods.engine.{name}" for name in ("distributions", "exactness", "stationary_law")}
 
 
 def code_hash(*values: object) -> str:
-    """sha256 of the meaning of every module that the code of these values lies in, and of all that those reach.
+    """The sha256 of the meaning of the modules that define these values, and of all modules that those import.
 
-    values: classes, functions, and objects that are made of such.
+    values: classes, functions, and objects made of these.
     """
     reached: dict[str, Path] = {}
     waiting = [one.__module__ for one in _code(values)]
@@ -57,7 +57,7 @@ def _code(value: object) -> Iterator[type | FunctionType]:
 
 
 def source_of(name: str) -> Path | None:
-    """The file of a module whose code counts; None for packages, installed modules and what is not there."""
+    """The file of a module whose code counts; None for packages, installed modules and missing modules."""
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if not isinstance(module, ModuleType) or file is None:
@@ -69,13 +69,13 @@ def source_of(name: str) -> Path | None:
     if file is None or not file.endswith(".py"):
         return None
     path = Path(file).resolve()
-    ours = name.startswith("gapbench.")  # also where it is installed
+    ours = name.startswith("gapbench.")  # also if gapbench is installed
     foreign = INSTALLED & set(path.parts) or any(path.is_relative_to(folder) for folder in LIBRARY)
     return path if ours or not foreign else None
 
 
 def imports(path: Path, name: str) -> Iterator[str]:
-    """The names of all modules that a module may import, anywhere in its code; some of them may be no modules."""
+    """The names of all modules that a module may import, anywhere in its code. Some names may be no modules."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):

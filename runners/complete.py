@@ -1,4 +1,4 @@
-"""A cell brought to its record: trained, predicted, scored and committed."""
+"""Completion of a cell: training, prediction, scores and the committed record."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from gapbench.runners.store import Record, Store, StoreError, first_line, key_of
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell.
+    """The outcome of a cell.
 
-    status: "finished", committed in this run; "rescored", its old predictions scored anew; "kept", there already;
-    "halved", too large for the device's memory. message: why it was skipped, halved or failed. failures: replica ->
-    reason, where the others stand.
+    status: "finished": committed in this run. "rescored": its old predictions were scored again. "kept": its record
+    existed. "halved": the cell was too large for the device's memory. message: the reason why the cell was skipped,
+    halved or failed. failures: replica -> reason, if only some replicas failed.
     """
 
     cell: Cell
@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Wholly or in part."""
+        """True if the cell or some of its replicas failed."""
         return self.status == "failed" or bool(self.failures)
 
     @property
@@ -51,7 +51,7 @@ class Outcome:
 
     @property
     def reason(self) -> str:
-        """Why it was skipped or failed, or which replicas failed, in one line."""
+        """The reason why the cell was skipped, halved or failed, or why replicas failed, in one line."""
         replicas: dict[str, list[str]] = {}
         for replica, reason in self.failures.items():
             replicas.setdefault(first_line(reason), []).append(replica)
@@ -67,11 +67,11 @@ def complete(
     begins: Callable[[], None] = lambda: None,
     candidates: Sequence[str] | None = None,
 ) -> Outcome:
-    """Bring a cell to its record: keep it if it is there, score it anew if only the scores changed, else train.
+    """Complete a cell: keep its record if it exists, score again if only the scores changed, else train.
 
-    begins: called when the record is not there. candidates: keys of the records among which an earlier training of the
-    cell would be; None for all of the store. Raises StoreError if the store cannot be read or written; whatever else
-    goes wrong is a failed cell.
+    begins: called if the cell has no record and is not skipped. candidates: keys of the records that may hold an
+    earlier training of the cell; None: all keys of the store. Raises StoreError if the store cannot be read or written;
+    any other error gives a failed cell.
     """
     # One thread: a cell's bits must not depend on how many cells run beside it.
     torch.set_num_threads(1)
@@ -79,7 +79,7 @@ def complete(
     started = time.perf_counter()
     try:
         return _completed(cell, store, device, begins, store.keys() if candidates is None else candidates, started)
-    except StoreError:  # the next cell would meet it too
+    except StoreError:  # the next cell would have the same error
         raise
     except Exception as error:
         if out_of_memory(error) and cell.halves():
@@ -130,7 +130,7 @@ def _completed(
 
 
 def trained(cell: Cell, problems: Problems, device: str) -> Run:
-    """What the entry gives, looked at, on the CPU and in the units of the data."""
+    """The run of the entry, checked by the door, on the CPU and in the units of the data. Raises DoorError."""
     replicas, points = problems.y_test.shape
     run = admit(cell.entry.run(cell.model, problems, cell.stream("fit", device)), replicas, points)
     units = problems.standardisation
@@ -140,9 +140,9 @@ def trained(cell: Cell, problems: Problems, device: str) -> Run:
 def scored(
     cell: Cell, problems: Problems, run: Run, references: Sequence[Reference | None]
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays that tables and figures are made from: "point NAME", "region NAME" and "grid NAME".
+    """The arrays for tables and figures: "point NAME", "region NAME" and "grid NAME".
 
-    Replicas that failed are nan.
+    The point values of failed replicas are nan.
     """
     shape = tuple(problems.y_test.shape)
     sound = torch.tensor([r not in run.failures for r in range(shape[0])])
@@ -163,7 +163,7 @@ def scored(
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an accelerator had too little memory. Not every part of torch has an error of its own for it."""
+    """True if an accelerator had too little memory. Some parts of torch have no error class for this."""
     words = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
@@ -171,13 +171,13 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def failed(cell: Cell, store: Store, device: str, error: BaseException, seconds: float = 0.0) -> Outcome:
-    """Note that a cell failed, and why. The next run tries again.
+    """Write a note that a cell failed, and why. The next run tries again.
 
-    No code of the cell's own is run: it may be what ended its process.
+    No code of the cell's own is run here, because that code may have ended its process.
     """
     try:
         identity = cell.identity(None)
-    except Exception:  # then this is why it failed
+    except Exception:  # then this error is why the cell failed
         identity = {
             "dataset": {"name": cell.dataset_name},
             "method": {"name": cell.name},

@@ -1,4 +1,4 @@
-"""What this installation is, and what it lacks."""
+"""The doctor: a check of this installation and of what is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Finding:
-    """name, what was found, and what to do about it (empty: nothing)."""
+    """A finding: a name, what was found, and advice on what to do (empty: nothing to do)."""
 
     name: str
     found: str
@@ -21,7 +21,7 @@ class Finding:
 
 
 def examine(folder: Path) -> list[Finding]:
-    """folder: where results are to go. Looks only; leaves no file."""
+    """All findings on this installation. folder: the folder for results; no new file is left there."""
     return [
         Finding("python", platform.python_version()),
         *_packages(),
@@ -33,7 +33,7 @@ def examine(folder: Path) -> list[Finding]:
 
 
 def _packages() -> list[Finding]:
-    """Every package that gapbench needs, by its own metadata, and in one line those that only its tests need."""
+    """A finding for each package that gapbench needs, by its metadata; and one for all missing test packages."""
     found, absent = [], []
     for requirement in metadata.requires("gapbench") or []:
         specification, _, marker = requirement.partition(";")
@@ -53,10 +53,10 @@ def _packages() -> list[Finding]:
 
 
 def _methods() -> list[Finding]:
-    """Files of methods/ and plugins that give no method."""
+    """A finding for every file of methods/ and every plugin that gives no method."""
     try:
         from gapbench.runners.suites import discovered
-    except ImportError:  # of a package that is missing, as is said above
+    except ImportError:  # a package is missing, as reported above
         return []
     return [Finding(f"method {name}", "not available", why) for name, why in discovered().unavailable.items()]
 
@@ -85,7 +85,7 @@ def _folder(folder: Path) -> Finding:
         return Finding(f"folder {folder}", f"not there yet; {free}", "" if writable else f"{nearest} is not writable")
     try:
         from gapbench.runners.store import Store, StoreError, has_links
-    except ImportError:  # of a package that is missing, as is said above
+    except ImportError:  # a package is missing, as reported above
         return Finding(f"folder {folder}", free)
     try:
         Store(folder).prepare()

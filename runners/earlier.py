@@ -1,4 +1,4 @@
-"""Earlier trainings: a cell that was trained before, and scored otherwise, needs no training."""
+"""Earlier trainings: a cell that was trained before, and scored in another way, needs no new training."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gapbench.methods.engine.predictions import PredictionError, kinds
 from gapbench.runners.cell import Place
 from gapbench.runners.store import Damaged, Store, canonical, floats
 
-# The parts of an identity that decide how a run is scored and shown, and not how it is trained.
+# The parts of an identity that decide how a run is scored and shown, but not how it is trained.
 SCORING = ("metrics", "references", "shown")
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """A run from a store, with its provenance and the name of its arrays."""
+    """An earlier run from a store, with its provenance and the name of its arrays."""
 
     run: Run
     provenance: dict[str, Any]
@@ -28,7 +28,7 @@ class Earlier:
 
 
 def records_by_place(store: Store) -> dict[Place, list[str]]:
-    """The keys of all sound records, by the cell that they are of."""
+    """The keys of all sound records, grouped by the place of their cell."""
     found: dict[Place, list[str]] = {}
     for key in store.keys():  # noqa: SIM118 a store is no dict
         with suppress(Damaged, KeyError, TypeError, ValueError):
@@ -40,7 +40,7 @@ def records_by_place(store: Store) -> dict[Place, list[str]]:
 
 
 def trained_before(store: Store, identity: Mapping[str, Any], candidates: Sequence[str]) -> Earlier | None:
-    """A run of the same training that was scored otherwise; None if no candidate is one whose predictions are sound."""
+    """A run of the same training, scored in another way; None if no candidate has sound predictions of it."""
 
     def training(of: Mapping[str, Any]) -> str:
         return canonical({name: value for name, value in of.items() if name not in SCORING})

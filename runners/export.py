@@ -1,4 +1,4 @@
-"""Results for other tools: the tidy frame as CSV or Parquet, the summary as LaTeX. Derived, and made anew each time."""
+"""Exports of results for other tools: the tidy frame as CSV or Parquet, the summary as LaTeX."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ SUFFIX = {"csv": "csv", "parquet": "parquet", "latex": "tex"}
 
 
 def export(results: Sequence[Result], form: str, out: Path) -> None:
-    """Write `out`, text as UTF-8. form: "csv" or "parquet", a line for each replica, region and score; or "latex", the
-    summary."""
+    """Write results to the file `out`, text as UTF-8.
+
+    form: "csv" or "parquet": a line for each replica, region and score. "latex": the summary.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     if form == "latex":
         out.write_text(latex(tabulate(results)), encoding="utf-8", newline="\n")

@@ -1,4 +1,4 @@
-"""Guards around code that is not ours, and around our own: what is set for the whole process stays where it was set."""
+"""Guards around code of ours and of users: settings of the whole process do not leak out of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Global settings and random streams of torch, numpy and the process are afterwards what they were before."""
+    """Restore global settings and random streams of torch, numpy and the process at the end."""
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     gradients, threads = torch.is_grad_enabled(), torch.get_num_threads()
     products = torch.get_float32_matmul_precision()
@@ -25,7 +25,7 @@ def undisturbed() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
-        # A default device is a mode that lies on a stack; it is touched only if it was changed.
+        # A default device is a mode on a stack, so it is set only if it was changed.
         if torch.get_default_device() != device:
             torch.set_default_device(device)
         torch.set_grad_enabled(gradients)
@@ -43,8 +43,10 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def standard() -> Iterator[None]:
-    """Undisturbed, and with the settings that torch and numpy begin with: what a method's file has set decides how the
-    method trains, and neither its data nor its scores."""
+    """Use the initial settings of torch and numpy inside; restore the present ones at the end.
+
+    A method's file may change global settings. These affect the method's training, but not its data or its scores.
+    """
     with undisturbed():
         torch.set_default_dtype(torch.float32)
         torch.set_default_device(None)

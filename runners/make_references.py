@@ -1,4 +1,4 @@
-"""Makes reference posteriors: long HMC runs that checkpoint, resume, and go on until they are certified."""
+"""Reference posteriors by long HMC runs, which checkpoint, resume, and continue until they are certified."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from gapbench.runners.store import canonical
 from gapbench.runners.workers import Tell, run_all
 
 METHOD = HMC(burn_in=150, draws=500, thin=1, max_steps=4000)
-DRAWS_ADDED = 100  # a chain, as often as the certificate asks for them
+DRAWS_ADDED = 100  # draws a chain, added as often as the certificate needs them
 MAX_DRAWS = 3000
 SECONDS = 60.0  # between checkpoints
 
 
 class NotCertified(Exception):
-    """There is no reference, in most cases although the chains were run as long as they may be; the message says
-    why."""
+    """A reference that cannot be certified, or whose making failed; the message says why. In most cases the chains were
+    run for as long as allowed."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """The reference of one replica of a dataset, to be made in `folder`."""
+    """A reference to make: of one replica of a dataset, in `folder`."""
 
     name: str
     dataset: Dataset
@@ -56,7 +56,7 @@ class Task:
     seed: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A task travels to its process as a recipe."""
+        """The task as recipes, to send it to its process by pickle."""
         return _task, tuple(recipe(getattr(self, one.name)) for one in fields(self))
 
 
@@ -66,7 +66,7 @@ def _task(*parts: Any) -> Task:
 
 @dataclass(frozen=True)
 class Run:
-    """How far one is: the chains' state, what they did and f on the test grid since burn-in, seconds spent."""
+    """The progress of a task: the chains' state, their trace and f on the test grid since burn-in, seconds spent."""
 
     state: State
     trace: Trace
@@ -75,8 +75,7 @@ class Run:
 
 
 def make_all(tasks: Sequence[Task], jobs: int, tell: Callable[[str], None]) -> Iterator[Path | NotCertified]:
-    """The file of each task as it is done, `jobs` side by side; or why there is none. Tasks do not depend on each
-    other."""
+    """The file of each task when it is done, or a NotCertified. `jobs` independent tasks run side by side."""
     with closing(run_all(_work, deque(tasks), jobs, lambda task, line: tell(line))) as tasks_ended:
         for ended in tasks_ended:
             if ended.error is None or isinstance(ended.error, NotCertified):
@@ -87,15 +86,17 @@ def make_all(tasks: Sequence[Task], jobs: int, tell: Callable[[str], None]) -> I
 
 
 def _work(task: Task, tell: Tell) -> Path:
-    """What a child process does."""
+    """The work of a child process: make the task's reference."""
     torch.set_num_threads(1)
     keep_freed_memory()
     return make(task, tell)
 
 
 def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
-    """The file of this reference, made if it is not there or damaged. Killed at any point, the next call goes on from
-    the last checkpoint, to the same bits. Raises NotCertified."""
+    """The file of this reference, made if it is missing or damaged. Raises NotCertified.
+
+    After a kill at any point, the next call continues from the last checkpoint, and gives the same bits.
+    """
     problems, name = task.dataset.problems([task.replica], task.seed), f"{task.name} replica {task.replica}"
     key = key_of(problems, 0, task.model)
     path = path_of(key, task.folder)
@@ -120,7 +121,7 @@ def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
     while True:
         run = _ended(task, method, problems, run, checkpoint, generator, tell)
         past = _until_last_divergence(run.trace, method.draws)
-        f = run.f[:, past : method.draws]  # of a run that was stopped later there are more
+        f = run.f[:, past : method.draws]  # a checkpoint of a longer run has more draws
         missing = task.method.draws - f.shape[1]
         if missing > 0:
             shortfalls = [f"a trajectory diverged, {past} after burn-in: all up to it count as burn-in"]
@@ -130,7 +131,7 @@ def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
         if not shortfalls:
             about = {**what, **_cost(run), "method": repr(method), "left out": past, "certificate": found}
             reference = Reference.of(f, about)
-            shortfalls = verdict(reference, regions)  # what is kept of it must stand on its own
+            shortfalls = verdict(reference, regions)  # the kept draws alone must pass too
         if not shortfalls:
             break
         why = "; ".join(shortfalls)
@@ -144,7 +145,7 @@ def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
 
 
 def _until_last_divergence(trace: Trace, draws: int) -> int:
-    """How many of the first draws there are up to the last that diverged in any chain, and with it."""
+    """The number of draws up to the last divergence in any chain, that draw included, among the first `draws`."""
     diverged = trace.diverged[..., :draws].flatten(0, 1).any(0).nonzero()
     return int(diverged.max()) + 1 if len(diverged) else 0
 
@@ -163,7 +164,7 @@ def _cost(run: Run) -> dict[str, Any]:
 
 
 def _begun(task: Task, problems: Problems, checkpoint: Path, generator: Generator, tell: Callable[[str], None]) -> Run:
-    """Where the run stands: at its checkpoint, or at a draw of the prior."""
+    """The run to continue: that of the checkpoint, or a new run from a draw of the prior."""
     if checkpoint.exists():
         try:
             run = _read(checkpoint, _maker(task), generator, task.device)
@@ -186,7 +187,7 @@ def _ended(
     generator: Generator,
     tell: Callable[[str], None],
 ) -> Run:
-    """The run at the end of `method`, with checkpoints on the way."""
+    """The run at the end of `method`'s trajectories; writes checkpoints on the way."""
     began, earlier = time.monotonic(), run.seconds
     saved = began
     states: list[State] = []
@@ -211,7 +212,7 @@ def _ended(
 
 
 def _write(path: Path, data: bytes) -> None:
-    """All of it or nothing."""
+    """Write a file completely or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(data)
     os.replace(temporary, path)

@@ -1,4 +1,4 @@
-"""Keeps freed memory in the process: what a training step frees, the next one needs again."""
+"""Freed memory, kept in the process: the next training step needs it again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import torch
 
 
 def keep_freed_memory() -> None:
-    """glibc gives large blocks back to the system whenever they are freed, and having their pages again can cost as
-    much as the arithmetic of a step on them. It learns to keep blocks of the size of any mapped one that it sees freed,
-    up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD): show it one. Elsewhere this does nothing."""
+    """Make glibc keep freed blocks of up to 32 MiB. With another C library this does nothing.
+
+    glibc gives large blocks back to the system when they are freed. To get their pages again can cost as much as the
+    arithmetic of a step. When glibc frees a mapped block, it learns to keep blocks up to that size, at most 32 MiB
+    (mallopt(3), M_MMAP_THRESHOLD). So one such block is freed here.
+    """
     torch.empty(2**25 - 2**16, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""What the fork server loads before it forks a process for each job, so that no job has to. No user's file is in it."""
+"""Modules that the fork server loads once, so that its child processes need not. No user's file is among them."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from gapbench.runners import complete, make_references, suites
 
 __all__ = ["complete", "make_references", "suites"]
 
-torch.optim.Adam([torch.zeros(1)])  # its first use imports half of torch
+torch.optim.Adam([torch.zeros(1)])  # the first use of an optimiser imports half of torch

@@ -1,4 +1,4 @@
-"""Where, with what and at what cost a cell is computed: what its record tells beside the numbers."""
+"""Provenance of a cell: the machine, the versions and the cost, which its record holds beside the numbers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-FOLDERS = ("methods", "datasets", "evaluation", "runners")  # of the code that makes numbers
+FOLDERS = ("methods", "datasets", "evaluation", "runners")  # the folders of the code that decides numbers
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What this process had spent when a training began."""
+    """The time that this process had spent when a training began."""
 
     device: str
     wall: float
@@ -32,7 +32,7 @@ class Spent:
         return Spent(device, time.perf_counter(), time.process_time())
 
     def provenance(self) -> dict[str, Any]:
-        """Where, with what and at what cost the training was done, up to now."""
+        """The machine and versions, with the training's cost up to now: seconds, CPU seconds and peak memory."""
         cuda = self.device.startswith("cuda")
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
         return {
@@ -48,7 +48,7 @@ def now() -> str:
 
 
 def surroundings(device: str) -> dict[str, Any]:
-    """Where and with what a cell is computed."""
+    """The time, the machine and the versions of a computation."""
     cuda = device.startswith("cuda")
     packages = ("gapbench", "torch", "opacus", "pyro-ppl", "numpy", "scipy", "scoringrules", "arviz-stats")
     return {
@@ -64,7 +64,7 @@ def surroundings(device: str) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The git commit of this code, with + if its folders were edited since; None outside a checkout of it."""
+    """The git commit of this code, with + if its folders were edited since; None outside a git checkout."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None

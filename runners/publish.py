@@ -1,6 +1,6 @@
-"""Published results: what is tracked of a results folder, small enough for git and enough for every table and figure.
+"""Published results: the tracked part of a results folder, small enough for git, enough for every table and figure.
 
-manifest.json    which records these are, and the sha256 of everything they were made from and of the two files below
+manifest.json    the list of the records, with the sha256 of everything they depend on and of the two files below
 scores.parquet   the scores and diagnostics of every replica, float32
 curves.npz       PITs, and the curves that figures draw, in 16 bits
 README.md        the tables
@@ -33,9 +33,9 @@ from gapbench.runners.store import Record, Store, StoreError, canonical, key_of,
 
 FORMAT = 1
 MANIFEST, SCORES, CURVES, README = "manifest.json", "scores.parquet", "curves.npz", "README.md"
-FIGURE = 60_000  # bytes of a figure at most
-SUITE = 400_000  # bytes that the manifest and the two files are to take together
-POINTS = (121, 81, 61, 41, 31)  # of a curve: the most with which they do
+FIGURE = 60_000  # the largest size of a figure, in bytes
+SUITE = 400_000  # bytes that the manifest and the two files together should not exceed
+POINTS = (121, 81, 61, 41, 31)  # points of a curve; the largest number that fits into SUITE is used
 UNKNOWN = 2**16 - 1  # the code of nan
 SCHEMA = pa.schema(
     [
@@ -45,17 +45,17 @@ SCHEMA = pa.schema(
         ("value", pa.float32()),
     ]
 )
-SPENT = ("seconds", "cpu seconds", "peak memory (bytes)")  # what differs from block to block of one machine
+SPENT = ("seconds", "cpu seconds", "peak memory (bytes)")  # fields that differ between blocks of one machine
 
 Arrays = dict[str, NDArray[Any]]
 
 
 def publish(folder: Path, published: Path) -> list[Path]:
-    """Write what is tracked of a results folder. Returns the files written; the suite is called like their folder.
+    """Write the tracked part of a results folder. Returns the files written; the suite is named after their folder.
 
-    Raises StoreError if the folder holds nothing, or something damaged.
+    Raises StoreError if the folder is empty or holds something damaged.
     """
-    from gapbench.runners import load  # which reads published folders too, by this module
+    from gapbench.runners import load  # imported here, because load imports this module
 
     results = load.results(folder)
     manifest = {"format": FORMAT, "suite": published.name, "metrics": METRICS_VERSION, **_described(folder, results)}
@@ -70,7 +70,7 @@ def publish(folder: Path, published: Path) -> list[Path]:
     written = [published / name for name in (SCORES, CURVES, MANIFEST, README)]
     for path, data in zip(written, (scores, curves, words.encode()), strict=False):
         path.write_bytes(data)
-    readable = read_published(published)  # tables and figures are of what was published
+    readable = read_published(published)  # tables and figures show the published numbers
     for path in (published / "figures").glob("*.png"):
         path.unlink()
     drawn = plot(readable, published / "figures", limit=FIGURE)
@@ -79,10 +79,10 @@ def publish(folder: Path, published: Path) -> list[Path]:
 
 
 def read_published(folder: Path) -> list[Result]:
-    """The results of a published folder: scores in float32, PITs and curves in 16 bits; curves are nan at the points
-    that were left out, training data at the replicas that no figure shows.
+    """The results of a published folder: scores in float32, PITs and curves in 16 bits.
 
-    Raises StoreError if a file is missing, or not what the manifest says.
+    Curves are nan at the points that were left out. Training data are nan for the replicas that no figure shows.
+    Raises StoreError if a file is missing, or does not match the manifest.
     """
     manifest = read_manifest(folder)
     try:
@@ -120,7 +120,7 @@ def read_published(folder: Path) -> list[Result]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a published folder says of itself. Raises StoreError if it is not there or not readable."""
+    """The manifest of a published folder. Raises StoreError if the manifest is missing, not readable or too new."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         newer = manifest["format"] > FORMAT
@@ -135,7 +135,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def page(folder: Path, results: Sequence[Result]) -> str:
-    """The page beside the data, in Markdown: tables, sentences, the figures that are there, every score by region."""
+    """The page beside the data, in Markdown: tables, sentences, the existing figures, and every score by region."""
     regions = dict.fromkeys(("all", *(name for result in results for name in result.regions)))
     images = [path.relative_to(folder).as_posix() for path in sorted((folder / "figures").glob("*.png"))]
     parts = [
@@ -157,7 +157,7 @@ def page(folder: Path, results: Sequence[Result]) -> str:
 
 
 def _in(region: str) -> Callable[[Sequence[Result]], Sequence[Column]]:
-    """The columns of one region."""
+    """The function that gives the columns of one region."""
     return lambda rows: [column for column in everything(rows) if column[1] == region]
 
 
@@ -166,7 +166,7 @@ def _unreadable(folder: Path, why: str) -> StoreError:
 
 
 def _checked(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
-    """The bytes of a file, if they are what the manifest says."""
+    """The bytes of a file, if their sha256 is that of the manifest. Raises StoreError."""
     try:
         data = (folder / name).read_bytes()
     except OSError as error:
@@ -180,7 +180,7 @@ def _checked(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
 
 
 def _described(folder: Path, results: Sequence[Result]) -> dict[str, Any]:
-    """The parts of the manifest that say what the results are: datasets, results with their records, machines."""
+    """The parts of the manifest that describe the results: datasets, results with their records, machines."""
     shown, machines = _records(folder, results), list[Mapping[str, Any]]()
     datasets, described = [], []
     for name in dict.fromkeys(result.dataset for result in results):
@@ -216,7 +216,7 @@ def _described(folder: Path, results: Sequence[Result]) -> dict[str, Any]:
 
 
 def _described_record(record: Record, machines: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """One record in short. Its machine and versions are added to `machines` if they are new there."""
+    """A short description of a record. Its machine and versions are added to `machines` if they are new."""
     machine = {name: value for name, value in record.provenance.items() if name not in (*SPENT, "finished", "scored")}
     if machine not in machines:
         machines.append(machine)
@@ -248,7 +248,7 @@ def _records(folder: Path, results: Sequence[Result]) -> dict[tuple[str, str], l
 
 
 def _runs(replicas: NDArray[np.int64]) -> list[list[int]]:
-    """Numbers as [first, last] of each run of consecutive ones."""
+    """The replica numbers as [first, last] of each run of consecutive numbers."""
     cuts = np.flatnonzero(np.diff(replicas) != 1) + 1
     return [[int(run[0]), int(run[-1])] for run in np.split(replicas, cuts)]
 
@@ -262,7 +262,7 @@ def _replicas(rows: Sequence[Result]) -> NDArray[np.int64]:
 
 
 def _text(manifest: Mapping[str, Any]) -> str:
-    """JSON that shows well in a difference: a line for each record."""
+    """The manifest as JSON with a line for each record, so that a git diff is easy to read."""
     pieces: list[str] = []
 
     def piece(value: Any) -> str:
@@ -292,7 +292,7 @@ def _scores(results: Sequence[Result]) -> bytes:
 
 
 def _curves(results: Sequence[Result], points: int) -> bytes:
-    """curves.npz, with at most so many points a curve."""
+    """The bytes of curves.npz, with at most this number of points in a curve."""
     arrays: Arrays = {}
     for at, name in enumerate(dict.fromkeys(result.dataset for result in results)):
         rows = [result for result in results if result.dataset == name]
@@ -301,7 +301,7 @@ def _curves(results: Sequence[Result], points: int) -> bytes:
         arrays |= {f"result {at}/{key}": value for key, value in _of_result(result, points).items()}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for key, value in arrays.items():  # np.savez, without the time of day in the file
+        for key, value in arrays.items():  # like np.savez, but without the time of day in the file
             member = io.BytesIO()
             np.save(member, value, allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{key}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED, 9)
@@ -309,8 +309,8 @@ def _curves(results: Sequence[Result], points: int) -> bytes:
 
 
 def _of_dataset(rows: Sequence[Result], points: int) -> Arrays:
-    """What its methods share: masks of the regions; of a grid also the test points, the truth at some of them, and the
-    training data of the replicas that figures show."""
+    """The arrays that all methods of a dataset share: masks of the regions. For a grid also the test points, the truth
+    at some of these, and the training data of the replicas that figures show."""
     replicas = _replicas(rows)
     shape = (len(replicas), max(result.inside("all").shape[1] for result in rows))
     arrays: Arrays = {}
@@ -354,7 +354,7 @@ def _of_result(result: Result, points: int) -> Arrays:
     if np.isfinite(result.curves.get("std_f", np.nan)).any():
         std = result.curves["std_f"][:, chosen]
         largest = _ends(std[None])[1]
-        # A std is drawn on a logarithmic axis: half precision of its ratio to the largest, three digits of each.
+        # Figures draw a std on a logarithmic axis. So the ratio to the largest std is kept in float16: three digits.
         arrays["std_f"] = (std / np.where(largest > 0, largest, 1)).astype(np.float16)
         arrays["std_f largest"] = largest
     return arrays
@@ -368,7 +368,7 @@ def _result(
     dataset: Mapping[str, Any],
     shared: Arrays,
 ) -> Result:
-    """A result from its entry in the manifest, its scores and its arrays, and those of its dataset."""
+    """The result from its entry in the manifest, its scores, its arrays, and the arrays of its dataset."""
     replicas = _unrolled(one["replicas"])
     at = np.searchsorted(_unrolled(dataset["replicas"]), replicas)
     regions = {name: mask[at] for name, mask in _section(shared, "region ").items()}
@@ -396,7 +396,7 @@ def _result(
 
 
 def _drawn(own: Arrays, shared: Arrays, at: NDArray[np.int64], replicas: NDArray[np.int64]) -> Arrays:
-    """The curves of one result. at: where its replicas stand among those of the dataset."""
+    """The curves of one result. at: the positions of its replicas among those of the dataset."""
     points, x_test, shown = shared["points"], shared["x_test"].astype(np.float64), shared["shown"]
 
     def spread(values: NDArray[Any]) -> NDArray[np.float64]:
@@ -421,12 +421,12 @@ def _drawn(own: Arrays, shared: Arrays, at: NDArray[np.int64], replicas: NDArray
 
 
 def _drawable(result: Result) -> bool:
-    """Whether figures draw lines over the test points."""
+    """True if figures draw lines over the test points."""
     return result.layout.points == "grid" and result.layout.feature is not None and "x_test" in result.curves
 
 
 def _chosen(number: int, points: int) -> NDArray[np.int64]:
-    """Which of the test points a curve keeps: evenly many, both ends included."""
+    """The positions of the test points that a curve keeps: evenly spaced, both ends included."""
     return np.unique(np.linspace(0, number - 1, min(number, points)).round().astype(np.int64))
 
 
@@ -435,7 +435,7 @@ def _section(arrays: Arrays, prefix: str) -> Arrays:
 
 
 def _ends(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The least and the largest finite value of each replica, (R, 1) each. values: (L, R, M)."""
+    """The smallest and the largest finite value of each replica, (R, 1) each; 0 without one. values: (L, R, M)."""
     known = np.isfinite(values)
     low = np.where(known, values, np.inf).min((0, 2), initial=np.inf)[:, None]
     high = np.where(known, values, -np.inf).max((0, 2), initial=-np.inf)[:, None]
@@ -443,7 +443,7 @@ def _ends(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64
 
 
 def _coded(values: NDArray[Any], low: Any, high: Any) -> NDArray[np.uint16]:
-    """Numbers between low and high in 16 bits; what is not finite is nan."""
+    """The codes of numbers between low and high, in 16 bits. Numbers that are not finite get the code of nan."""
     width = np.where(np.asarray(high) > low, np.asarray(high) - low, 1.0)
     codes = np.where(np.isfinite(values), (values - low) / width * (UNKNOWN - 1), UNKNOWN)
     return codes.round().astype(np.uint16)
@@ -455,10 +455,10 @@ def _decoded(codes: NDArray[np.uint16], low: Any, high: Any) -> NDArray[np.float
 
 
 def _smooth(codes: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Differences along the curve, modulo 2¹⁶: they are small, and so their file is."""
+    """The differences of codes along the curve, modulo 2¹⁶. They are small numbers, so their file is small too."""
     return np.diff(codes, axis=-1, prepend=np.uint16(0)).astype(np.uint16)
 
 
 def _rough(differences: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """The codes that `_smooth` took the differences of."""
+    """The codes whose differences `_smooth` gave."""
     return np.cumsum(differences, axis=-1, dtype=np.uint16)

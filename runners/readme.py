@@ -1,4 +1,4 @@
-"""Writes what is generated from results/published: the headline of the README, and the page of each suite.
+"""Pages generated from results/published: the headline of the README, and the page of each suite.
 
 The headline stands between `<!-- headline: SUITE DATASET -->` and `<!-- end -->`.
 """
@@ -32,7 +32,7 @@ def refresh(readme: Path) -> list[Path]:
 
 
 def with_headline(readme: Path) -> str:
-    """The README's text with its headline as the published results have it."""
+    """The README's text with its headlines replaced by those of the published results. Raises StoreError."""
 
     def headline(match: re.Match[str]) -> str:
         results = read_published(published(readme) / match["suite"])

@@ -1,7 +1,7 @@
-"""Recipes: how another process makes an object of ours again.
+"""Recipes: descriptions from which another process makes an object again.
 
 A recipe names the class and the fields that differ from the class's defaults. So a default may be anything, such as a
-lambda, and a class of a user's file is loaded where it is needed and nowhere else.
+lambda, and the class of a user's file is loaded only in the process that needs it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class NoRecipe(ValueError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """module, qualname: of the class. file: the user's file that it stands in, None for an importable module."""
+    """A recipe of a dataclass instance. module, qualname: those of the class. file: the user's file with the class;
+    None for an importable module. settings: recipes of the fields that differ from their defaults."""
 
     module: str
     qualname: str
@@ -29,7 +30,7 @@ class Recipe:
     settings: Mapping[str, Any]
 
     def make(self) -> Any:
-        """The object. A user's file is run if this process has not run it yet."""
+        """The object. A user's file is run if this process has not run the file yet."""
         module = importlib.import_module(self.module) if self.file is None else load_file(self.file)
         cls = reduce(getattr, self.qualname.split("."), module)
         return cls(**{name: made(value) for name, value in self.settings.items()})  # type: ignore[operator]
@@ -55,7 +56,7 @@ def recipe(value: object) -> Any:
 
 
 def made(value: Any) -> Any:
-    """What `recipe` was given."""
+    """The object that `recipe` described."""
     if isinstance(value, Recipe):
         return value.make()
     if type(value) in (tuple, list):

@@ -1,4 +1,4 @@
-"""Runs cells side by side, each in a process of its own with one torch thread, and tells what is going on."""
+"""Runs of cells side by side, each in a process of its own with one torch thread, with reports on progress."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from gapbench.runners.workers import Died, Tell, run_all
 def run_cells(
     cells: Sequence[Cell], store: Store, device: str, jobs: int, console: Console, verbosity: int = 0
 ) -> list[Outcome]:
-    """Every cell's outcome. What a cell computes does not depend on `jobs`. On a GPU the cells take turns.
+    """The outcome of every cell. The number `jobs` does not change any cell's numbers. On a GPU the cells take turns.
 
-    verbosity: −1 tells nothing, 1 of each record's diagnostics too. Raises StoreError, and passes an interrupt on, with
-    no process left behind; what is committed stays.
+    verbosity: −1 reports nothing, 1 also reports each record's diagnostics. Raises StoreError, and passes an interrupt
+    on. Then no process is left behind, and committed records stay.
     """
     with _Announcer(len(cells), store, console, verbosity) as announce:
         earlier, waiting = records_by_place(store), deque[_Job]()
@@ -34,7 +34,7 @@ def run_cells(
 
         for cell in cells:
             try:
-                cell.content  # noqa: B018 what cannot be keyed is refused before anything is trained
+                cell.content  # noqa: B018 a cell without content is refused before training
             except Exception as error:
                 announce.end(failed(cell, store, device, error))
             else:
@@ -56,7 +56,7 @@ def run_cells(
 
 @dataclass(frozen=True)
 class _Job:
-    """A cell with where it is to go, and the keys of its records that were there before."""
+    """A cell with its store and device, and the keys of its earlier records."""
 
     cell: Cell
     store: Store
@@ -65,12 +65,12 @@ class _Job:
 
 
 def _work(job: _Job, tell: Tell) -> Outcome:
-    """What a child process does."""
+    """The work of a child process: complete the job's cell."""
     return complete(job.cell, job.store, job.device, lambda: tell("begins"), job.candidates)
 
 
 def _explained(cell: Cell, error: BaseException) -> BaseException:
-    """The error of a cell that could not be sent to its process, or did not come back from it, in words."""
+    """The error, with advice, of a cell that could not be sent to its process or whose result could not come back."""
     if isinstance(error, Died | NoRecipe):
         return error
     advice = "its settings must be plain values, or functions that stand by themselves in a file"
@@ -78,7 +78,7 @@ def _explained(cell: Cell, error: BaseException) -> BaseException:
 
 
 class _Announcer:
-    """A bar and a line for each running cell on a terminal, plain lines elsewhere."""
+    """The report on progress: on a terminal a bar and a line for each running cell, else plain lines."""
 
     def __init__(self, total: int, store: Store, console: Console, verbosity: int) -> None:
         self.outcomes: list[Outcome] = []
@@ -104,7 +104,7 @@ class _Announcer:
         self._progress.stop()
 
     def more(self, cells: int) -> None:
-        """Announce that there are so many more cells than was thought."""
+        """Announce that the run has this many more cells than expected."""
         self._total += cells
         self._progress.update(self._all, total=self._total)
 
@@ -115,7 +115,7 @@ class _Announcer:
             self._tell(f"{cell.title}: started")
 
     def end(self, outcome: Outcome) -> None:
-        """Announce what became of a cell."""
+        """Announce the outcome of a cell."""
         if outcome.status != "halved":
             self.outcomes.append(outcome)
         if outcome.cell.title in self._tasks:

@@ -1,12 +1,12 @@
-"""Where results live: one write-once JSON record for each cell, the arrays it names beside it, failures apart.
+"""The store of results: a write-once JSON record for each cell, the arrays that it names, and notes of failures.
 
-    cells/<2 hex>/<key>.json     key = sha256 of what decides the numbers; inside, the sha256 of its own body
+    cells/<2 hex>/<key>.json     key = sha256 of what decides the numbers; inside, the sha256 of the record's body
     arrays/<sha256>.npz          predictions and per-point values, written before the record that names them
-    failures/<key>-<n>.json      what went wrong, and when; the next run tries again
-    damaged/                     whatever failed its checksum, set aside so that it is made again
+    failures/<key>-<n>.json      the error and its time; the next run tries again
+    damaged/                     files that failed their checksum, set aside so that they are made again
 
-A kill at any byte loses at most the running cell: files appear complete or not at all, and no lock is needed since the
-first writer of a name wins. What a killed writer leaves has a name that starts with a dot, and is never read.
+A kill at any byte loses at most the running cell, because files appear complete or not at all. No lock is needed, since
+the first writer of a name wins. A killed writer leaves only files whose names start with a dot; these are never read.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from gapbench.datasets.base import Layout
 from gapbench.evaluation.entries import Kind
 
 FORMAT = 2
-STALE = 3600.0  # seconds after which an unfinished file is nobody's: a commit takes far less
-# What os.link answers where a file system has no hard links: exFAT, SMB, cloud drives mounted in a notebook.
+STALE = 3600.0  # seconds after which no writer of an unfinished file is alive: a commit takes far less
+# Errors of os.link on a file system without hard links: exFAT, SMB, cloud drives mounted in a notebook.
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES}
-# What os.fsync answers where they cannot be asked to write at once, folders above all.
+# Errors of os.fsync on a file system that cannot write at once, above all for folders.
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -44,17 +44,17 @@ class StoreError(Exception):
 
 
 class Damaged(Exception):
-    """A file is not what was written: truncated, altered or swapped."""
+    """A file that is missing, truncated, altered or swapped; the message says which."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of a cell that was made.
+    """A cell's record.
 
     identity: everything that decides the numbers; its hash is the record's key. prediction: class name of the kind of
-    prediction. replicas: their numbers. arrays: purpose -> name of its file: "predictions" and "points". diagnostics:
-    name -> a number for each replica. failures: replica number -> reason. summary: the columns that the dataset
-    declares. provenance: where, when and at what cost it was computed, which decides nothing.
+    prediction. replicas: the replica numbers. arrays: purpose ("predictions" or "points") -> name of the file.
+    diagnostics: name -> a number for each replica. failures: replica number -> reason. summary: the columns that the
+    dataset declares. provenance: place, time and cost of the computation; not a part of the identity.
     """
 
     identity: Mapping[str, Any]
@@ -69,13 +69,13 @@ class Record:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """The record as JSON has it."""
+        """The record's body, JSON-able up to `canonical`."""
         parts = {one.name: getattr(self, one.name) for one in fields(self)}
         return {**parts, "format": FORMAT, "layout": {"points": self.layout.points, "feature": self.layout.feature}}
 
     @staticmethod
     def from_document(body: Mapping[str, Any]) -> Record:
-        """The record that `document` wrote. Raises KeyError or TypeError if it is none."""
+        """The record that `document` wrote. Raises KeyError or TypeError if the body is no record."""
         parts = {one.name: body[one.name] for one in fields(Record)}
         summary = parts["summary"]
         parts["summary"] = None if summary is None else tuple((score, region) for score, region in summary)
@@ -83,7 +83,7 @@ class Record:
 
 
 def canonical(value: object) -> str:
-    """JSON with one spelling for each value; a number that JSON has no word for becomes the string "nan" or "inf"."""
+    """The JSON text with one spelling for each value. Numbers unknown to JSON become "nan", "inf" or "-inf"."""
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -105,19 +105,19 @@ def sha256(data: bytes | str) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """Every method raises StoreError where the file system refuses."""
+    """A store in a folder. Every method raises StoreError if the file system refuses."""
 
     root: Path
 
     def prepare(self) -> None:
-        """Make the folder, see that it can be committed to, and clear what killed runs left unfinished."""
+        """Make the folder, check that commits work there, and remove unfinished files of killed runs."""
         probe = self.root / f".probe-{secrets.token_hex(8)}"
         self._commit(probe, b"")
         with _refusals(f"{self.root}: cannot write there"):
             probe.unlink()
             for pattern in (".*", "cells/??/.*", "arrays/.*", "failures/.*"):
                 for path in self.root.glob(pattern):
-                    with suppress(FileNotFoundError):  # another run clears it too
+                    with suppress(FileNotFoundError):  # another run removed the file
                         if path.is_file() and time.time() - path.stat().st_mtime > STALE:
                             path.unlink()
 
@@ -127,11 +127,11 @@ class Store:
         return self.root / "cells" / key[:2] / f"{key}.json"
 
     def write(self, key: str, record: Record) -> None:
-        """Commit a record; a no-op if another process was first."""
+        """Commit a record. Does nothing if another process was first."""
         self._commit(self.path(key), _document(record.document()))
 
     def read(self, key: str) -> Record | None:
-        """The record of this key, or None. A damaged one is set aside and counts as absent."""
+        """The record of this key, or None. A damaged record is set aside and counts as absent."""
         path = self.path(key)
         try:
             return _checked(path) if path.exists() else None
@@ -140,21 +140,23 @@ class Store:
             return None
 
     def records(self) -> Iterator[Record]:
-        """Every record, by key. Raises Damaged at one that is not sound."""
+        """All records, sorted by key. Raises Damaged at a record that is not sound."""
         return map(self.record, self.keys())
 
     def record(self, key: str) -> Record:
-        """Raises Damaged if it is not sound, or not there."""
+        """The record of this key. Raises Damaged if the record is not sound, or missing."""
         return _checked(self.path(key))
 
     def keys(self) -> list[str]:
-        """Of every record, sound or not."""
+        """The keys of all records, sound or not."""
         found = (self.root / "cells").glob("??/*.json")
         return sorted(path.stem for path in found if path == self.path(path.stem))
 
     def set_aside_damaged(self) -> list[Path]:
-        """Move every file that fails its checksum to damaged/, with the record that names it. Returns where they
-        stood."""
+        """Move every file that fails its checksum to damaged/, with the record that names it.
+
+        Returns the former paths of the files that failed.
+        """
         found = []
         for key in self.keys():
             path = self.path(key)
@@ -178,7 +180,7 @@ class Store:
     # Arrays ----------------------------------------------------------------------------------------------------------
 
     def save(self, arrays: Mapping[str, NDArray[Any]]) -> str:
-        """Store arrays under the hash of their content; returns it."""
+        """Store arrays under the hash of their content. Returns the hash."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         name = sha256(buffer.getvalue())
@@ -189,7 +191,7 @@ class Store:
         return name
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """The arrays of this hash. Raises Damaged if the file is missing or not what was written."""
+        """The arrays of this hash. Raises Damaged if the file is missing or does not match the hash."""
         with np.load(io.BytesIO(self._array_bytes(name)), allow_pickle=False) as archive:
             return dict(archive)
 
@@ -215,7 +217,7 @@ class Store:
     # Failures --------------------------------------------------------------------------------------------------------
 
     def fail(self, key: str, note: Mapping[str, Any]) -> Path:
-        """Note a failed cell under the first free number."""
+        """Write the note of a failed cell under the first free number. Returns its path."""
         number = 1
         while not self._commit(
             path := self.root / "failures" / f"{key}-{number}.json", _document({**note, "format": FORMAT})
@@ -224,13 +226,13 @@ class Store:
         return path
 
     def failures(self) -> Iterator[dict[str, Any]]:
-        """Every note of a failed cell; one that cannot be read is left out."""
+        """All notes of failed cells; a note that cannot be read is left out."""
         for path in sorted((self.root / "failures").glob("*-*.json")):
             with suppress(Damaged):
                 yield _read(path)
 
     def _commit(self, path: Path, data: bytes) -> bool:
-        """Write-once: complete under its name, or absent. Whether it was this call that wrote it."""
+        """Write a file once: complete under its name, or not at all. Returns True if this call wrote the file."""
         advice = "; make room or choose another --out (what is committed stays)"
         with _refusals(f"{path.parent}: cannot write there", advice):
             _make(path.parent)
@@ -250,7 +252,7 @@ class Store:
 
 @contextmanager
 def _refusals(what: str, advice: str = "") -> Iterator[None]:
-    """What the file system refuses, in one line."""
+    """Turn an OSError of the file system into a StoreError of one line."""
     try:
         yield
     except OSError as error:
@@ -266,16 +268,16 @@ def _bytes(path: Path) -> bytes:
 
 
 def _make(folder: Path) -> None:
-    """Like mkdir -p, and on the disk when it returns."""
+    """Make a folder and its parents, all on the disk when this returns."""
     if not folder.is_dir():
         _make(folder.parent)
-        with suppress(FileExistsError):  # another process was quicker, or it is a file, as the next step will tell
+        with suppress(FileExistsError):  # another process was quicker, or it is a file: then the next step fails
             os.mkdir(folder)
         _sync(folder.parent)
 
 
 def _write(path: Path, data: bytes) -> None:
-    """A new file, on the disk when it returns."""
+    """Write a new file, on the disk when this returns. Raises FileExistsError if the name is taken."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         rest = memoryview(data)
@@ -287,7 +289,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """The names in a folder, on the disk when it returns."""
+    """Flush the names in a folder: they are on the disk when this returns."""
     file = os.open(folder, os.O_RDONLY)
     try:
         _flush(file)
@@ -296,8 +298,10 @@ def _sync(folder: Path) -> None:
 
 
 def _flush(file: int) -> None:
-    """To the disk, where the file system can be asked for that. Elsewhere it writes when it likes, and a file that a
-    power cut halves is found by its checksum."""
+    """Flush an open file to the disk, if the file system can do that.
+
+    If not, a power cut may leave half a file, which its checksum reveals.
+    """
     try:
         os.fsync(file)
     except OSError as error:
@@ -312,20 +316,20 @@ def _name(temporary: Path, path: Path, data: bytes) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        # The second best: a kill in the midst of this write leaves half a file under the name. Its checksum gives it
-        # away, and the next run sets it aside.
+        # The second best way: a kill during this write leaves half a file under the name. Its checksum reveals this,
+        # and the next run sets the file aside.
         try:
             _write(path, data)
         except FileExistsError:
             raise
-        except OSError:  # a disk that is full must not leave half of it
+        except OSError:  # a full disk must not leave half a file
             with suppress(FileNotFoundError):
                 os.unlink(path)
             raise
 
 
 def has_links(folder: Path) -> bool:
-    """Whether the file system of a folder that can be written to has hard links."""
+    """True if the file system of a folder has hard links. The folder must be writable."""
     one, other = (folder / f".probe-{secrets.token_hex(8)}" for _ in range(2))
     try:
         _write(one, b"")
@@ -345,7 +349,7 @@ def _document(body: Mapping[str, Any]) -> bytes:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A document's body, if the file is what was written, to the byte."""
+    """The body of a document, if the file is intact to the byte. Raises Damaged, and StoreError for another format."""
     data = _bytes(path)
     try:
         body = json.loads(data)["body"]
@@ -365,7 +369,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _checked(path: Path) -> Record:
-    """The record that belongs under this name."""
+    """The record in a file, if it belongs under the file's name. Raises Damaged."""
     try:
         record = Record.from_document(_read(path))
     except (KeyError, TypeError) as error:
@@ -380,7 +384,7 @@ def key_of(identity: Mapping[str, Any]) -> str:
 
 
 def floats(values: Any) -> NDArray[np.float64]:
-    """Numbers of a record as an array, "nan" and "inf" included."""
+    """The numbers of a record as an array, "nan" and "inf" included."""
     return np.array(values, dtype=float)
 
 

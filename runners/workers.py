@@ -1,7 +1,7 @@
-"""Workers: every job in a child process of its own, forked from a server that has everything loaded.
+"""Workers: every job in a child process of its own, forked from a server that has loaded everything.
 
-What a job does to its process ends with it: a default dtype, a folder, a stream, an exit, a kill. The server loads
-gapbench alone, never a user's file.
+A job's changes to its process end with that process: a default dtype, a folder, a stream, an exit, a kill. The server
+loads only gapbench, never a user's file.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from typing import Any, Generic, TypeVar
 
 J = TypeVar("J")
 PRELOADED = ["gapbench.runners.preload"]
-SERVER_DIED = 255  # the exit code that multiprocessing gives where the server cannot tell any more
+SERVER_DIED = 255  # the exit code that multiprocessing reports if the server has died
 Tell = Callable[[Any], None]
 
 
 class Died(Exception):
-    """A job's process ended without a result; the message says how."""
+    """A job whose process ended without a result; the message says how it ended."""
 
 
 @dataclass(frozen=True)
 class Ended(Generic[J]):
-    """A job that is over, with its result, or the exception that it ended with."""
+    """A job that has ended, with its result, or with the exception that ended it."""
 
     job: J
     value: Any = None
@@ -48,11 +48,11 @@ class _Worker(Generic[J]):
 
 
 def start_server() -> ForkServerContext:
-    """The server's context. It starts at the first call, in the background, and ends with this process."""
+    """The context of the fork server, which starts at the first call, in the background, and ends with this process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    resource_tracker.ensure_running()  # its start would let interrupts through again
-    with no_interrupts():  # inherited by server and children, and for good: Ctrl-C is the parent's to handle
+    resource_tracker.ensure_running()  # started first, because its start allows interrupts again
+    with no_interrupts():  # server and children inherit this for good: only the parent handles Ctrl-C
         forkserver.ensure_running()
     return context
 
@@ -60,11 +60,11 @@ def start_server() -> ForkServerContext:
 def run_all(
     work: Callable[[J, Tell], Any], jobs: deque[J], limit: int, tell: Callable[[J, Any], None]
 ) -> Generator[Ended[J], None, None]:
-    """Every job as it ends, `limit` at a time, the first of the queue first.
+    """Every job when it ends; `limit` jobs run at a time, in the order of the queue.
 
-    work: a function of a module, called in the child with a job and a function that sends a message; `tell` is called
-    here with the job and each message. The caller may append to `jobs` meanwhile. However this ends, no child is left:
-    close the generator (contextlib.closing) if you do not come to its end.
+    work: a module's function, called in the child with a job and with a function that sends a message. `tell` is called
+    here with the job and each message. The caller may append to `jobs` meanwhile. No child is left at the end, also
+    after an error. A caller that stops early must close the generator (contextlib.closing).
     """
     context = start_server()
     running: list[_Worker[J]] = []
@@ -85,7 +85,7 @@ def run_all(
                 worker.pipe.close()
                 running.remove(worker)
                 yield Ended(worker.job, content) if word == "value" else Ended(worker.job, error=content)
-    finally:  # also on an interrupt: what is running is given up
+    finally:  # also on an interrupt: running jobs are given up
         with no_interrupts():
             for worker in running:
                 worker.process.kill()
@@ -93,11 +93,11 @@ def run_all(
 
 
 def _start(context: ForkServerContext, work: Callable[[J, Tell], Any], job: J, running: list[_Worker[J]]) -> None:
-    """Begin a job, and note it among those that are running. Raises whatever hinders its being sent."""
+    """Start a job, and add it to `running`. Raises any error that keeps the job from being sent."""
     ours, theirs = context.Pipe(duplex=False)
     try:
         process = context.Process(target=_child, args=(work, job, theirs, os.getcwd()))
-        with no_interrupts():  # between its start and the note, one would leave a child that nobody knows of
+        with no_interrupts():  # an interrupt between start and note would leave an unknown child
             try:
                 process.start()
             except (EOFError, ConnectionError):  # the server was killed just now: the next start begins another
@@ -108,13 +108,13 @@ def _start(context: ForkServerContext, work: Callable[[J, Tell], Any], job: J, r
         ours.close()
         raise
     finally:
-        theirs.close()  # so that the end of the process is the end of the pipe
+        theirs.close()  # so that the pipe ends with the process
 
 
 def _ready(running: list[_Worker[J]]) -> list[_Worker[J]]:
-    """Those that have sent something, or have ended; waits for one."""
-    # A process that a job started may outlive it and hold the pipe open: the end of the child must be waited for, too.
-    # The server tells it; once the server has died, the pipe must do.
+    """The workers that have sent something, or have ended. Waits for at least one."""
+    # A process that a job started may outlive the job and keep the pipe open. So the end of the child is waited for,
+    # too. The server reports this end. After the server has died, only the pipe is left.
     told = [worker.process.sentinel for worker in running if worker.process.exitcode != SERVER_DIED]
     there = wait([*(worker.pipe for worker in running), *told])
     return [
@@ -125,15 +125,15 @@ def _ready(running: list[_Worker[J]]) -> list[_Worker[J]]:
 
 
 def _received(worker: _Worker[J]) -> tuple[str, Any]:
-    """A word and its content: "message", the result under "value", or an "error"."""
+    """The answer of a worker, as a word and its content: a "message", the result as "value", or an "error"."""
     try:
-        # Without anything in the pipe it is the process that has ended.
+        # An empty pipe means that the process has ended.
         if worker.pipe.poll():
             word, content = worker.pipe.recv()
             return word, content
     except (EOFError, OSError):
         pass
-    except Exception as error:  # what was sent cannot be read here
+    except Exception as error:  # the answer cannot be read here
         return "error", error
     worker.process.join()
     return "error", Died(how_it_ended(worker.process.exitcode))
@@ -146,28 +146,28 @@ def _child(work: Callable[[J, Tell], Any], job: J, pipe: Connection, folder: str
     os.chdir(folder)
     try:
         answer = ("value", work(job, lambda message: pipe.send(("message", message))))
-    except SystemExit as error:  # no answer: its parent sees an exit code
+    except SystemExit as error:  # no answer: the parent sees the exit code
         _end(error.code if isinstance(error.code, int) else 0 if error.code is None else 1)
     except Exception as error:
         answer = ("error", error)
     try:
         pipe.send(answer)
-    except Exception as error:  # it cannot be pickled
+    except Exception as error:  # the answer cannot be pickled
         pipe.send(("error", RuntimeError(f"{type(answer[1]).__name__}: {answer[1]} ({error})")))
     pipe.close()
     _end(0)
 
 
 def _end(code: int) -> None:
-    """End this process at once: nothing that a job left behind has a say in it, such as a thread or an exit handler."""
-    with suppress(Exception):  # a stream may be closed, or a job may have put one of its own there
+    """End this process at once, without waiting for what a job left behind, such as a thread or an exit handler."""
+    with suppress(Exception):  # a stream may be closed, or a job may have replaced it
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code & 0xFF)
 
 
 def end_with_parent() -> None:
-    """End this process when its parent ends, however that happens: kill -9 must not leave workers behind."""
+    """End this process when its parent ends, in any way: kill -9 must not leave workers behind."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -175,7 +175,7 @@ def end_with_parent() -> None:
 
 
 def how_it_ended(code: int | None) -> str:
-    """In words, why a process that gave no result is no more."""
+    """The end of a process that gave no result, in words. code: its exit code."""
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in {int(one) for one in signal.Signals} else f"signal {-code}"
         hint = "; perhaps for want of memory, of which --jobs 1 takes the least" if name == "SIGKILL" else ""
@@ -185,7 +185,7 @@ def how_it_ended(code: int | None) -> str:
 
 @contextmanager
 def no_interrupts() -> Iterator[None]:
-    """SIGINT waits until the end."""
+    """Block SIGINT inside; a pending SIGINT arrives at the end."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

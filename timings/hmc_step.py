@@ -1,7 +1,7 @@
 """HMC's cost of one leapfrog step of one chain: the stack against the bare matrix products in it, and against Pyro.
 
-Network 1-50-50-1, n = 200, 10 replicas of 8 chains, one thread. The floor is the three products of the hidden layer
-(forward, backward, gradient) of as many chains, in blocks of the same size.
+Network 1-50-50-1, n = 200, 10 replicas of 8 chains, one thread. The lower bound is the time of the hidden layer's three
+products (forward, backward, gradient), for the same number of chains, in blocks of the same size.
 
     python timings/hmc_step.py [--device cuda] [--rounds 7]
 """
@@ -27,7 +27,7 @@ MODEL, STEP, BLOCK = MLP(), 1e-4, 24
 
 
 def ours(replicas: int, chains: int, steps: int, device: str) -> Callable[[], float]:
-    """Seconds of one step of one chain."""
+    """A function that gives the seconds of one step of one chain."""
     x, y, _ = (part.to(device) for part in GappedSine(n=200, noise_std=0.1).problems(range(replicas)).inputs)
     generator = torch_stream(device, "benchmark")
     theta = MODEL.sample_prior(generator, (replicas, chains))
@@ -45,7 +45,7 @@ def ours(replicas: int, chains: int, steps: int, device: str) -> Callable[[], fl
 
 
 def floor(chains: int, steps: int, device: str) -> Callable[[], float]:
-    """The hidden layer's three products alone, everything allocated beforehand."""
+    """A function that gives the seconds of the hidden layer's three products, with all memory allocated beforehand."""
     together = chains if device.startswith("cuda") else BLOCK
     a, weight = torch.randn(together, 200, 50, device=device), torch.randn(together, 50, 50, device=device)
     forward, backward, gradient = torch.empty_like(a), torch.empty_like(a), torch.empty_like(weight)
@@ -63,7 +63,7 @@ def floor(chains: int, steps: int, device: str) -> Callable[[], float]:
 
 
 def stock(steps: int) -> Callable[[], float]:
-    """Pyro's HMC kernel, one chain, on the CPU."""
+    """A function that gives the seconds of one step of Pyro's HMC kernel, for one chain, on the CPU."""
     x, y, _ = GappedSine(n=200, noise_std=0.1).problems(range(1)).inputs
 
     def program() -> None:

@@ -14,7 +14,7 @@ METHODS = ("mc_dropout", "sgld", "svi")
 
 
 def peak(name: str, replicas: int, device: str) -> float:
-    """MiB above what the imports take."""
+    """The peak memory of a fit and prediction, in MiB. On the CPU, the memory of the imports is subtracted."""
     import torch
 
     from gapbench.datasets.gapped_sine import GappedSine

@@ -1,9 +1,9 @@
-"""How large R-hat gets by chance: what RHAT_CHANCE is, measured on independent draws.
+"""R-hat by chance: the measurement of RHAT_CHANCE on independent draws.
 
-Draws without a memory, so that every R-hat above 1 is chance: f of networks (1-50-50-1) drawn from the prior, at 241
-test points, and normal numbers at as many independent points as are looked at, which no f surpasses. For each number
-of chains and draws, the 95 % quantile over experiments of the largest R-hat² of the grid, less 1, in the unit that
-`limit` multiplies by RHAT_CHANCE: √(2/(m − 1))/n, with m half chains of n draws.
+The draws have no memory, so every R-hat above 1 is chance. They are f of networks (1-50-50-1) drawn from the prior, at
+241 test points; and, as the worst case for any f, normal numbers at independent points. The printed number, for each
+number of chains and draws: the 95 % quantile over experiments of the largest R-hat² on the grid, minus 1, in the unit
+that `limit` multiplies by RHAT_CHANCE: √(2/(m − 1))/n, with m half chains of n draws.
 
     python timings/rhat_chance.py [--experiments 400]
 """

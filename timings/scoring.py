@@ -1,8 +1,8 @@
-"""Seconds to score one cell: the scores as they are against the ones that stood before, side by side in one process.
+"""Seconds to score one cell: the present scores against the earlier ones, side by side in one process.
 
-Before: CRPS over all pairs of components (scoringrules), each quantile by 50 halvings, R-hat and ESS at every test
-point. 10 replicas of 200 draws at 241 points, medians over rounds; and one replica of 4,000 draws, where the CRPS that
-stood before is timed at a few points and scaled up. One thread. The last column is the largest relative difference.
+Earlier: CRPS over all pairs of components (scoringrules), each quantile by 50 halvings, R-hat and ESS at every test
+point. 10 replicas of 200 draws at 241 points, medians over rounds; and one replica of 4,000 draws, where the earlier
+CRPS is timed at a few points and scaled up. One thread. The largest relative difference of the scores is printed too.
 
     python timings/scoring.py [--rounds 3]
 """
@@ -41,7 +41,10 @@ ENDS = [end for level in LEVELS for end in interval(level)]
 
 
 def posterior(replicas: int, number: int) -> tuple[MixturePrediction, Problems, list[Reference]]:
-    """So many draws of f, those of the shipped references, and repeated with a little noise where they are too few."""
+    """A prediction by `number` draws of the shipped references, with its problems and these references.
+
+    If the references have too few draws, the draws are repeated with a little noise.
+    """
     task = suites()["default"].tasks["gapped_sine_noisy"]
     problems = task.dataset.problems(range(replicas))
     references = [found for r in range(replicas) if (found := find(problems, r, task.model)) is not None]
@@ -56,11 +59,11 @@ def posterior(replicas: int, number: int) -> tuple[MixturePrediction, Problems, 
     return prediction, problems, references
 
 
-# What stood before
+# The earlier scores
 
 
 def crps_before(of: NormalMixture, t: Tensor) -> Floats:
-    """Over all pairs of components, in chunks that fit a cache. Draws: scoringrules' own estimator."""
+    """The CRPS over all pairs of components, in chunks that fit into a cache. Draws: scoringrules' own estimator."""
     location = of.location.movedim(1, -1).reshape(-1, of.location.shape[1]).numpy()
     scale = of.scale.expand(of.location.shape).movedim(1, -1).reshape(location.shape).numpy()
     target = t.reshape(-1).numpy()
@@ -73,7 +76,7 @@ def crps_before(of: NormalMixture, t: Tensor) -> Floats:
 
 
 def quantile_before(of: NormalMixture, p: float) -> Tensor:
-    """By 50 halvings of the range of the components' quantiles. Draws: by rank."""
+    """The quantile by 50 halvings of the range of the components' quantiles. Draws: by rank."""
     if not of.scale.any():
         return of.quantiles([p])[:, 0]
     each: Tensor = of.location + torch.special.ndtri(torch.tensor(p, dtype=torch.float64)) * of.scale
@@ -97,13 +100,13 @@ def convergence_before(chained: Tensor) -> dict[str, Floats]:
 
 
 def both(prediction: MixturePrediction, problems: Problems) -> list[tuple[NormalMixture, Tensor]]:
-    """(distribution, target) of y and of f."""
+    """The pairs (distribution, target) of y and of f."""
     assert problems.f_test is not None
     return [(prediction.y, problems.y_test.double()), (prediction.f, problems.f_test.double())]
 
 
 def whole_before(prediction: MixturePrediction, problems: Problems, references: list[Reference]) -> dict[str, Floats]:
-    """What `point_values` did, less what takes no time."""
+    """The values that `point_values` gave before, without those that take no time."""
     uniform = torch.rand(problems.y_test.shape, dtype=torch.float64, generator=torch_stream("cpu", "benchmark"))
     found: dict[str, Floats] = {}
     for name, (of, t) in zip("yf", both(prediction, problems), strict=True):
@@ -128,14 +131,14 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def compare(name: str, before: Callable[[], object], now: Callable[[], object], rounds: int, scale: float = 1) -> None:
-    """Print one line. scale: how many times the work of `now` is that of `before`."""
+    """Print one line of the comparison. scale: the work of `now` divided by that of `before`."""
     pairs = [(scale * seconds(before), seconds(now)) for _ in range(rounds)]
     old, new = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(f"{name:26} {old:9.2f} s {new:9.2f} s {old / new:8.1f} ×", flush=True)
 
 
 def difference(before: Mapping[str, Floats], now: Mapping[str, Floats]) -> float:
-    """The largest one between the values that both have, in units of each score's mean size."""
+    """The largest difference between values that both have, in units of each score's mean size."""
     found = 0.0
     for name in before.keys() & now.keys():
         there = np.isfinite(before[name]) & np.isfinite(now[name])
@@ -151,7 +154,7 @@ def cell(rounds: int) -> None:
     assert chained is not None
 
     def fresh() -> MixturePrediction:
-        """A prediction that has not sorted its draws yet."""
+        """The prediction without cached values, such as its sorted draws."""
         return replace(prediction)
 
     def now() -> dict[str, Floats]:

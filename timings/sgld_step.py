@@ -35,7 +35,7 @@ NO_CLIP = replace(CLIPPING, noise_multiplier=1e-3, allow_clipping=False, samplin
 
 
 def stock(steps: int, device: str) -> Callable[[], float]:
-    """The notebook's loop; returns a function that runs `steps` steps and gives the seconds of one."""
+    """A function that runs `steps` steps of the notebook's loop and gives the seconds of one step."""
     x, y, _ = (part.to(device) for part in GappedSine().problems(range(1)).inputs)
     network = nn.Sequential(nn.Linear(1, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 1)).to(device)
     network, optimizer, loader = PrivacyEngine().make_private(
@@ -62,7 +62,7 @@ def stock(steps: int, device: str) -> Callable[[], float]:
 
 
 def ours(method: SGLD, replicas: int, steps: int, device: str) -> Callable[[], float]:
-    """Seconds of one step of one chain, in a stack of `replicas`."""
+    """A function that gives the seconds of one step of one chain, in a stack of `replicas`."""
     x, y, _ = (part.to(device) for part in GappedSine().problems(range(replicas)).inputs)
     method = replace(method, thin=steps, delta=1e-5)
 
@@ -71,7 +71,7 @@ def ours(method: SGLD, replicas: int, steps: int, device: str) -> Callable[[], f
         started = time.perf_counter()
         draws = method.fit(MODEL, x, y, generator)
         synchronise(device)
-        # ε is computed once a fit, whatever its length: not part of a step.
+        # ε is computed once in a fit of any length, so its time is not a part of a step.
         accounting = time.perf_counter()
         method.epsilon(1000)
         accounted = time.perf_counter() - accounting
@@ -82,7 +82,7 @@ def ours(method: SGLD, replicas: int, steps: int, device: str) -> Callable[[], f
 
 
 def normals(replicas: int, device: str) -> Callable[[], float]:
-    """The floor: drawing the Langevin noise of one step of one chain."""
+    """A function that gives a lower bound: the seconds of drawing the Langevin noise of one step of one chain."""
     buffer = torch.empty(replicas, MODEL.size, device=device)
     generator = torch_stream(device, "normals")
 

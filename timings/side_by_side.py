@@ -1,6 +1,6 @@
 """Variants timed side by side: every round times all of them, one after another, in one process.
 
-So the ratios hold when the machine's speed drifts. Medians over rounds are printed.
+So the ratios hold even if the machine's speed drifts. Medians over rounds are printed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Rounds = list[dict[str, float]]
 
 
 def arguments(doc: str | None, rounds: int, steps: int, **others: str) -> argparse.Namespace:
-    """The options of a command line; sets torch to one thread, and prints where it runs. others: lists of numbers."""
+    """The options of the command line. Sets torch to one thread, and prints the device. others: lists of numbers."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=rounds)
@@ -33,7 +33,7 @@ def arguments(doc: str | None, rounds: int, steps: int, **others: str) -> argpar
 
 
 def timed(variants: Mapping[str, Callable[[], float]], rounds: int) -> Rounds:
-    """The seconds that each variant says it took, in every round, after one that does not count."""
+    """The seconds that each variant reports, in every round, after a round that does not count."""
     for run in variants.values():
         run()
     return [{name: run() for name, run in variants.items()} for _ in range(rounds)]
@@ -45,11 +45,11 @@ def cost(rounds: Rounds, name: str) -> float:
 
 
 def ratio(rounds: Rounds, above: str, below: str) -> float:
-    """The median over rounds of one variant's seconds over another's."""
+    """The median over rounds of the ratio of two variants' seconds, `above` to `below`."""
     return statistics.median(one[above] / one[below] for one in rounds)
 
 
 def synchronise(device: str) -> None:
-    """Wait until the device has done what it was asked for."""
+    """Wait until the device has finished all its work."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()

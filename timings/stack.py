@@ -1,4 +1,4 @@
-"""What the stack of replicas gains over a loop of single fits, for any method with `steps` and `batch`.
+"""The gain of a stack of replicas over a loop of single fits, for any method with `steps` and `batch`.
 
 Network 1-50-50-1, n = 200.
 """
@@ -19,7 +19,7 @@ from gapbench.methods.engine.model import MLP
 
 
 def fit(method: UncertaintyMethod, replicas: int, device: str) -> Callable[[], float]:
-    """Seconds of fitting a stack of this many replicas."""
+    """A function that gives the seconds of fitting a stack of this many replicas."""
     x, y, _ = (part.to(device) for part in GappedSine(n=200, noise_std=0.1).problems(range(replicas)).inputs)
 
     def run() -> float:
@@ -33,7 +33,7 @@ def fit(method: UncertaintyMethod, replicas: int, device: str) -> Callable[[], f
 
 
 def compare(method: Any, doc: str) -> None:
-    """Print the gain over a loop, in whose place one fit of one replica is timed R times over in every round."""
+    """Print the gain over a loop. The loop's time is R times that of one fit of one replica in the same round."""
     options = arguments(doc, rounds=5, steps=200, replicas="1,10,32", batch="16,64,200")
     print(f"{'batch':>6} {'replicas':>9} {'ms a step':>10} {'× faster than a loop':>21}")
     for batch in options.batch:

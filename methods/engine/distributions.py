@@ -1,4 +1,4 @@
-"""Distributions: what a prediction says of one number at one point, and what a score may ask of it.
+"""Distributions of one number at each replica and test point, with the abilities that scores need.
 
 A score names the ability that it needs: `HasQuantiles`, `HasCdf` or `HasDensity`. Every tensor is in float64,
 and of shape (R, M) unless another shape is given. Letters: R replicas, M test points, S components, L levels.
@@ -23,12 +23,12 @@ class Distribution(ABC):
     @property
     @abstractmethod
     def mean(self) -> Tensor:
-        """E X; nan where it is not known or does not exist."""
+        """The mean; nan where the mean is not known or does not exist."""
 
     @property
     @abstractmethod
     def std(self) -> Tensor:
-        """The root of the variance; nan where it is not known or does not exist, inf where it is infinite."""
+        """The std; nan where the variance is not known or does not exist, inf where the variance is infinite."""
 
 
 class HasQuantiles(Distribution):
@@ -36,7 +36,7 @@ class HasQuantiles(Distribution):
 
     @abstractmethod
     def quantiles(self, levels: Sequence[float]) -> Tensor:
-        """inf {t : P(X ≤ t) ≥ p} for each level p, (R, L, M); nan at a level that the distribution cannot give.
+        """The quantiles inf {t : P(X ≤ t) ≥ p} for each level p, (R, L, M); nan at a level without a known quantile.
 
         Raises ValueError unless 0 < p < 1.
         """
@@ -47,15 +47,15 @@ class HasCdf(HasQuantiles):
 
     @abstractmethod
     def cdf(self, t: Tensor) -> Tensor:
-        """P(X ≤ t)."""
+        """The distribution function P(X ≤ t)."""
 
     @abstractmethod
     def cdf_below(self, t: Tensor) -> Tensor:
-        """P(X < t), which differs from `cdf` where the distribution has an atom at t."""
+        """The probability P(X < t), which differs from `cdf` if the distribution has an atom at t."""
 
     @abstractmethod
     def crps(self, t: Tensor) -> Tensor:
-        """∫ (P(X ≤ z) − 1{t ≤ z})² dz, in the units of t (Matheson & Winkler 1976). Never below 0."""
+        """The CRPS ∫ (P(X ≤ z) − 1{t ≤ z})² dz, in the units of t (Matheson & Winkler 1976). Never below 0."""
 
 
 class HasDensity(Distribution):
@@ -63,12 +63,12 @@ class HasDensity(Distribution):
 
     @abstractmethod
     def log_density(self, t: Tensor) -> Tensor:
-        """log p(t). An atom has no density away from its place, and +inf there."""
+        """The log density log p(t). An atom has log density +inf at its place, −inf elsewhere."""
 
 
 @dataclass(frozen=True)
 class NormalMixture(HasCdf, HasDensity):
-    """1/S Σₛ N(locationₛ, scaleₛ²); a component of scale 0 is an atom.
+    """The mixture 1/S Σₛ N(locationₛ, scaleₛ²); a component of scale 0 is an atom.
 
     location: (R, S, M). scale: broadcasts to location, ≥ 0.
     """
@@ -82,7 +82,7 @@ class NormalMixture(HasCdf, HasDensity):
 
     @cached_property
     def _rows(self) -> tuple[Tensor, Tensor]:
-        """Locations and scales, a point a row: (R·M, S) each."""
+        """Locations and scales with one row for each point, (R·M, S) each."""
         rows = (part.movedim(1, -1).reshape(-1, part.shape[1]) for part in (self.location, self._scale))
         return next(rows), next(rows)
 
@@ -96,9 +96,9 @@ class NormalMixture(HasCdf, HasDensity):
 
     @cached_property
     def std(self) -> Tensor:
-        """The mixture's own std: the spread of the components' locations counts, with weight 1/S each."""
+        """The std of the whole mixture, in which the spread of the components' locations counts too."""
         centred = self.location - self.location.mean(1, keepdim=True)
-        unit = _not_zero(torch.maximum(centred.abs(), self._scale).amax(1, keepdim=True))  # whose square may overflow
+        unit = _not_zero(torch.maximum(centred.abs(), self._scale).amax(1, keepdim=True))  # its square may overflow
         variance = ((centred / unit).square() + (self._scale / unit).square()).mean(1)
         return variance.sqrt() * unit.squeeze(1)
 
@@ -115,10 +115,10 @@ class NormalMixture(HasCdf, HasDensity):
         return torch.logsumexp(each, 1) - math.log(each.shape[1])
 
     def quantiles(self, levels: Sequence[float]) -> Tensor:
-        """Draws give a draw, the ⌈p·S⌉-th; components with a std give F's inverse to about 1e-15 of its range."""
+        """The quantiles. Of draws: the ⌈p·S⌉-th draw. Of components with a std: F⁻¹(p) to about 1e-15 of its range."""
         p = _probabilities(levels).to(self.location.device)
         replicas, draws, points = self.location.shape
-        # The S draws jump by 1/S each; rounding must not push p·S = 10 up to the eleventh draw.
+        # F jumps by 1/S at each draw; rounding must not push p·S = 10 up to the eleventh draw.
         ranks = (p * draws - 1e-9).ceil().clamp(min=1).long() - 1
         if not self.scale.any():
             return self._sorted[:, ranks]
@@ -134,14 +134,14 @@ class NormalMixture(HasCdf, HasDensity):
         return values.reshape(replicas, points, len(p)).movedim(-1, 1)
 
     def crps(self, t: Tensor) -> Tensor:
-        """E|X − t| less ½ E|X − X′|, both exact to rounding.
+        """The CRPS, E|X − t| − ½ E|X − X′|, exact up to rounding.
 
-        The CRPS of draws is that of the S draws as a distribution, which is a biased estimate of the CRPS of what they
-        were drawn from.
+        For draws: the CRPS of the S draws as a distribution. This is a biased estimate of the CRPS of the distribution
+        that the draws come from.
         """
         location, scale = self._rows
         target = t.reshape(-1, 1)
-        # A quarter of everything: no difference overflows. In units of the largest number, no square does either.
+        # With a quarter of all numbers, no difference overflows. In units of the largest number, no square overflows.
         distance, spread = location / 4 - target / 4, location / 4 - location.amin(1, keepdim=True) / 4
         unit = _not_zero(torch.stack([distance.abs().amax(1), spread.amax(1), scale.amax(1) / 4]).amax(0)).unsqueeze(1)
         distance, spread, scale = distance / unit, spread / unit, scale / 4 / unit
@@ -152,13 +152,13 @@ class NormalMixture(HasCdf, HasDensity):
         return (values * 4 * unit).reshape(t.shape)
 
 
-CACHED = 2**14  # numbers that are worked on at a time: 128 kB, and too few for torch to start threads
-NODES = 33  # where F is tabulated to bracket all levels at once; 17 and 65 are slower
+CACHED = 2**14  # numbers in a piece of work: 128 kB, and too few for torch to start threads
+NODES = 33  # points in the table of F that brackets all levels at once; 17 and 65 are slower
 SMALLEST = 1e-300  # a std that stands for 0: no quotient is 0/0, and no answer differs
 
 
 def _pieces(rows: Tensor, numbers: int) -> Iterator[Tensor]:
-    """`rows`, indices of rows, in pieces of about CACHED numbers; `numbers` is how many a row has."""
+    """The indices `rows` in pieces of about CACHED numbers. numbers: the count of numbers in one row."""
     size = max(1, CACHED // max(1, numbers))
     yield from (rows[k : k + size] for k in range(0, len(rows), size))
 
@@ -177,7 +177,7 @@ def _probabilities(levels: Sequence[float]) -> Tensor:
 def _cdf(
     t: Tensor, location: Tensor, scale: Tensor, axis: int, reaches: Callable[[Tensor, Tensor], Tensor] = torch.ge
 ) -> Tensor:
-    """P(X ≤ t), or P(X < t) where `reaches` is `torch.gt`. The components lie along `axis`."""
+    """The probability P(X ≤ t), or P(X < t) if `reaches` is `torch.gt`. The components lie along `axis`."""
     each = torch.special.ndtr((t - location) / scale)
     if not scale.all():
         each = torch.where(scale > 0, each, reaches(t, location).to(each.dtype))
@@ -186,21 +186,21 @@ def _cdf(
 
 
 def _expected_distance(location: Tensor, scale: Tensor) -> Tensor:
-    """E|X| of X ~ N(location, scale²), elementwise."""
+    """The mean E|X| of X ~ N(location, scale²), elementwise."""
     standard = location / scale.clamp(min=SMALLEST) * math.sqrt(0.5)
     return location * standard.erf() + scale * standard.square().neg_().exp_().mul_(math.sqrt(2 / math.pi))
 
 
 def _half_mean_difference(location: Tensor, scale: Tensor) -> Tensor:
-    """½ E|X − X′| = ∫ F(1 − F) of each row, (rows,). location, scale: (rows, S), both at most 1.
+    """Half the mean difference, ½ E|X − X′| = ∫ F(1 − F), of each row, (rows,). location, scale: (rows, S), at most 1.
 
-    The cheapest of three ways. Draws: a sum over the sorted draws. Where no more nodes than components are needed:
-    trapezoids, whose error is below 1e-12 of the smallest scale. Elsewhere: a sum over pairs.
+    Each row takes the cheapest of three ways. Draws: a sum over the sorted draws. Rows that need no more nodes than
+    they have components: trapezoids, with an error below 1e-12 of the smallest scale. Other rows: a sum over pairs.
     """
     draws = location.shape[1]
     values = location.new_empty(len(location))
     low, high = (location - 8.5 * scale).amin(1), (location + 8.5 * scale).amax(1)
-    nodes = (high - low) / (scale.amin(1) / 1.6)  # inf or nan where an atom is
+    nodes = (high - low) / (scale.amin(1) / 1.6)  # inf or nan for a row with an atom
     certain = scale.amax(1) == 0
     smooth = nodes <= draws
     for rows in _pieces(certain.nonzero().flatten(), draws):
@@ -226,7 +226,10 @@ def _by_trapezoids(location: Tensor, scale: Tensor, low: Tensor, high: Tensor, i
 
 
 def _by_pairs(location: Tensor, scale: Tensor) -> Tensor:
-    """Components k places apart, for each k up to half a turn: every pair once (twice at exactly half a turn)."""
+    """Half the mean difference of each row, by a sum over pairs of components, (rows,).
+
+    Pairs are k places apart on a circle, for k up to half a turn: each pair once (twice at exactly half a turn).
+    """
     draws = location.shape[1]
     around, wide = torch.cat([location, location], 1), torch.cat([scale, scale], 1)
     total = scale.sum(1) / math.sqrt(math.pi)
@@ -238,11 +241,11 @@ def _by_pairs(location: Tensor, scale: Tensor) -> Tensor:
 
 
 def _halved(location: Tensor, scale: Tensor, p: Tensor) -> Tensor:
-    """Quantiles of rows in which some components are atoms, by halving. location, scale: (rows, S). (rows, L)."""
+    """The quantiles of rows with some atoms, by halving, (rows, L). location, scale: (rows, S)."""
     location, scale = location.unsqueeze(1), scale.unsqueeze(1)
     each = location + torch.special.ndtri(p).unsqueeze(1) * scale
-    # The components' quantiles bracket the mixture's. Halving keeps F(low) < p ≤ F(high), so `high` comes down on the
-    # left-continuous inverse whether F is continuous there or jumps.
+    # The components' quantiles bracket the mixture's. Halving keeps F(low) < p ≤ F(high), so `high` converges to the
+    # left-continuous inverse, whether F is continuous or jumps.
     low: Tensor = each.amin(-1)
     high: Tensor = each.amax(-1)
     low = low - 1e-9 * (1 + low.abs())
@@ -254,9 +257,9 @@ def _halved(location: Tensor, scale: Tensor, p: Tensor) -> Tensor:
 
 
 def _inverted(location: Tensor, scale: Tensor, p: Tensor) -> Tensor:
-    """Quantiles of rows without atoms. location, scale: (rows, S). (rows, L).
+    """The quantiles of rows without atoms, (rows, L). location, scale: (rows, S).
 
-    F at NODES nodes brackets every level; then each (row, level) by `_newton`.
+    A table of F at NODES nodes brackets every level; `_newton` then solves each (row, level).
     """
     origin = location[:, :1]
     location = location - origin
@@ -268,7 +271,7 @@ def _inverted(location: Tensor, scale: Tensor, p: Tensor) -> Tensor:
     table = table.cummax(1).values
     right = torch.searchsorted(table, p.expand(len(table), -1).contiguous()).clamp(1, NODES - 1)
     a, b = nodes.gather(1, right - 1), nodes.gather(1, right)
-    # Between two nodes F is nearly normal: straight in its normal scores, and exactly so for one component.
+    # Between two nodes F is nearly normal, so its normal scores are nearly linear (exactly, for one component).
     below, above = (torch.special.ndtri(table.gather(1, place)) for place in (right - 1, right))
     start = a + (b - a) * (z - below) / (above - below)
     start = torch.where((start >= a) & (start <= b), start, (a + b) / 2)
@@ -283,11 +286,9 @@ def _inverted(location: Tensor, scale: Tensor, p: Tensor) -> Tensor:
 
 
 def _newton(location: Tensor, scale: Tensor, p: Tensor, a: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    """F⁻¹(p) of each row, between a and b, by Newton's method on the log of the smaller tail, from x.
+    """The quantile F⁻¹(p) of each row, between a and b, by Newton's method on the log of the smaller tail, from x.
 
-    Where F is flat the bracket is halved instead.
-
-    location, scale: (rows, S); the others (rows,).
+    If F is flat at a point, the bracket is halved instead. location, scale: (rows, S); the others (rows,).
     """
     result = torch.empty_like(x)
     todo = torch.arange(len(x), device=x.device)
@@ -301,11 +302,11 @@ def _newton(location: Tensor, scale: Tensor, p: Tensor, a: Tensor, b: Tensor, x:
         above = torch.where(side > 0, found >= tail, found <= tail)
         a, b = torch.where(above, a, x), torch.where(above, x, b)
         step = -side * found * (found / tail).log() / density
-        # Where there is hardly any density, F is flat but for its rounding, and a step of 0 says nothing.
+        # If the density is nearly 0, F is flat up to rounding, and a step of 0 does not mean convergence.
         sure = (density * narrow > 1e-10 * tail) & (x + step >= a) & (x + step <= b)
-        if k > 6 and k % 2:  # up a stair of many scales Newton's steps need not end: halve between them
+        if k > 6 and k % 2:  # with many different scales Newton's steps may not converge: halve between them
             sure = torch.zeros_like(sure)
-        done = sure & (step.abs() <= 1e-8 * narrow)  # the next step would be of the order of its square
+        done = sure & (step.abs() <= 1e-8 * narrow)  # the next step would be of the order of this step's square
         closed = b - a <= 1e-15 * torch.maximum(a.abs(), b.abs())
         x = torch.where(sure, x + step, torch.where(closed, b, (a + b) / 2))
         over = done | closed
@@ -324,7 +325,7 @@ def _newton(location: Tensor, scale: Tensor, p: Tensor, a: Tensor, b: Tensor, x:
 
 @dataclass(frozen=True)
 class StudentT(HasCdf, HasDensity):
-    """location + scale · T, where T has Student's t-distribution with df degrees of freedom.
+    """The distribution of location + scale · T, where T has Student's t-distribution with df degrees of freedom.
 
     df, location, scale: (R, M), on the CPU; df > 0, scale > 0. The mean is nan for df ≤ 1. The std is inf for
     1 < df ≤ 2, nan below. The CRPS is given for df > 1, nan below.
@@ -351,7 +352,7 @@ class StudentT(HasCdf, HasDensity):
 
     def quantiles(self, levels: Sequence[float]) -> Tensor:
         p = _probabilities(levels).reshape(1, -1, 1)
-        # From the smaller tail: stdtrit is inexact near 1.
+        # Computed from the smaller tail, since stdtrit is inexact near 1.
         lower = torch.from_numpy(special.stdtrit(self.df.unsqueeze(1).numpy(), torch.minimum(p, 1 - p).numpy()))
         each = torch.where(p <= 0.5, lower, -lower).where(p != 0.5, torch.zeros_like(lower))
         return self.location.unsqueeze(1) + self.scale.unsqueeze(1) * each
@@ -360,13 +361,13 @@ class StudentT(HasCdf, HasDensity):
         return self._standard_log_density((t - self.location) / self.scale) - self.scale.log()
 
     def crps(self, t: Tensor) -> Tensor:
-        """The closed form of Jordan, Krüger & Lerch (2019, Journal of Statistical Software 90(12), appendix A)."""
+        """The closed form by Jordan, Krüger & Lerch (2019, Journal of Statistical Software 90(12), appendix A)."""
         z, df = (t - self.location) / self.scale, self.df
         cdf = torch.from_numpy(special.stdtr(df.numpy(), z.numpy()))
         # 2√ν/(ν − 1) · B(½, ν − ½)/B(½, ν/2)², where B(½, x) = √π Γ(x)/Γ(x + ½)
         log_spread = 2 * _log_half_step(df / 2) - _log_half_step(df - 0.5)
         spread = 2 * df.sqrt() / (df - 1) * log_spread.exp() / math.sqrt(math.pi)
-        # p(z)·(ν + z²), of which z² may overflow while p(z) underflows.
+        # p(z)·(ν + z²), by logs: z² may overflow while p(z) underflows.
         weighted = (self._standard_log_density(z) + df.log() + _log_one_plus_square(z / df.sqrt())).exp()
         values = z * (2 * cdf - 1) + 2 * weighted / (df - 1) - spread
         return torch.where(df > 1, self.scale * values.clamp(min=0), math.nan)
@@ -378,13 +379,13 @@ class StudentT(HasCdf, HasDensity):
 
 
 def _log_one_plus_square(w: Tensor) -> Tensor:
-    """log(1 + w²) for w of any size."""
+    """The logarithm log(1 + w²), without overflow for any w."""
     size = w.abs()
     return torch.where(size < 1e8, size.clamp(max=1e8).square().log1p(), 2 * size.log())
 
 
 def _log_half_step(x: Tensor) -> Tensor:
-    """log Γ(x + ½) − log Γ(x), to 1e-14: two large numbers whose difference is small would lose their digits."""
+    """The difference log Γ(x + ½) − log Γ(x), to 1e-14. For large x, a series: subtraction would lose the digits."""
     y = x.clamp(min=40.0)
     series = 0.5 * y.log() - 1 / (8 * y) + 1 / (192 * y**3) - 1 / (640 * y**5) + 17 / (14336 * y**7)
     return torch.where(x < 40, torch.lgamma(x + 0.5) - torch.lgamma(x), series)
@@ -392,11 +393,11 @@ def _log_half_step(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Interpolated(HasCdf):
-    """Quantiles at L ≥ 2 levels, and straight lines between them: uniform between neighbouring quantiles.
+    """The distribution with given quantiles at L ≥ 2 levels. It is uniform between neighbouring quantiles.
 
-    Beyond the outermost quantiles the tails are exponential, and their density begins as that of the outermost interval
-    ends: P(X < q₁ − z) = p₁ exp(−z/b) with b = p₁ (q₂ − q₁)/(p₂ − p₁), and so at the other end. Where neighbouring
-    quantiles coincide there is an atom; where the outermost do, it holds the tail too.
+    Beyond the outermost quantiles the tails are exponential, and the density is continuous at these quantiles:
+    P(X < q₁ − z) = p₁ exp(−z/b) with b = p₁ (q₂ − q₁)/(p₂ − p₁), and likewise at the other end. Neighbouring quantiles
+    that coincide make an atom. If the two outermost quantiles coincide, the atom holds the tail too.
 
     levels: (L,), increasing, in (0, 1). values: (R, L, M), not decreasing along L.
     """
@@ -445,7 +446,7 @@ class Interpolated(HasCdf):
         left, width, t = self.values[:, :-1], self.values.diff(dim=1), t.unsqueeze(1)
         share = torch.where(width > 0, ((t - left) / width).clamp(0, 1), reaches(t, left).to(left.dtype))
         t = t.squeeze(1)
-        # At its own place (z = 0) a tail of scale 0 is an atom: there alone `reaches` counts.
+        # A tail of scale 0 is an atom at z = 0: only at this point does `reaches` count.
         lower = torch.where((low > 0) | (t != first), _survival(first - t, low), reaches(t, first).to(t.dtype))
         upper = torch.where((high > 0) | (t != last), 1 - _survival(t - last, high), reaches(t, last).to(t.dtype))
         inner = (self.levels.diff().unsqueeze(1) * share).sum(1)
@@ -463,7 +464,7 @@ class Interpolated(HasCdf):
         return torch.where(p < self.levels[0], lower, torch.where(p > self.levels[-1], upper, inner))
 
     def crps(self, t: Tensor) -> Tensor:
-        """In closed form: F² and (1 − F)² are parabolas between the quantiles and exponentials beyond them."""
+        """The CRPS in closed form: F² and (1 − F)² are parabolas between the quantiles and exponentials beyond them."""
         (low, high), (below, above, first, last) = self._tails, self._ends
         left, right = self.values[:, :-1], self.values[:, 1:]
         cut = t.unsqueeze(1).clamp(left, right)
@@ -477,7 +478,7 @@ class Interpolated(HasCdf):
 
 
 def _survival(z: Tensor, scale: Tensor) -> Tensor:
-    """exp(−z/scale) for z > 0, else 1; 0 beyond a tail of scale 0."""
+    """The survival exp(−z/scale) for z > 0, else 1. With scale 0: 0 for z > 0."""
     positive = z.clamp(min=0)
     return torch.where(positive > 0, (-positive / scale).exp(), 1.0)
 

@@ -2,8 +2,8 @@
 
     θ ← θ − η [ (1/d) (Σᵢ clip_C(gᵢ) + σ C ξ) + λ θ ],    clip_C(g) = g · min(1, C/‖g‖)
 
-Caveat: a sample's norm is taken over the last dimension of θ, so for each replica and chain, where the stock optimiser
-takes it over everything.
+Caveat: a sample's norm is taken over the last dimension of θ, so for each replica and chain. The stock optimiser takes
+the norm over all dimensions.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from gapbench.methods.engine.precision import widest
 
 
 class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
-    """Opacus's optimiser on a stack θ (R, chains, P). Scaling and accounting stay Opacus's."""
+    """Opacus's optimiser on a stack θ (R, chains, P). Scaling and accounting are still those of Opacus."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, **settings: Any) -> None:
         super().__init__(optimizer, **settings)
         (theta,) = self.params
         theta.grad = torch.zeros_like(theta)
         self.cold = self.noise_multiplier, self.param_groups[0]["weight_decay"]  # type: ignore[has-type]  # at temperature 1
-        # Per-sample gradients so far, and those of them that were clipped, (R, chains).
+        # The number of per-sample gradients so far, and of those that were clipped, (R, chains).
         self.seen, self.clipped = torch.zeros(2, *theta.shape[:-1], device=theta.device, dtype=widest(theta.device))
 
     @property
     def clipped_fraction(self) -> Tensor:
-        """(R,): of all per-sample gradients so far, those longer than C."""
+        """The fraction of all per-sample gradients so far that were longer than C, (R,), the mean over chains."""
         return (self.clipped / self.seen.clamp(min=1)).mean(1)  # type: ignore[no-any-return]
 
     @property
     def accumulated_iterations(self) -> int:
-        """How many batches a step sums over."""
+        """The number of batches that a step sums over."""
         return 1
 
     def set_temperature(self, temperature: float) -> None:
@@ -47,7 +47,10 @@ class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
         self.param_groups[0]["weight_decay"] = weight_decay * temperature
 
     def step(self, gradients: PerSampleGradients, present: Tensor | None) -> None:
-        """θ ← θ − η [ (1/d) (Σᵢ clip_C(gᵢ) + σ C ξ) + λ θ ]. present: (R, chains, B), 0 for padding; None for none."""
+        """Take one DP-SGD step, θ ← θ − η [ (1/d) (Σᵢ clip_C(gᵢ) + σ C ξ) + λ θ ].
+
+        present: (R, chains, B), 0 for padding; None without padding.
+        """
         (theta,) = self.params
         factors = self.clip(gradients, present)
         # Noise first, drawn in place: on a stack, fresh memory for θ-sized tensors costs more than the arithmetic.
@@ -57,7 +60,7 @@ class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
         self.original_optimizer.step()
 
     def clip(self, gradients: PerSampleGradients, present: Tensor | None) -> Tensor:
-        """The factor min(1, C/‖gᵢ‖) of each gradient, 0 for padding, (R, chains, B)."""
+        """The clipping factor min(1, C/‖gᵢ‖) of each gradient, 0 for padding, (R, chains, B). Updates the counts."""
         norms = gradients.norms
         longer, factors = norms > self.max_grad_norm, (self.max_grad_norm / (norms + 1e-6)).clamp_(max=1.0)
         if present is None:

@@ -1,4 +1,4 @@
-"""Per-sample gradients: ∇θ of −log p(yᵢ | xᵢ, θ) for every point of a batch, if possible without making them."""
+"""Per-sample gradients ∇θ of −log p(yᵢ | xᵢ, θ) for every point of a batch, if possible without storing them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 class PerSampleGradients(ABC):
-    """The gradients gᵢ of a batch, seen through the two things that a sampler asks of them."""
+    """The gradients gᵢ of a batch, through the two operations that a sampler needs: norms and weighted sums."""
 
     @property
     @abstractmethod
     def norms(self) -> Tensor:
-        """‖gᵢ‖ over the whole of θ, (..., B)."""
+        """The norms ‖gᵢ‖ over the whole of θ, (..., B)."""
 
     @abstractmethod
     def add_weighted_sum(self, weights: Tensor | None, out: Tensor) -> None:
-        """out ← out + Σᵢ weightsᵢ gᵢ, in place. weights: (..., B), None for 1; out: (..., P), contiguous."""
+        """Add Σᵢ weightsᵢ gᵢ to out, in place. weights: (..., B), None for 1; out: (..., P), contiguous."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def functional_gradients(model: Model, theta: Tensor, x: Tensor, y: Tensor) -> F
 
 @dataclass(frozen=True)
 class Kernels:
-    """An activation φ in the kernels that autograd calls.
+    """An activation φ, by the kernels that autograd calls.
 
-    forward: (z, out) writes φ(z). backward: (∂/∂φ(z), z) makes the first ∂/∂z, in place.
+    forward: (z, out): writes φ(z) to out. backward: (∂/∂φ(z), z): changes the first argument to ∂/∂z, in place.
     """
 
     forward: Callable[[Tensor, Tensor], object]
@@ -88,8 +88,8 @@ KERNELS = {
 
 @dataclass(frozen=True)
 class MLPGradients(PerSampleGradients):
-    """Gradients of a stack of MLPs by book-keeping (arXiv 2210.00038): layer l's is scale · aᵢ δᵢᵀ, so norms
-    and weighted sums never need the (..., B, P) tensor.
+    """Gradients of a stack of MLPs by book-keeping (arXiv 2210.00038). The gradient of a layer is scale · aᵢ δᵢᵀ, so
+    norms and weighted sums never need the (..., B, P) tensor.
 
     shape: (..., B); L is the product of the leading dimensions.
     inputs: a, (L, B, fan_in + 1) per layer: the activations and a 1/scale for the bias.
@@ -117,7 +117,7 @@ class MLPGradients(PerSampleGradients):
         layers = stacked_layers(self.model, out)
         for layer, a, delta, (_, _, scale) in zip(layers, self.inputs, self.deltas, self.model.layers, strict=True):
             weighted = delta if weights is None else delta * weights.reshape(*delta.shape[:-1], 1)
-            # A view is no target for a batched product; the sum costs less than a loop of single ones.
+            # A batched product cannot write into a view. The extra sum costs less than a loop of single products.
             layer.add_(product(a.mT, weighted), alpha=scale)
         if self.noise is not None:
             weighted = self.noise if weights is None else self.noise * weights.reshape(self.noise.shape)
@@ -125,7 +125,7 @@ class MLPGradients(PerSampleGradients):
 
 
 def mlp_gradients(model: MLP, theta: Tensor, x: Tensor, y: Tensor) -> MLPGradients:
-    """The gradients of a stack of MLPs, by one pass forwards and one back. theta needs no gradient."""
+    """The gradients of a stack of MLPs, by one forward and one backward pass. theta must not require gradients."""
     kernels, scales = KERNELS[model.activation], [scale for _, _, scale in model.layers]
     layers, x = stacked_layers(model, theta), x.reshape(-1, *x.shape[-2:])
     inputs: list[Tensor] = []
@@ -133,7 +133,7 @@ def mlp_gradients(model: MLP, theta: Tensor, x: Tensor, y: Tensor) -> MLPGradien
     for layer, scale in zip(layers, scales, strict=True):
         m = layer.shape[1] - 1
         h = x.new_empty(*x.shape[:2], m + 1)
-        h.select(2, m).fill_(1 / scale)  # what the bias is multiplied by
+        h.select(2, m).fill_(1 / scale)  # the factor of the bias
         if outputs:
             kernels.forward(outputs[-1], h.narrow(2, 0, m))
         else:
@@ -150,7 +150,7 @@ def mlp_gradients(model: MLP, theta: Tensor, x: Tensor, y: Tensor) -> MLPGradien
 
 
 def _likelihood_gradients(model: MLP, theta: Tensor, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
-    """∂(−log p) by the network's outputs, (L, B, K), and by the noise's entry of θ, (L, B) or None.
+    """The derivatives of −log p by the network's outputs, (L, B, K), and by the noise's entry of θ, (L, B) or None.
 
     With e = f − y:  ∂/∂f = e/σ²,  ∂/∂ log σ = 1 − e²/σ².
     """
@@ -170,8 +170,10 @@ def _likelihood_gradients(model: MLP, theta: Tensor, outputs: Tensor, y: Tensor)
 
 
 def stacked_layers(model: MLP, theta: Tensor) -> list[Tensor]:
-    """The weight of each layer with the bias as its last row, (L, fan_in + 1, fan_out), unscaled: views of θ, which
-    is contiguous, its leading dimensions flattened to L."""
+    """The weight of each layer with the bias as its last row, (L, fan_in + 1, fan_out), unscaled.
+
+    These are views of theta, which must be contiguous. Its leading dimensions are flattened to L.
+    """
     shapes = [(m + 1, n) for m, n, _ in model.layers]
     sizes = [m * n for m, n in shapes]
     parts = theta.view(-1, theta.shape[-1]).split([*sizes, model.size - model.network_size], dim=1)
@@ -179,9 +181,9 @@ def stacked_layers(model: MLP, theta: Tensor) -> list[Tensor]:
 
 
 def product(a: Tensor, b: Tensor, scale: float = 1) -> Tensor:
-    """scale · a @ b for stacks of matrices (L, m, k), (L, k, n).
+    """The products scale · a @ b of stacks of matrices (L, m, k), (L, k, n).
 
-    Matrix libraries are slow at thin matrices, which stand at a network's two ends. Those go other ways.
+    Matrix libraries are slow for thin matrices, which a network has at its two ends; they are treated separately.
     """
     out = a.new_empty(len(a), a.shape[1], b.shape[2])
     if a.shape[2] == 1:

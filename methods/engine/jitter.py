@@ -1,4 +1,4 @@
-"""Jitter: a recipe of published notebooks, which add a constant variance to that of their draws."""
+"""Jitter: a recipe of published notebooks, which add a constant variance to the variance of their draws."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gapbench.methods.engine.predictions import MixturePrediction
 
 @dataclass(frozen=True)
 class Jittered(UncertaintyMethod):
-    """`method`, with N(0, f_std²) added to every draw of f. f_std: units of y as the method sees it, > 0."""
+    """The method, with N(0, f_std²) added to every draw of f. f_std: units of y as the method sees y, > 0."""
 
     method: UncertaintyMethod
     f_std: float
@@ -34,7 +34,7 @@ class Jittered(UncertaintyMethod):
 
 @dataclass(frozen=True)
 class JitteredFit(FittedMethod):
-    """The fitted method, with the std."""
+    """The fitted method, with the std f_std to add."""
 
     fitted: FittedMethod
     f_std: float

@@ -1,4 +1,4 @@
-"""How a minibatch is drawn: for every replica and chain its own, on the training data's device."""
+"""Sampling schemes of minibatches. Every replica and chain has its own minibatch, on the device of the data."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from gapbench.methods.engine.precision import widest
 
 @dataclass(frozen=True)
 class Batch:
-    """index: (..., B) positions in the training set. present: (..., B) 1 or 0 where a stack's batches differ in
-    size and are padded; None if nothing is padded."""
+    """A minibatch. index: (..., B), positions in the training set. present: (..., B), 1, or 0 for padding (needed if
+    the batches of a stack differ in size); None without padding."""
 
     index: Tensor
     present: Tensor | None = None
@@ -33,16 +33,16 @@ class Minibatches(ABC):
 
     @abstractmethod
     def divisor(self, batch: int, n: int) -> int:
-        """What the summed gradients are divided by."""
+        """The number that the summed gradients are divided by."""
 
     @abstractmethod
     def draw(self, shape: Sequence[int], batch: int, n: int, generator: Generator) -> Iterator[Batch]:
-        """Batches without end, for a stack of this leading shape."""
+        """An endless iterator of batches, for a stack of this leading shape."""
 
 
 @dataclass(frozen=True)
 class FixedSize(Minibatches):
-    """b different points, every subset alike; the whole set if b = n."""
+    """Batches of b different points, where every subset has the same probability; the whole set if b ≥ n."""
 
     def rate(self, batch: int, n: int) -> float:
         return batch / n
@@ -53,7 +53,7 @@ class FixedSize(Minibatches):
     def draw(self, shape: Sequence[int], batch: int, n: int, generator: Generator) -> Iterator[Batch]:
         if batch >= n:
             yield from everything(shape, n, generator)
-        # Floyd's algorithm (Bentley & Floyd 1987): batch numbers a batch instead of n, a block of steps at once.
+        # Floyd's algorithm (Bentley & Floyd 1987): b random numbers a batch, not n. A block of steps is drawn at once.
         while True:
             chosen = torch.empty((BLOCK, *shape, batch), dtype=torch.long, device=generator.device)
             for k, last in enumerate(range(n - batch, n)):
@@ -65,7 +65,7 @@ class FixedSize(Minibatches):
 
 @dataclass(frozen=True)
 class Poisson(Minibatches):
-    """Each point enters each batch by itself with probability q = b/n, as privacy accountants assume."""
+    """Batches that each point enters independently with probability q = b/n, as privacy accountants assume."""
 
     def rate(self, batch: int, n: int) -> float:
         return batch / n
@@ -79,8 +79,11 @@ class Poisson(Minibatches):
 
 @dataclass(frozen=True)
 class OpacusLoader(Minibatches):
-    """Poisson sampling with the rate and divisor that Opacus's PrivacyEngine derives from a DataLoader: q = 1/(number
-    of batches), divided by ⌊nq⌋. Where b does not divide n neither is b/n and b: 1/63 and 15 for b = 16, n = 1000."""
+    """Poisson sampling with the rate and divisor that Opacus's PrivacyEngine derives from a DataLoader.
+
+    The rate is q = 1/(number of batches), and the divisor is ⌊nq⌋. If b does not divide n, they differ from b/n and b:
+    for b = 16 and n = 1000, they are 1/63 and 15.
+    """
 
     def rate(self, batch: int, n: int) -> float:
         return 1 / math.ceil(n / batch)
@@ -92,13 +95,13 @@ class OpacusLoader(Minibatches):
         return poisson_batches(shape, self.rate(batch, n), n, generator)
 
 
-BLOCK = 64  # steps drawn at once: one pass of random numbers, and on a GPU one synchronisation, for all of them
+BLOCK = 64  # steps drawn at once: one pass of random numbers and, on a GPU, one synchronisation for a block
 
 
 def poisson_batches(shape: Sequence[int], rate: float, n: int, generator: Generator) -> Iterator[Batch]:
-    """Poisson samples by the gaps between their members, which are geometric: b numbers a batch instead of n.
+    """Poisson samples from the gaps between their members. Gaps are geometric: about b random numbers a batch, not n.
 
-    The number of gaps drawn covers all but 1e-15 of a batch's possible sizes.
+    The number of gaps drawn is enough for a batch's size with probability 1 − 1e-15.
     """
     if rate >= 1:
         yield from everything(shape, n, generator)
@@ -115,7 +118,7 @@ def poisson_batches(shape: Sequence[int], rate: float, n: int, generator: Genera
 
 
 def everything(shape: Sequence[int], n: int, generator: Generator) -> Iterator[Batch]:
-    """The whole training set, without end."""
+    """The whole training set as a batch, in an endless iterator."""
     whole = Batch(torch.arange(n, device=generator.device).expand(*shape, n))
     while True:
         yield whole

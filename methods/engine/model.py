@@ -1,7 +1,7 @@
 """The model that every method shares: pure functions of one flat parameter vector θ.
 
-θ is (..., P) and x is (..., N, D); leading dimensions broadcast, so one model, R replicas (R, P), an
-ensemble (R, members, P) and posterior draws (R, S, P) read the same.
+θ is (..., P) and x is (..., N, D); leading dimensions broadcast. So one model, R replicas (R, P), an ensemble
+(R, members, P) and posterior draws (R, S, P) use the same code.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Model(ABC):
-    """y ~ N(f(x; θ), σ²),  θ ~ N(0, prior_std² I).  Likelihood and prior are written here and nowhere else.
+    """The model y ~ N(f(x; θ), σ²),  θ ~ N(0, prior_std² I). Likelihood and prior are defined only here.
 
     features: D. prior_std: the same for every entry of θ; scales belong inside `network`.
-    noise_std: σ. A number is known; LearnedNoise() or HeteroscedasticNoise() is learned with the network.
-    outputs: of the network, those of the noise not counted. f is the first; the others are for methods that have a
-        loss of their own.
+    noise_std: σ. A number: σ is known. LearnedNoise() or HeteroscedasticNoise(): σ is learned with the network.
+    outputs: the number of outputs of the network, without those of the noise. The first output is f; the others are for
+        methods with a loss of their own.
     """
 
     features: int = 1
@@ -60,41 +60,41 @@ class Model(ABC):
     @property
     @abstractmethod
     def hidden(self) -> tuple[int, ...]:
-        """The widths of the hidden layers, which `perturb` is called for."""
+        """The widths of the hidden layers; `perturb` is called for each of these."""
 
     @abstractmethod
     def network(self, theta: Tensor, x: Tensor, perturb: Perturb | None = None) -> Tensor:
-        """All outputs, (..., N, K): f, then the noise's if it has one, then the rest."""
+        """All outputs of the network, (..., N, K): f, then the noise's output if it has one, then the others."""
 
     @property
     def size(self) -> int:
-        """P: the network's parameters, and at the end those of the noise."""
+        """The number P of parameters: those of the network, then those of the noise."""
         return self.network_size + (self.noise_std.coordinates if isinstance(self.noise_std, Noise) else 0)
 
     @property
     def network_outputs(self) -> int:
-        """K."""
+        """The number K of all outputs of the network, with those of the noise."""
         return self.outputs + (self.noise_std.outputs if isinstance(self.noise_std, Noise) else 0)
 
     def with_features(self, features: int) -> Self:
-        """The same model for x of so many features."""
+        """The same model for x with this number of features."""
         return replace(self, features=features)
 
     def with_outputs(self, outputs: int) -> Self:
-        """The same model, whose network has so many outputs beside that of the noise."""
+        """The same model with this number of outputs, without those of the noise."""
         return replace(self, outputs=outputs)
 
     def mean(self, theta: Tensor, x: Tensor, perturb: Perturb | None = None) -> Tensor:
-        """f(x; θ), (..., N)."""
+        """The function f(x; θ), (..., N)."""
         return self.network(theta, x, perturb).select(-1, 0)
 
     def noise(self, theta: Tensor, x: Tensor) -> Tensor:
-        """σ, which broadcasts to (..., N)."""
+        """The std σ of the noise, which broadcasts to (..., N)."""
         outputs = self.network(theta, x) if isinstance(self.noise_std, HeteroscedasticNoise) else None
         return self.noise_of(theta, outputs)
 
     def noise_of(self, theta: Tensor, outputs: Tensor | None) -> Tensor:
-        """σ from what the network gave, which only a heteroscedastic noise asks for; broadcasts to (..., N)."""
+        """The std σ of the noise, which broadcasts to (..., N). outputs: needed by heteroscedastic noise only."""
         if isinstance(self.noise_std, HeteroscedasticNoise):
             assert outputs is not None
             return self.noise_std.std(outputs.select(-1, 1))
@@ -104,33 +104,33 @@ class Model(ABC):
         return torch.full((), self.noise_std, dtype=theta.dtype, device=theta.device)  # no copy from the host
 
     def mean_and_noise(self, theta: Tensor, x: Tensor, perturb: Perturb | None = None) -> tuple[Tensor, Tensor]:
-        """f(x; θ), (..., N), and σ, which broadcasts to it, by one pass of the network."""
+        """The function f(x; θ), (..., N), and σ, which broadcasts to f, by one pass of the network."""
         outputs = self.network(theta, x, perturb)
         return outputs.select(-1, 0), self.noise_of(theta, outputs)
 
     def log_likelihood(self, theta: Tensor, x: Tensor, y: Tensor, perturb: Perturb | None = None) -> Tensor:
-        """log p(yᵢ | xᵢ, θ) of each point, (..., N)."""
+        """The log likelihood log p(yᵢ | xᵢ, θ) of each point, (..., N)."""
         mean, noise = self.mean_and_noise(theta, x, perturb)
         z = (y - mean) / noise
         return -0.5 * z.square() - noise.log() - 0.5 * math.log(2 * math.pi)
 
     def log_prior(self, theta: Tensor) -> Tensor:
-        """log p(θ), (...)."""
+        """The log prior density log p(θ), (...)."""
         z = theta / self.prior_std
         return (-0.5 * z.square() - math.log(self.prior_std) - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def per_sample_gradients(self, theta: Tensor, x: Tensor, y: Tensor) -> PerSampleGradients:
-        """∇θ of −log p(yᵢ | xᵢ, θ) for each point of a batch.
+        """The gradients ∇θ of −log p(yᵢ | xᵢ, θ) for each point of a batch.
 
         theta (..., P), contiguous; x (..., B, D), y (..., B) with the same leading dimensions. This default
-        differentiates `log_likelihood`, whatever it is.
+        differentiates any `log_likelihood`.
         """
         return functional_gradients(self, theta, x, y)
 
     def init(self, generator: Generator, shape: Sequence[int]) -> Tensor:
-        """The start of training, (*shape, P): a draw from the prior, with the noise's entry of θ at its center.
+        """The start of training, (*shape, P): a draw from the prior, but with the noise's entry of θ at its center.
 
-        A σ far below the first errors has gradients that Adam does not forget in thousands of steps.
+        A first σ far below the first errors gives huge gradients, which Adam does not forget in thousands of steps.
         """
         theta = self.sample_prior(generator, shape)
         theta.narrow(-1, self.network_size, self.size - self.network_size).zero_()
@@ -147,11 +147,11 @@ class Model(ABC):
 class MLP(Model):
     """A multilayer perceptron. hidden = () is linear regression with an intercept.
 
-    hidden: the widths. activation: after each hidden layer.
-    scale_by_fan_in: weights are divided by √fan_in inside `network`, so that an isotropic prior on θ is
+    hidden: the widths of the hidden layers. activation: the function after each hidden layer.
+    scale_by_fan_in: True: weights are divided by √fan_in inside `network`. So an isotropic prior on θ is
         N(0, prior_std² / fan_in) on the weights, and one step size suits every layer. False: θ holds the weights.
-    default_init: training starts at torch.nn.Linear's default U(−1/√fan_in, 1/√fan_in) for weights and biases
-        instead of a draw from the prior. Only without scale_by_fan_in, whose weights it is meant for.
+    default_init: True: training starts at torch.nn.Linear's default U(−1/√fan_in, 1/√fan_in) for weights and biases
+        instead of a draw from the prior. This needs scale_by_fan_in = False.
     """
 
     hidden: tuple[int, ...] = (50, 50)
@@ -170,7 +170,7 @@ class MLP(Model):
 
     @property
     def layers(self) -> list[tuple[int, int, float]]:
-        """(fan_in, fan_out, what the weights are multiplied by) of each linear layer."""
+        """The triple (fan_in, fan_out, scale of the weights) of each linear layer."""
         widths = (self.features, *self.hidden, self.network_outputs)
         return [(m, n, 1 / math.sqrt(m) if self.scale_by_fan_in else 1.0) for m, n in pairwise(widths)]
 
@@ -188,7 +188,7 @@ class MLP(Model):
         return (2 * uniform - 1) * bound.to(uniform)
 
     def weights(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(weight (..., fan_in, fan_out), bias (..., fan_out)) of each layer: views of θ, unscaled."""
+        """The pair (weight (..., fan_in, fan_out), bias (..., fan_out)) of each layer: views of θ, unscaled."""
         # One split, not several slices: the backward of a split is a single concatenation.
         sizes = [size for m, n, _ in self.layers for size in (m * n, n)]
         parts = theta.split([*sizes, self.size - self.network_size], dim=-1)
@@ -198,7 +198,7 @@ class MLP(Model):
         ]
 
     def last_hidden(self, theta: Tensor, x: Tensor, perturb: Perturb | None = None) -> Tensor:
-        """Activations of the last hidden layer, (..., N, width); x itself if there is no hidden layer."""
+        """Activations of the last hidden layer, (..., N, width); x itself if the network has no hidden layer."""
         activation = ACTIVATIONS[self.activation]
         h, weights = x, self.weights(theta)
         for index, ((_, _, scale), (weight, bias)) in enumerate(zip(self.layers[:-1], weights[:-1], strict=True)):
@@ -211,12 +211,12 @@ class MLP(Model):
         return linear(self.last_hidden(theta, x, perturb), weight, bias, self.layers[-1][2])
 
     def per_sample_gradients(self, theta: Tensor, x: Tensor, y: Tensor) -> PerSampleGradients:
-        # By hand: autograd keeps, clears and passes over more than the arithmetic needs.
+        # Written by hand: autograd stores and touches more memory than the arithmetic needs.
         return mlp_gradients(self, theta.detach(), x, y)
 
 
 def linear(h: Tensor, weight: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """scale · h @ weight + bias for stacks. h (..., N, m), weight (..., m, n), bias (..., n) -> (..., N, n)."""
+    """The stacked scale · h @ weight + bias. h (..., N, m), weight (..., m, n), bias (..., n) -> (..., N, n)."""
     lead = h.shape[:-2]
     if lead != weight.shape[:-2]:
         lead = torch.Size(np.broadcast_shapes(lead, weight.shape[:-2]))

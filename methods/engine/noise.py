@@ -14,11 +14,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Noise:
-    """A noise that is learned with the network; its kinds are below.
+    """A noise that is learned with the network. Its two kinds are below.
 
     center: units of y, > 0. spread: > 0. Raises ValueError otherwise.
-    coordinates: how many entries at the end of θ belong to the noise.
-    outputs: how many outputs of the network belong to the noise.
+    coordinates: the number of entries at the end of θ that belong to the noise.
+    outputs: the number of outputs of the network that belong to the noise.
     """
 
     center: float = 0.3
@@ -33,7 +33,7 @@ class Noise:
             )
 
     def std(self, z: Tensor) -> Tensor:
-        """σ for z of any shape."""
+        """The std σ of the noise, for z of any shape."""
         return self.center * (self.spread * z).exp()
 
 
@@ -42,7 +42,7 @@ class LearnedNoise(Noise):
     """One unknown σ for all points, with the prior log σ ~ N(log center, spread²).
 
     z is the last entry of θ divided by prior_std. So the prior of θ stays N(0, prior_std² I), and every method that
-    knows this prior learns the noise without a line of its own.
+    knows this prior learns the noise without extra code.
     """
 
     coordinates: ClassVar[int] = 1
@@ -50,7 +50,7 @@ class LearnedNoise(Noise):
 
 @dataclass(frozen=True)
 class HeteroscedasticNoise(Noise):
-    """A noise that depends on x: z is the second output of the network, with the prior that the network has.
+    """A noise that depends on x: z is the second output of the network, with the network's prior.
 
     With spread 0.5 and an output of std 2, σ is between a seventh and seven times the center in 95 of 100 draws.
     """

@@ -12,10 +12,10 @@ from gapbench.methods.engine.precision import widest
 
 
 def adam(loss: Callable[[], Tensor], parameters: Iterable[Tensor], steps: int, lr: float) -> Tensor:
-    """Move the leaf tensors `parameters` by `steps` of Adam on the sum of what `loss` returns.
+    """Move the leaf tensors `parameters` by `steps` steps of Adam on the sum of the losses that `loss` returns.
 
-    Summed losses leave the replicas' gradients independent and Adam is elementwise, so this equals one optimiser a
-    replica. The cosine schedule ends at 0: what is left has little of the last minibatch's noise in it.
+    With summed losses the replicas' gradients are independent, and Adam is elementwise. So this equals one optimiser
+    for each replica. The cosine schedule of the step size ends at 0, so the result has little minibatch noise.
     Returns the losses of the second half of the steps, (K, *), which `arrival` judges.
     """
     parameters, second_half = list(parameters), []
@@ -33,28 +33,30 @@ def adam(loss: Callable[[], Tensor], parameters: Iterable[Tensor], steps: int, l
 
 
 def minimise(loss: Callable[[Tensor], Tensor], theta: Tensor, steps: int, lr: float) -> tuple[Tensor, Tensor]:
-    """theta (R, ..., P) after `steps` of Adam on `loss`, which returns one number for each leading index, (R, ...);
-    and the losses of the second half of the steps, (K, R, ...)."""
+    """The parameters theta (R, ..., P) after `steps` steps of Adam, and the losses of the second half, (K, R, ...).
+
+    loss: returns one number for each leading index of theta, (R, ...).
+    """
     theta = theta.detach().clone().requires_grad_()
     losses = adam(lambda: loss(theta), [theta], steps, lr)
     return theta.detach(), losses
 
 
 def arrival(losses: Tensor, n: int) -> dict[str, Tensor]:
-    """The diagnostics that say whether `adam` arrived, (R,) each, in nats for each of the n observations.
+    """The diagnostics of `adam`'s convergence, (R,) each, in nats for each of the n observations.
 
-    losses: (K, R, ...), as `adam` returns them; what stands behind R is averaged.
-    "loss": the mean over the last tenth of the steps. "loss fall": by how much a tenth of the way lowers the loss, and
-    "loss fall error" its standard error. The way is the sum of the step sizes; the last tenth of the steps is 0.2 % of
-    it, on which any loss stands still. A smaller step also lowers the loss, by less noise, wherever the optimiser is.
-    So the losses are fitted, by least squares, as a constant + a multiple of the step size + a multiple of the way that
-    is left. Fewer than 5 losses would fit any such curve, and give nothing.
+    losses: (K, R, ...), as `adam` returns them; dimensions after R are averaged.
+    "loss": the mean over the last tenth of the steps. "loss fall": the fall of the loss on a tenth of the way. "loss
+    fall error": the standard error of the fall. The way is the sum of the step sizes. The last tenth of the steps is
+    0.2 % of the way, so any loss seems constant there. A smaller step also lowers the loss, because it brings less
+    noise, wherever the optimiser is. So the losses are fitted by least squares as a constant + a multiple of the step
+    size + a multiple of the way that is left. With fewer than 5 losses such a curve always fits: the result is empty.
     """
     count = len(losses)
     if count < 5:
         return {}
     left = (1 - (np.arange(count) + 0.5) / count) / 2  # share of the steps, 1/2 … 0
-    way = left - np.sin(np.pi * left) / np.pi  # share of the sum of all step sizes, which go as 1 − cos(π left)
+    way = left - np.sin(np.pi * left) / np.pi  # share of the sum of all step sizes, proportional to 1 − cos(π left)
     curve = np.stack([np.ones(count), 1 - np.cos(np.pi * left), way], 1)
     each = (losses.flatten(2).mean(2) if losses.ndim > 2 else losses).to(widest(losses.device))
     curves, inverse = (torch.from_numpy(part).to(each) for part in (curve, np.linalg.pinv(curve)))
@@ -65,5 +67,5 @@ def arrival(losses: Tensor, n: int) -> dict[str, Tensor]:
 
 
 def negative_log_posterior(log_likelihood: Tensor, log_prior: Tensor, n: int) -> Tensor:
-    """−log p(θ | data) up to a constant, estimated from a batch. log_likelihood (..., B), log_prior (...)."""
+    """The estimate of −log p(θ | data) from a batch, up to a constant. log_likelihood (..., B), log_prior (...)."""
     return -n * log_likelihood.mean(-1) - log_prior

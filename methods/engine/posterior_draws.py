@@ -1,4 +1,4 @@
-"""Prediction by draws: a fitted method that is a set of functions."""
+"""Posterior draws: a fitted method that is a set of functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Precision: what a device can compute in."""
+"""Precision: the widest floating-point type of a device."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import torch
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """float64, or float32 on Apple's GPUs, which have no wider kind."""
+    """The widest float: float64, or float32 on Apple's GPUs, which have no float64."""
     return torch.float32 if device.type == "mps" else torch.float64

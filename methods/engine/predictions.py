@@ -1,6 +1,6 @@
-"""Predictions: what a fitted method says of f, the function without noise, and of y, an observation of it.
+"""Predictions of a fitted method: distributions of f, the function without noise, and of y, a noisy observation.
 
-A new kind is one class. Scores ask its distributions for the abilities that they need.
+A new kind of prediction is one class. Scores ask its distributions for the abilities that they need.
 """
 
 from __future__ import annotations
@@ -29,47 +29,47 @@ class PredictionError(ValueError):
 
 @dataclass(frozen=True)
 class Prediction(ABC):
-    """What is believed at M test points of R replicas.
+    """A prediction at M test points of R replicas.
 
-    Its fields are tensors of any floating dtype, whose first dimension is R or which broadcast, and plain numbers or
-    tuples of numbers. Distributions are float64.
+    Its fields are tensors of any floating dtype, with first dimension R or broadcasting, and plain numbers or tuples of
+    numbers. Its distributions are float64.
     """
 
     @property
     @abstractmethod
     def y(self) -> Distribution:
-        """p(y | x, data): epistemic and aleatoric uncertainty."""
+        """The distribution p(y | x, data): epistemic and aleatoric uncertainty."""
 
     @property
     def f(self) -> Distribution | None:
-        """p(f(x) | x, data): epistemic uncertainty only; None if the method has no f."""
+        """The distribution p(f(x) | x, data): epistemic uncertainty only; None if the method has no f."""
         return None
 
     @property
     def aleatoric_std(self) -> Tensor | None:
-        """Root of the expected noise variance, (R, M); None if the method does not tell it from the rest."""
+        """The root of the expected noise variance, (R, M); None if the method does not separate noise from the rest."""
         return None
 
     @property
     def draws(self) -> int | None:
-        """S, the draws that f is made of; None if it is a closed form."""
+        """The number S of draws that f is made of; None if f is a closed form."""
         return None
 
     @property
     def chained_f(self) -> Tensor | None:
-        """f along Markov chains, (R, chains, draws, M), for R-hat; None if there are no chains."""
+        """The values of f along Markov chains, (R, chains, draws, M), for R-hat; None without chains."""
         return None
 
     @abstractmethod
     def faults(self, replicas: int, points: int) -> dict[int, str]:
-        """Replica -> what is wrong with its numbers. Raises PredictionError if the fields have other shapes or types.
+        """The faulty replicas: replica -> what is wrong with its numbers.
 
-        replicas, points: R and M, as they should be.
+        replicas, points: R and M, as they should be. Raises PredictionError if the fields have wrong shapes or types.
         """
 
     @abstractmethod
     def rescaled(self, shift: Tensor, scale: Tensor) -> Self:
-        """The same belief in other units: of shift + scale · f, and of shift + scale · y. shift, scale: (R,)."""
+        """The same prediction in other units: of shift + scale · f and shift + scale · y. shift, scale: (R,)."""
 
     def select(self, keep: Tensor) -> Self:
         """The prediction of some of the replicas. keep: (R,) bool."""
@@ -112,13 +112,13 @@ def _plain(array: NDArray[Any]) -> Any:
 
 
 def kinds() -> dict[str, type[Prediction]]:
-    """Class name -> class of every kind of prediction that is loaded."""
+    """All loaded kinds of prediction, class name -> class."""
     found: dict[str, type[Prediction]] = {}
     waiting: list[type[Prediction]] = list(Prediction.__subclasses__())
     while waiting:
         cls = waiting.pop()
         waiting += cls.__subclasses__()
-        # Nothing stands in for a kind of this file, in which results are stored.
+        # No other class may replace a kind of this file: results are stored in these kinds.
         if not inspect.isabstract(cls) and (cls.__module__ == __name__ or cls.__name__ not in SHIPPED):
             found[cls.__name__] = cls
     return found
@@ -126,10 +126,10 @@ def kinds() -> dict[str, type[Prediction]]:
 
 @dataclass(frozen=True)
 class MixturePrediction(Prediction):
-    """p(f | x, data) = 1/S Σ N(location, scale²)  and  p(y | x, data) = 1/S Σ N(location, scale² + noise_std²).
+    """The mixtures p(f | x, data) = 1/S Σ N(location, scale²), p(y | x, data) = 1/S Σ N(location, scale² + noise_std²).
 
-    location: (R, S, M). scale: broadcasts to it; 0 everywhere for draws, > 0 for closed forms. noise_std: broadcasts to
-    it; the likelihood's. chains: S = chains × draws, chain-major; 0 if the draws are no chain.
+    location: (R, S, M). scale: broadcasts to location; 0 everywhere for draws, > 0 for closed forms. noise_std: the
+    likelihood's std, broadcasts to location. chains: S = chains × draws, chain-major; 0 if the draws are no chains.
     """
 
     location: Tensor
@@ -180,7 +180,7 @@ class MixturePrediction(Prediction):
         )
 
     def select(self, keep: Tensor) -> Self:
-        """As above; a part of fewer than three dimensions, or one for all replicas, broadcasts and stays as it is."""
+        """The prediction of some of the replicas. Parts that broadcast over replicas are unchanged. keep: (R,) bool."""
 
         def chosen(part: Tensor) -> Tensor:
             return part[keep] if part.ndim == 3 and len(part) == len(self.location) else part
@@ -197,7 +197,7 @@ class MixturePrediction(Prediction):
 
 @dataclass(frozen=True)
 class StudentTPrediction(Prediction):
-    """y ~ location + scale_y · t_df  and  f ~ location + scale_f · t_df. scale_f None: there is no f.
+    """The distributions y ~ location + scale_y · t_df and f ~ location + scale_f · t_df. scale_f None: no f.
 
     df, location, scale_y, scale_f: (R, M) each; df > 0, 0 < scale_f ≤ scale_y.
     """
@@ -252,9 +252,9 @@ class StudentTPrediction(Prediction):
 
 @dataclass(frozen=True)
 class QuantilePrediction(Prediction):
-    """Quantiles of y at some levels; `Interpolated` says what is taken to lie between and beyond them.
+    """The quantiles of y at some levels. `Interpolated` defines the distribution between and beyond the levels.
 
-    levels: increasing, between 0 and 1, two at least. values: (R, L, M), not decreasing over L.
+    levels: increasing, between 0 and 1, at least two. values: (R, L, M), not decreasing over L.
     """
 
     levels: tuple[float, ...]
@@ -289,9 +289,9 @@ SHIPPED = ("MixturePrediction", "StudentTPrediction", "QuantilePrediction")
 
 
 def precision(part: Tensor, shift: Tensor, scale: Tensor) -> torch.dtype:
-    """The dtype of a prediction in the data's units: its own, or float64 where y is far from 0 for its spread, or is in
-    units that float32 does not hold well.
+    """The dtype of a prediction in the units of the data: its own dtype, or float64 if float32 would be too coarse.
 
+    Float32 is too coarse if the shift of some replica is above 100 scales, or its scale is near the limits of float32.
     Rounding to float32 costs 6e-8 of the shift: at a shift of 100 scales, 6e-6 of a scale.
     """
     fits = (shift.abs() <= 100 * scale) & (scale > 1e-25) & (scale < 1e25)
@@ -299,7 +299,7 @@ def precision(part: Tensor, shift: Tensor, scale: Tensor) -> torch.dtype:
 
 
 def floating(prediction: Prediction, *names: str) -> None:
-    """Raises PredictionError if one of these fields is no tensor of floating-point numbers."""
+    """Check that these fields are tensors of floating-point numbers. Raises PredictionError."""
     for name in names:
         value = getattr(prediction, name)
         if not isinstance(value, Tensor) or not value.is_floating_point():
@@ -315,7 +315,7 @@ def _broadcasts(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def first_faults(replicas: int, faults: Mapping[str, Tensor]) -> dict[int, str]:
-    """Replica -> the first fault that it has anywhere. faults: what is wrong -> where, (R, ...) bool."""
+    """The first fault of each faulty replica, replica -> fault. faults: what is wrong -> its mask, (R, ...) bool."""
     found: dict[int, str] = {}
     for what, where in faults.items():
         for r in where.reshape(replicas, -1).any(1).nonzero().flatten().tolist():

@@ -1,4 +1,4 @@
-"""Samplers written for one model: `torch.func.vmap` makes the replicas and the chains."""
+"""Samplers written for one model; `torch.func.vmap` adds the replicas and the chains."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SingleModelMethod(UncertaintyMethod):
 
     Inside `sample`, draw with `torch.randn(..., generator=generator)` and accept or reject with
     `torch.where`: vmap forbids `.item()`, `if tensor`, in-place random fills, boolean indexing and
-    `torch.optim`. This costs more than broadcasting by hand (1.2 to 1.8 ×), and far less than a loop.
+    `torch.optim`. vmap costs 1.2 to 1.8 times as much as broadcasting by hand, and far less than a loop.
     """
 
     chains: int = 1

@@ -1,4 +1,4 @@
-"""The exact law that minibatch SGLD keeps on Bayesian linear regression, at any step size."""
+"""The exact stationary law of minibatch SGLD on Bayesian linear regression, at any step size."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from gapbench.methods.engine.minibatches import FixedSize, Minibatches
 
 
 def stationary_law(regression: LinearRegression, lr: float, batch: int, sampling: Minibatches) -> Gaussian:
-    """Mean and covariance that the chains keep, to the last term in ε = lr/n; no clip active.
+    """The stationary mean and covariance of the chains, exact in ε = lr/n, without active clips.
 
     One step, with b the batch, d the divisor, q the rate, gᵢ = xᵢ(xᵢᵀw − yᵢ)/s²:
-    w ← w − ε (w/prior_std² + (n/d) Σ_{i ∈ B} gᵢ) + √(2ε)(b/d) ξ. The drift is linear in w, of matrix D, and with
-    A = I − εD  the covariance solves  Σ = A Σ Aᵀ + 2ε (b/d)² I + ε² E_w[Cov_B((n/d) Σ_B gᵢ)].  Cov_B is
-    (n/d)² q(1−q) Σᵢ gᵢgᵢᵀ for Poisson batches, and n/(n−1) of that with gᵢ − ḡ for gᵢ for b of n without
-    replacement: quadratic in w, so its expectation needs only mean and Σ, and Σ solves a linear system.
+    w ← w − ε (w/prior_std² + (n/d) Σ_{i ∈ B} gᵢ) + √(2ε)(b/d) ξ. The drift is linear in w with matrix D. With
+    A = I − εD, the covariance solves  Σ = A Σ Aᵀ + 2ε (b/d)² I + ε² E_w[Cov_B((n/d) Σ_B gᵢ)].  For Poisson batches,
+    Cov_B is (n/d)² q(1−q) Σᵢ gᵢgᵢᵀ. For b of n without replacement, Cov_B is n/(n−1) times that, with gᵢ − ḡ in place
+    of gᵢ. Cov_B is quadratic in w, so its expectation needs only the mean and Σ, and Σ solves a linear system.
     """
     design, noise = regression.design, regression.noise_std
     n, size = design.shape
