@@ -32,7 +32,7 @@ class MCDropout(UncertaintyMethod):
     """
 
     rate: float = 0.05
-    steps: int = 10_000
+    steps: int = 20_000
     lr: float = 3e-2
     batch: int = 100
     draws: int = 200

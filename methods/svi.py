@@ -36,8 +36,8 @@ class SVI(UncertaintyMethod):
     stds.
     """
 
-    steps: int = 20_000
-    lr: float = 5e-2
+    steps: int = 30_000
+    lr: float = 3e-2
     batch: int = 100
     particles: int = 1
     init_scale: float = 0.01
