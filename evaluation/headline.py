@@ -33,7 +33,8 @@ def percent(share: float) -> str:
 
 @dataclass(frozen=True)
 class Heading:
-    """How a score is called and printed. words: its heading. meaning: a sentence below the table."""
+    """A score's heading in the headline. words: the heading. print: the format of a value. meaning: a sentence below
+    the table."""
 
     words: str
     print: Callable[[float], str] = number

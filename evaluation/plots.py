@@ -329,8 +329,8 @@ def _quantity(result: Result) -> str | None:
 
 
 def _limits(drawable: Sequence[tuple[Result, str]]) -> tuple[float, float]:
-    """What the y axis shows: all data and the truth, and bands and medians as far as they reach beyond by the same
-    height at most. A vague prior or a method that blew up is cut."""
+    """The limits of the y axis. All data and the truth are inside; bands and medians add at most the same height above
+    and below. A vague prior or a method that blew up is cut."""
     core, wide = [], []
     for result, of in drawable:
         r = _first_sound(result)
@@ -385,13 +385,13 @@ def _wrapped(words: str, width: float) -> str:
 
 
 def _columns(labels: Sequence[str], width: float) -> int:
-    """How many labels of a legend stand side by side. width: of the figure, in inches."""
+    """The number of legend labels side by side. width: the figure's width, in inches."""
     widest = 0.6 + 0.065 * max(map(len, labels), default=0)  # its line, and its letters
     return max(1, min(int(width / widest), len(labels)))
 
 
 def _lines(labels: Sequence[str], width: float) -> int:
-    """How many lines such a legend has."""
+    """The number of lines of a legend with these labels."""
     return -(-len(labels) // _columns(labels, width))
 
 

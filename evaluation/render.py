@@ -33,8 +33,8 @@ def header(column: Column) -> str:
 
 
 def entry(line: Line, cell: Cell) -> tuple[str, str]:
-    """What is printed of a cell: its value; below it its interval, and how many replicas it is of if not all sound ones
-    have a value."""
+    """The two texts of a cell. First its value; second its interval, and the number of replicas with a value if some
+    sound replicas have none."""
     if np.isnan(cell.value):
         return "n/a", ""
     sound = line.replicas - line.failed

@@ -52,11 +52,11 @@ class FitWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Predicted:
-    """What is believed at M points, in the units of y. f is y without its noise.
+    """A prediction at M points, in the units of y. f is y without its noise.
 
-    mean_y, std_y: (M,). mean_f, std_f: (M,), None if the method has no f. draws_f: (S, M), each a function that the
-    data allow; None if the method gives no draws. remarks: what makes these values worth less than they look; they
-    were warned of. pieces: all of it, of PIECE points each and one replica.
+    mean_y, std_y: (M,). mean_f, std_f: (M,), None if the method has no f. draws_f: (S, M), each row a function that
+    the data allow; None if the method gives no draws. remarks: reasons to trust these values less, a sentence each;
+    each was also a warning. pieces: the same prediction as gapbench's own objects, PIECE points each, one replica.
     """
 
     mean_y: Floats
@@ -102,7 +102,7 @@ class Fit:
     device: str = "cpu"
 
     def predict(self, x: Any) -> Predicted:
-        """What is believed at new points. x: (M, D), or (M,) for one feature, in the units of the data.
+        """The prediction at new points. x: (M, D), or (M,) for one feature, in the units of the data.
 
         Warns FitWarning. Raises DataError if x cannot be used, FitError if a prediction is not finite.
         """
@@ -206,7 +206,7 @@ def alone() -> Iterator[None]:
 
 
 def _admitted(fitted: FittedMethod, x: Tensor) -> Run:
-    """What a fitted method says at x, looked at. Raises FitError."""
+    """A fitted method's prediction at x, checked. Raises FitError."""
     run = admit(Run(fitted(x), fitted.diagnostics, fitted.failures), 1, x.shape[1])
     if run.failures:
         raise FitError(f"the result must not be used: {run.failures[0]}")

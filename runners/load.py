@@ -1,4 +1,4 @@
-"""What a results folder, or a published one, has to show: the results that may be compared."""
+"""Results of a folder, local or published: those that may be compared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ NONSENSE = (KeyError, ValueError, TypeError, IndexError, AttributeError)
 
 @dataclass(frozen=True)
 class Collected:
-    """What was found. results: may be compared. damaged: files that are left out. notes: what else is not shown."""
+    """The content of a folder. results: those that may be compared. damaged: files that are left out. notes: sentences
+    on whatever else is not shown."""
 
     results: list[Result]
     damaged: list[str]
@@ -105,7 +106,7 @@ def results(folder: Path | str) -> list[Result]:
 
 
 def _senseless(store: Store, key: str, error: Exception) -> str:
-    """Why a record is left out that is not damaged."""
+    """The sentence on a record that is sound as a file and cannot be shown."""
     return f"{store.path(key)}: cannot be shown ({type(error).__name__}: {first_line(str(error))})"
 
 
@@ -118,14 +119,14 @@ def _age(record: Record) -> tuple[int, str, int, str]:
 
 
 def _place(record: Record) -> tuple[str, str, tuple[int, ...], str]:
-    """Where a record belongs: its dataset, method, block of replicas and data."""
+    """The place of a record: its dataset, method, block of replicas and data."""
     dataset = record.identity["dataset"]
     block = tuple(map(int, record.identity["block"]))
     return str(dataset["name"]), str(record.identity["method"]["name"]), block, str(dataset["sha256"])
 
 
 def _setting(record: Record) -> tuple[object, ...]:
-    """What methods must share to be compared."""
+    """The setting of a record, which methods must share to be compared."""
     identity = record.identity
     return (
         canonical(identity["dataset"]["content"]),
@@ -183,7 +184,7 @@ def _failed(store: Store, found: Iterable[Result]) -> list[str]:
 
 
 def _nothing(folder: Path, problems: Iterable[str]) -> str:
-    """Why there is nothing to show, and what to do."""
+    """The sentence on a folder without results: the reason, and what to do."""
     elsewhere = sorted(str(path.parent) for path in folder.glob("*/cells"))
     reasons = [
         *problems,
@@ -221,7 +222,7 @@ def result_of(store: Store, record: Record) -> Result:
 
 
 def is_curve(name: str) -> bool:
-    """Whether point values are a quantile that figures show: "f_05"."""
+    """True if point values of this name are a quantile that figures show, such as "f_05"."""
     return name[:2] in ("f_", "y_") and name[2:].isdigit()
 
 

@@ -220,8 +220,8 @@ BUILDERS: Mapping[str, Callable[[], Suite]] = {
 
 
 def discovered() -> Registry:
-    """What the registry finds. A method that is called like a control, or like another method of the default suite, is
-    not available; nor does a plugin's import change anything else in this process."""
+    """The methods that the registry finds. A method with the name of a control, or of another method of the default
+    suite, is not available. A plugin's import changes nothing else in this process."""
     with undisturbed():
         found = registry()
     default = _default()
@@ -238,7 +238,7 @@ class Unknown(ValueError):
 
 @dataclass(frozen=True)
 class Selection:
-    """What is to be run. entries: name -> entry; tasks: name -> task."""
+    """The entries and tasks of a run. entries: name -> entry. tasks: name -> task."""
 
     entries: Mapping[str, Entry]
     tasks: Mapping[str, Task]
@@ -371,7 +371,7 @@ def _taken(word: str, name: str, by: str) -> Unknown:
 
 
 def is_source(word: str) -> bool:
-    """Whether a word names a class of a file."""
+    """True if a word names a class of a file."""
     return ":" in word or word.endswith(".py")
 
 
@@ -399,7 +399,7 @@ def _explained(word: str) -> Iterator[None]:
 
 
 def one_of(kind: str, name: str, known: Mapping[str, T]) -> T:
-    """What stands under a name. Raises Unknown, with the nearest name that is known."""
+    """The value of a name. Raises Unknown, with the nearest known name."""
     if name not in known:
         raise _unknown(kind, name, known)
     return known[name]

@@ -75,7 +75,7 @@ def first_line(value: object) -> str:
 @click.command(cls=Command)
 @click.argument("method")
 def check(method: str) -> None:
-    """Whether METHOD keeps the promises of every method, and has the law it claims: a verdict a line.
+    """Check that METHOD keeps the promises of every method, and has the law that it claims: a verdict a line.
 
     METHOD is a method's name, such as sgld, or PATH.PY:CLASS, a class of yours; its code is run.
     """
@@ -100,7 +100,7 @@ def check(method: str) -> None:
 @click.command(cls=Command)
 @click.argument("folder", callback=folder_option, required=False)
 def doctor(folder: Path | None) -> None:
-    """What is installed, which device is there, whether FOLDER can be written, and what to do about what is missing."""
+    """Show what is installed, which device is there, whether FOLDER can be written, and advice on what is missing."""
     from gapbench.runners.doctor import examine
 
     found = examine(folder or default_folder("default"))

@@ -1,4 +1,4 @@
-"""What commands share: consoles, tables that are wider than a terminal, folders, and the words of a command line."""
+"""Helpers of the commands: consoles, tables that are wider than a terminal, folders, and lists of names."""
 
 from __future__ import annotations
 
@@ -57,17 +57,17 @@ def words(values: Iterable[str], option: str) -> list[str]:
 
 
 def default_folder(suite: str) -> Path:
-    """Where the results of a suite go."""
+    """The folder of a suite's results."""
     return (Path("results/local") if Path("results/published").is_dir() else Path("gapbench-results")) / suite
 
 
 def cores() -> int:
-    """How many processors this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def collected(folder: Path) -> Collected:
-    """What a results folder has to show; what it has not is told."""
+    """The results of a folder. Whatever is left out is printed on the error stream."""
     from gapbench.runners.load import collect
 
     found = collect(folder)
@@ -92,7 +92,7 @@ def make_console(stderr: bool = False) -> Console:
 
 
 def print_headlines(found: Any) -> None:
-    """What results say, a line a method, and below each table what its words mean."""
+    """Print the headline of each dataset, a line a method, and below it the meaning of its words."""
     from gapbench.evaluation.headline import headlines
     from gapbench.evaluation.render import STAR, text_headline
     from gapbench.evaluation.tables import sentences

@@ -1,4 +1,4 @@
-"""How a command ends: in one line, with a documented exit code."""
+"""Errors of the command line: one line each, with a documented exit code."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def check_reference(dataset: str, suite: str, replicas: list[int], folder: Path 
 @of_dataset
 @click.option("--folder", callback=folder_option, help="Default: the package's own evaluation/references.")
 def show(dataset: str, suite: str, replicas: list[int], folder: Path | None) -> None:
-    """What is recorded of the references of DATASET: certificate by region, cost and settings."""
+    """Show the references of DATASET: certificate by region, cost and settings."""
     from rich.table import Table
 
     from gapbench.evaluation.certificate import MAX_RHAT

@@ -34,9 +34,9 @@ FOLDER = click.argument("folder", callback=folder_option, required=False)
 def table(
     folder: Path | None, form: str, columns: tuple[str, ...], region: tuple[str, ...], intervals: bool, by: str | None
 ) -> None:
-    """What the results of a folder say, a line a method; without FOLDER, of the default suite's.
+    """Show the results of a folder, a line a method. Without FOLDER: those of the default suite.
 
-    Any of --columns, --region, --intervals and --by shows numbers instead, and --format csv always does.
+    Any of --columns, --region, --intervals and --by shows numbers instead. --format csv always does.
     """
     from gapbench.evaluation import render
     from gapbench.evaluation.headline import headlines
@@ -68,7 +68,7 @@ def table(
 
 
 def _columns(scores: list[str], regions: list[str], by: str | None) -> Callable[[Sequence[Result]], list[Column]]:
-    """Which columns a table of numbers has, of one dataset's results. Raises Unknown for a score that is none."""
+    """A function from one dataset's results to its table's columns. Raises Unknown for a score that is none."""
     from gapbench.evaluation.scores import SCORES
     from gapbench.evaluation.tables import everything, summary
     from gapbench.runners.suites import one_of
