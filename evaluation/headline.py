@@ -14,6 +14,11 @@ from gapbench.evaluation.tables import Line, Table, cpu_seconds, number, regions
 
 WIDE, NARROW = 1.25, 0.8  # a std that many times the posterior's is called too wide, or too narrow
 MARKS = {"not converged": "†", "failed": "‡"}
+CONTROLS = {
+    "reference": "the true posterior",
+    "baseline": "the untrained network",
+    "oracle": "the true law of y",
+}
 STATUSES = {
     "not converged": "its chains disagree (R-hat) or its loss still falls, so it is not ranked.",
     "failed": "every replica failed.",
@@ -122,7 +127,7 @@ def _headline(table: Table, rows: Sequence[Result]) -> Headline:
         lines.append((_name(line, table), line.status == "ranked", tuple(words)))
     notes = [heading.meaning for heading in shown if heading.meaning]
     notes += [f"{SECONDS}: of training and predicting one replica."] if any(words[-1] for *_, words in lines) else []
-    notes += [*_incomplete(table), *_marks(table), *privacy(rows)]
+    notes += [*_incomplete(table), *_marks(table), *_controls(table), *privacy(rows)]
     return Headline(table.name, (*headings, SECONDS), tuple(lines), tuple(dict.fromkeys(notes)))
 
 
@@ -153,6 +158,12 @@ def _incomplete(table: Table) -> list[str]:
 def _marks(table: Table) -> list[str]:
     there = {line.status for line in table.lines}
     return [f"{MARKS[status]} {status}: {meaning}" for status, meaning in STATUSES.items() if status in there]
+
+
+def _controls(table: Table) -> list[str]:
+    """A sentence on the lines that are no methods."""
+    there = [f"{line.method} is {CONTROLS[line.status]}" for line in table.lines if line.status in CONTROLS]
+    return [f"No methods, and not ranked: {', '.join(there)}."] if there else []
 
 
 def privacy(rows: Sequence[Result]) -> list[str]:

@@ -24,7 +24,7 @@ from gapbench.methods.engine.posterior_draws import PosteriorDraws
 from gapbench.methods.engine.precision import widest
 
 DIVERGED = 1000.0  # an energy error beyond which a trajectory has left the Hamiltonian's level (as Stan counts)
-CACHED = 2**23  # approximate bytes of activations of a block of chains on a CPU; the best value measured
+CACHED = 2**23  # bytes of activations of a block of chains on a CPU, to stay in its cache; no number depends on it
 
 
 @dataclass(frozen=True)

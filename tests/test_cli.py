@@ -262,6 +262,7 @@ def test_formats(gapbench: Gapbench, ran: None) -> None:
     for columns in ((), ("--columns", "crps_y"), ("--region", "gap"), ("--intervals",), ("--by", "region")):
         assert shown in gapbench("table", "out", *columns).stdout
         assert f"| {shown}" in gapbench("table", "out", "--format", "markdown", *columns).stdout
+        assert f"& {shown}" in gapbench("table", "out", "--format", "latex", *columns).stdout
     by_region = pd.read_csv(io.StringIO(gapbench("table", "out", "--by", "region", "--format", "csv").stdout))
     assert set(by_region["region"]) == {"all", "data", "gap", "extrapolation"} and len(by_region) > 3 * len(frame)
     text = gapbench("table", "out", "--by", "region").stdout

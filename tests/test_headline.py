@@ -136,7 +136,10 @@ def test_what_a_reader_must_know_stands_below() -> None:
     [headline] = headlines([make("a", reference_w1=0.3), make("b", reference_w1=some)])
     assert "distance to it of b: only 2 of the replicas have it." in headline.notes
     [plain] = headlines([make("a"), make("b")])
-    assert not any(mark in "\n".join(plain.notes) for mark in ("†", "‡", "ε", "only"))
+    assert not any(mark in "\n".join(plain.notes) for mark in ("†", "‡", "ε", "only", "No methods"))
+    [controlled] = headlines([make("a"), make("prior", kind="baseline"), make("truth", kind="oracle")])
+    words = "No methods, and not ranked: prior is the untrained network, truth is the true law of y."
+    assert words in controlled.notes
 
 
 def test_a_method_with_fewer_replicas_says_so() -> None:

@@ -176,10 +176,14 @@ def test_the_new_prediction_runs(tmp_path: Path) -> None:
 
 
 def test_the_frame_has_the_columns_that_the_docs_name() -> None:
-    """docs/usage.md names its columns. Seen to catch: a column renamed."""
-    [code] = blocks(DOCS / "usage.md")
-    columns = code.rpartition("tidy: ")[2].split(", ")
+    """docs/usage.md names its columns, and the curves. Seen to catch: a column or a curve renamed."""
+    frame, curves = blocks(DOCS / "usage.md")
+    columns = frame.rpartition("tidy: ")[2].split(", ")
     assert list(load(str(PUBLISHED / "default")).columns) == [column.strip() for column in columns]
+    found: dict[str, Any] = {}
+    exec(curves.replace('"results/published', f'"{PUBLISHED}'), found)
+    shapes = {name: found[name].shape for name in ("x", "low", "high")}
+    assert shapes["low"] == shapes["high"] == shapes["x"][:2] and (found["low"] <= found["high"])[..., ::2].all()
 
 
 @pytest.fixture(scope="module")

@@ -199,7 +199,7 @@ def notebook(**changes: object) -> SGLD:
 
 
 def test_the_notebooks_accounting() -> None:
-    """ε: the notebook printed 8.18112861. C, temperatures: science.md's arithmetic from b = 16, q = 1/63, ⌊nq⌋ = 15.
+    """ε: the notebook printed 8.18112861. C, temperatures: arithmetic from b = 16, q = 1/63, ⌊nq⌋ = 15.
 
     Seen to catch: q = b/n, draws counted for steps, burn-in not counted, C from the divisor, σC for σ, the temperatures
     swapped, a likelihood temperature that ignores the rate.

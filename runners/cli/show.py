@@ -20,7 +20,9 @@ FOLDER = click.argument("folder", callback=folder_option, required=False)
 
 @click.command(cls=Command)
 @FOLDER
-@click.option("--format", "form", type=click.Choice(["text", "markdown", "csv"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "markdown", "latex", "csv"]), default="text", show_default=True
+)
 @click.option(
     "--columns",
     multiple=True,
@@ -36,7 +38,7 @@ def table(
 ) -> None:
     """Show the results of a folder, a line a method. Without FOLDER: those of the default suite.
 
-    Any of --columns, --region, --intervals and --by shows numbers instead. --format csv always does.
+    Any of --columns, --region, --intervals and --by shows numbers instead. --format csv and latex always do.
     """
     from gapbench.evaluation import render
     from gapbench.evaluation.headline import headlines
@@ -56,6 +58,8 @@ def table(
         )
     if form == "csv":
         click.echo(render.csv(tabulate(found.results, which)), nl=False)
+    elif form == "latex":
+        click.echo(render.latex(tabulate(found.results, which)), nl=False)
     elif form == "markdown" and in_words:
         click.echo("\n\n".join(map(render.markdown_headline, headlines(found.results))))
     elif form == "markdown":
