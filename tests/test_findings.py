@@ -1,0 +1,191 @@
+"""The numbers in the prose of README and docs: each sentence is written again from the published results."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gapbench.evaluation.headline import percent
+from gapbench.evaluation.results import Result
+from gapbench.evaluation.tables import departures, tabulate
+from gapbench.runners.load import results
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@cache
+def found(suite: str) -> dict[tuple[str, str], Result]:
+    return {(one.dataset, one.method): one for one in results(ROOT / "results" / "published" / suite)}
+
+
+def value(method: str, score: str, region: str, suite: str = "default", dataset: str = "gapped_sine_noisy") -> float:
+    """A score as the suite's table shows it."""
+    rows = [one for (of, _), one in found(suite).items() if of == dataset]
+    [table] = tabulate(rows, lambda _: [(score, region)])
+    [line] = (line for line in table.lines if line.method == method)
+    return line.cells[0].value
+
+
+def task(method: str, score: str, region: str) -> float:
+    return value(method, score, region, "prior", "prior_draws")
+
+
+def ratio(method: str, region: str, dataset: str = "gapped_sine_noisy") -> float:
+    """The std of f over the posterior's."""
+    return math.exp(value(method, "reference_log_std", region, "default", dataset))
+
+
+def diagnostic(method: str, name: str, suite: str = "default", dataset: str = "gapped_sine_noisy") -> float:
+    one = found(suite)[dataset, method]
+    return float(one.diagnostics[name][one.sound].mean())
+
+
+def wide(method: str, region: str, dataset: str = "gapped_sine_noisy") -> str:
+    return f"{ratio(method, region, dataset):.1f}"
+
+
+def narrow(method: str, region: str, dataset: str = "gapped_sine_noisy") -> str:
+    return f"{1 / ratio(method, region, dataset):.1f}"
+
+
+def words(number: float) -> str:
+    names = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return names[round(number)] if round(number) < len(names) else "many"
+
+
+def in_gap(method: str) -> str:
+    return percent(task(method, "coverage_90_f", "gap"))
+
+
+def inside_band() -> set[str]:
+    """The methods on the tasks whose PITs of f are where exact Bayes has them, by the sentence below their table."""
+    [sentence] = departures([one for (of, _), one in found("prior").items() if of == "prior_draws"])
+    return set(re.findall(r"[\w@]+", sentence.partition("Within: ")[2].partition(". Beyond")[0]))
+
+
+def readme() -> list[str]:
+    sgld = {region: percent(ratio("sgld", region) - 1) for region in ("data", "gap")}
+    gradients = diagnostic("hmc@60", "gradient evaluations", "budgets") / diagnostic("sgld", "gradient evaluations")
+    return [
+        f"the true posterior's grows {words(value('reference', 'gap_ratio', 'all'))}fold in the gap",
+        f"It costs {gradients:.0f} times the gradients of SGLD",
+        f"its std is {sgld['data']} too large among the data and {sgld['gap']} in the gap",
+        f"Their std is there {narrow('mc_dropout', 'gap')} and {narrow('svi', 'gap')} times too small",
+        f"their 90 % intervals hold the truth in {in_gap('mc_dropout')} and {in_gap('svi')} of cases",
+        f"Its error bars are {words(ratio('sgld_private', 'data'))} times too wide among the data",
+    ]
+
+
+def findings() -> list[str]:
+    std = {region: value("reference", "std_f", region) for region in ("data", "gap")}
+    grow = [value(method, "gap_ratio", "all") for method in ("mc_dropout", "svi", "reference")]
+    w1 = {m: [value(m, "reference_w1", region) for region in ("data", "gap")] for m in ("sgld", "mc_dropout")}
+    error = np.mean([value("sgld", "reference_w1_mc_error", region) for region in ("data", "gap")])
+    crps = task("prior", "crps_f", "gap") / task("hmc", "crps_f", "gap")
+    better = 1 - task("hmc", "crps_f", "gap") / task("sgld", "crps_f", "gap")
+    sgld = {region: percent(ratio("sgld", region) - 1) for region in ("data", "gap")}
+    steps = diagnostic("sgld", "gradient evaluations") / diagnostic("mc_dropout", "gradient evaluations")
+    sine = "gapped_sine"
+    return [
+        f"The true posterior's std of f is {std['data']:.2g} among the data and {std['gap']:.2g} in the gap",
+        f"error bars that are right grow {words(grow[2])}fold",
+        f"with {words(crps)} times HMC's `crps_f` in the gap",
+        f"they grow {grow[0]:.1f} and {grow[1]:.1f} times, where {grow[2]:.0f} is right",
+        f"std is {wide('mc_dropout', 'data')} and {wide('svi', 'data')} times too large",
+        f"In the gap it is {narrow('mc_dropout', 'gap')} and {narrow('svi', 'gap')} times too small",
+        f"hold the truth in {in_gap('mc_dropout')} (MC dropout) and {in_gap('svi')} (SVI) of cases",
+        f"When the loss stands still it has {ratio('svi', 'gap'):.1g}",
+        f"It takes {words(steps)} times the gradients of MC dropout",
+        f"Its std is {sgld['data']} too large among the data and {sgld['gap']} in the gap",
+        f"Its distance to the posterior is {w1['sgld'][0]:.2f} and {w1['sgld'][1]:.2f} stds",
+        f"200 draws of the posterior itself score {error:.1f}",
+        f"MC dropout scores {w1['mc_dropout'][0]:.1f} and {w1['mc_dropout'][1]:.1f}",
+        f"its 90 % intervals hold the truth in {in_gap('sgld')} of them in the gap",
+        f"HMC's CRPS is {percent(better)} better there",
+        f"R-hat of f is {value('sgld', 'rhat', 'all'):.1f} where {value('sgld', 'rhat_limit', 'all'):.2f} is the limit",
+        f"SVI and MC dropout are {wide('svi', 'data', sine)} and {wide('mc_dropout', 'data', sine)} times too wide",
+        f"in the gap {narrow('svi', 'gap', sine)} and {narrow('mc_dropout', 'gap', sine)} times too narrow",
+        f"SGLD is {wide('sgld', 'data', sine)} times too wide in both",
+    ]
+
+
+def privacy() -> list[str]:
+    log_std = value("sgld_private", "reference_log_std", "data")
+    epsilon = {dataset: diagnostic("sgld_private", "epsilon", dataset=dataset) for dataset in SINES}
+    budgets = [diagnostic(f"sgld_private@{steps}", "epsilon", "budgets") for steps in (400, 1600, 6400)]
+    last = {r: value("sgld_private@6400", "reference_w1", r, "budgets") for r in ("data", "gap")}
+    assert budgets[2] == math.inf == diagnostic("sgld_sigma1@630", "epsilon", "budgets")
+    assert diagnostic("sgld_private", "epsilon", "prior", "prior_draws") == math.inf
+    clipped = diagnostic("sgld_sigma1@9800", "clipped fraction", "budgets")
+    return [
+        f"{words(100 * clipped).capitalize()} gradients in a hundred are clipped",
+        f"{words(10 * diagnostic('sgld_private', 'clipped fraction'))} gradients in ten are clipped",
+        f"Its distance among the data stops at {last['data']:.1f}, however long it runs",
+        f"In the gap it comes to {last['gap']:.2f}",
+        f"Meanwhile its ε goes from {budgets[0]:.0f} to {budgets[1]:.0f} to no guarantee at all",
+        f"error bars {words(math.exp(log_std))} times too wide among the data (`reference_log_std` {log_std:.1f})",
+        f"its 90 % intervals hold {in_gap('sgld_private')} in the gap",
+        f"Its ε is {epsilon[SINES[1]]:.0f} for 200 points",
+        f"and {epsilon[SINES[0]]:.1f} for the 1000",
+    ]
+
+
+def notebook() -> list[str]:
+    wider = {row: 20 - 20 * value(row, "gap_wider", "all", *NOTEBOOK) for row in ("notebook", "corrected")}
+    smaller = 1 - value("notebook", "std_f", "gap", *NOTEBOOK) / value("notebook", "std_f", "data", *NOTEBOOK)
+    return [
+        f"by {percent(smaller)}, and so in {wider['notebook']:.0f} of 20 seeds",
+        f"The std is then larger in the gap in {20 - wider['corrected']:.0f} of 20 seeds",
+        f"has an R-hat of about {value('corrected', 'rhat', 'all', *NOTEBOOK):.1f}",
+    ]
+
+
+def cases() -> list[str]:
+    methods = ("sgld_private", "mc_dropout", "svi", "sgld")
+    costs = {method: diagnostic(method, "gradient evaluations") for method in methods}
+    costs["hmc, 60 trajectories of 8 chains"] = diagnostic("hmc@60", "gradient evaluations", "budgets")
+    return [f"| {method} | {power(cost)} |" for method, cost in costs.items()]
+
+
+def power(number: float) -> str:
+    """Two digits and a power of ten: 1.3·10⁷."""
+    digits, _, exponent = f"{number:.1e}".partition("e")
+    return f"{digits.removesuffix('.0')}·10{str(int(exponent)).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
+SINES = ("gapped_sine", "gapped_sine_noisy")
+NOTEBOOK = ("notebook_sgld", "gapped_sine_notebook")
+
+
+@pytest.mark.one_file
+@pytest.mark.parametrize(
+    ("page", "sentences"),
+    [
+        ("README.md", readme),
+        ("docs/findings.md", findings),
+        ("docs/privacy.md", privacy),
+        ("docs/notebook.md", notebook),
+        ("docs/choose_a_method.md", cases),
+    ],
+)
+def test_the_numbers_in_the_prose_are_the_published_ones(page: str, sentences: Callable[[], list[str]]) -> None:
+    """Each sentence stands there as it is written here from the results. Seen to catch: a number edited, results that
+    were published anew and prose that was not."""
+    text = re.sub(r"\s+", " ", (ROOT / page).read_text(encoding="utf-8")).replace("**", "")
+    missing = [sentence for sentence in sentences() if sentence.replace("**", "") not in text]
+    assert not missing, f"{page} should say: " + "; ".join(missing)
+
+
+def test_who_is_calibrated_on_the_tasks() -> None:
+    """As docs/findings.md says. Seen to catch: a method that left the band."""
+    within = inside_band()
+    assert {"hmc", "sgld"} <= within and not {"mc_dropout", "svi", "sgld_private"} & within
+    for method in ("mc_dropout", "svi"):
+        assert task(method, "nll_y", "gap") > task("prior", "nll_y", "gap")
+    assert value("svi", "reference_w1", "gap") > value("mc_dropout", "reference_w1", "gap")
