@@ -36,7 +36,7 @@ class SVI(UncertaintyMethod):
     stds.
     """
 
-    steps: int = 30_000
+    steps: int = 40_000
     lr: float = 3e-2
     batch: int = 100
     particles: int = 1
