@@ -46,6 +46,34 @@ def test_a_stack_goes_as_each_of_its_members_alone(steps: int) -> None:
         torch.testing.assert_close(theta[r], alone.detach(), rtol=1e-5, atol=1e-5)
 
 
+def test_tiny_numbers_are_0_while_it_runs_and_not_after() -> None:
+    """Whatever the setting was before, and if the loss raises. Seen to catch: the setting left on, or never made, or
+    turned off for a user who had it on."""
+
+    def flushes() -> bool:
+        return float(torch.tensor(1e-30) * 1e-10) == 0
+
+    seen: list[bool] = []
+
+    def loss(theta: Tensor) -> Tensor:
+        seen.append(flushes())
+        if len(seen) == 3:
+            raise ArithmeticError
+        return theta.sum(-1)
+
+    for before in (True, False):
+        seen.clear()
+        torch.set_flush_denormal(before)
+        try:
+            minimise(loss, torch.ones(2, 1), 2, 0.1)
+            assert flushes() == before
+            with pytest.raises(ArithmeticError):
+                minimise(loss, torch.ones(2, 1), 2, 0.1)
+            assert seen == [True] * 3 and flushes() == before
+        finally:
+            torch.set_flush_denormal(False)
+
+
 def sizes_and_way(steps: int) -> tuple[Floats, Floats]:
     """Of the second half of the steps: the step sizes, and the sum of those still to come as a share of all."""
     sizes = 1 + np.cos(np.pi * np.arange(steps) / steps)
