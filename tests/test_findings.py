@@ -63,6 +63,12 @@ def in_gap(method: str) -> str:
     return percent(task(method, "coverage_90_f", "gap"))
 
 
+def falling(method: str) -> str:
+    arrived = found("prior")["prior_draws", method].arrived
+    assert arrived is not None
+    return percent(1 - arrived.mean())
+
+
 def inside_band() -> set[str]:
     """The methods on the tasks whose PITs of f are where exact Bayes has them, by the sentence below their table."""
     [sentence] = departures([one for (of, _), one in found("prior").items() if of == "prior_draws"])
@@ -100,6 +106,7 @@ def findings() -> list[str]:
         f"std is {wide('mc_dropout', 'data')} and {wide('svi', 'data')} times too large",
         f"In the gap it is {narrow('mc_dropout', 'gap')} and {narrow('svi', 'gap')} times too small",
         f"hold the truth in {in_gap('mc_dropout')} (MC dropout) and {in_gap('svi')} (SVI) of cases",
+        f"In {falling('mc_dropout')} and {falling('svi')} of the tasks their loss still falls",
         f"When the loss stands still it has {ratio('svi', 'gap'):.1g}",
         f"It takes {words(steps)} times the gradients of MC dropout",
         f"Its std is {sgld['data']} too large among the data and {sgld['gap']} in the gap",
