@@ -576,7 +576,8 @@ def test_new_scores_need_no_training(store: Store, monkeypatch: pytest.MonkeyPat
     assert [outcome.status for outcome in outcomes] == ["rescored"] * 3
     for outcome, before in zip(outcomes, old[:3], strict=True):
         now = store.record(outcome.key)
-        assert now == replace(before, identity={**before.identity, "metrics": METRICS_VERSION + 1})
+        assert unscored(now) == replace(before, identity={**before.identity, "metrics": METRICS_VERSION + 1})
+        assert now.provenance["scored"] > before.provenance["finished"]
     found = collect(store.root)
     assert [result.method for result in found.results] == ["dropout", "other"]
     assert "dropout, prior also there with another seed" in found.notes[0]
@@ -585,6 +586,23 @@ def test_new_scores_need_no_training(store: Store, monkeypatch: pytest.MonkeyPat
     path = store.root / "arrays" / f"{old[3].arrays['predictions']}.npz"
     path.write_bytes(path.read_bytes()[:-1])
     assert made(store, asked[3])[0].message.startswith("AssertionError: trained again")
+
+
+def unscored(record: Record) -> Record:
+    """The record without the time of its last scoring."""
+    return replace(record, provenance={name: v for name, v in record.provenance.items() if name != "scored"})
+
+
+def test_an_edited_summary_is_shown_without_training(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a user's dataset, whose results are there already. Seen to catch: the old summary shown, training again, a
+    choice between two records of one training by chance."""
+    made(store, cell(), cell(Truth(), "truth"))
+    monkeypatch.setattr(MCDropout, "fit", lambda *_: pytest.fail("trained again"))
+    for names in (("rmse_y",), ("crps_y", "nll_y"), ("std_y",)):
+        own = tuple((name, "all") for name in names)
+        monkeypatch.setattr(type(DATA), "summary", property(lambda _, own=own: own))
+        assert [outcome.status for outcome in made(store, cell(), cell(Truth(), "truth"))] == ["rescored"] * 2
+        assert [result.summary for result in results(store.root)] == [own] * 2
 
 
 def test_an_edited_method_is_trained_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -640,7 +658,7 @@ def test_the_bits_do_not_depend_on_how_many_cells_run_side_by_side(tmp_path: Pat
     outcomes = run_cells(wanted, stores[1], "cpu", 1, console)
     assert {outcome.status for outcome in outcomes if outcome.key != key} == {"kept"}
     assert [outcome.status for outcome in outcomes if outcome.key == key] == ["rescored"]
-    assert stores[1].record(key) == record
+    assert unscored(stores[1].record(key)) == record
 
 
 # What is there -------------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_settings_are_changed_and_named() -> None:
         ("hmc.lr=0.1", "this run has no method 'hmc'"),
         ("mc_dropout.rat=0.2", "unknown setting of mc_dropout 'rat': did you mean rate"),
         ("mc_dropout.rate=high", "expected a finite float, as 0.05 is"),
-        ("mc_dropout.steps=7.5", "expected a finite int, as 10000 is"),
+        ("mc_dropout.steps=7.5", "expected a finite int, as 20000 is"),
         ("mc_dropout.steps=True", "expected a finite int"),
         ("mc_dropout.lr=1e999", "expected a finite float"),
         ("mc_dropout.rate=2", "ValueError: MCDropout: rate = 2.0: expected a probability"),
