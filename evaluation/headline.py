@@ -46,6 +46,7 @@ class Heading:
     meaning: str = ""
 
 
+CRPS = "CRPS: the continuous ranked probability score, of the whole distribution; less is better."
 HEADINGS: Mapping[str, Heading] = {
     "reference_log_std": Heading(
         "std ÷ posterior's",
@@ -60,8 +61,8 @@ HEADINGS: Mapping[str, Heading] = {
         "90 % has y", percent, "90 % has y: how often the 90 % interval of y holds a new observation."
     ),
     "width_90_y": Heading("width of y", number, "width of y: of its 90 % interval."),
-    "crps_y": Heading("CRPS of y", number, "CRPS: of the whole distribution; less is better."),
-    "crps_f": Heading("CRPS of f", number, "CRPS: of the whole distribution; less is better."),
+    "crps_y": Heading("CRPS of y", number, CRPS),
+    "crps_f": Heading("CRPS of f", number, CRPS),
     "gap_ratio": Heading("std gap ÷ data", number, "std gap ÷ data: of f. Above 1 the error bars grow in the gap."),
     "rmse_y": Heading("RMSE of y"),
     "nll_y": Heading("NLL of y"),
