@@ -26,10 +26,28 @@ class Layout:
     points: "grid": the same points for every replica, to draw over. "tasks": replicas are independent tasks with at
         most one test point a region, so their PITs are independent. "rows": held-out rows.
     feature: the feature that a grid is drawn over; None if the grid is not to be drawn.
+    line: the number of test points, from the first, that lie on a straight line. Then these alone are drawn, over their
+        position on the line instead of a feature.
     """
 
     points: Literal["grid", "tasks", "rows"] = "rows"
     feature: int | None = None
+    line: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.line is not None and self.line < 2:
+            raise ValueError(f"Layout: line = {self.line}: expected at least the two points that make a line")
+
+    @property
+    def drawn(self) -> bool:
+        """True if figures draw over the test points."""
+        return self.points == "grid" and (self.feature is not None or self.line is not None)
+
+    @property
+    def content(self) -> dict[str, str | int | None]:
+        """The fields, JSON-able, for keys, records and manifests; `line` only if there is one, which leaves the keys of
+        all other layouts as they were before there were lines."""
+        return {name: value for name, value in vars(self).items() if name != "line" or value is not None}
 
 
 @dataclass(frozen=True)

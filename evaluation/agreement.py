@@ -6,86 +6,108 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy import special, stats
 
-from gapbench.evaluation.reference_file import Reference, thinned
-from gapbench.methods.engine.distributions import HasQuantiles
+from gapbench.evaluation.reference_file import Floats, Law, Reference, Z
+from gapbench.methods.engine.distributions import HasCdf, NormalMixture
+
+MEAN_SIZE = math.sqrt(2 / math.pi)  # E|z| of a standard normal z
+OWN = 101  # equally spaced points, over a method's own range, at which its distribution function is looked at
 
 
-def agreement(
-    f: HasQuantiles, references: Sequence[Reference | None], draws: int | None = None
-) -> dict[str, NDArray[np.float64]]:
+def agreement(f: HasCdf, references: Sequence[Reference | None]) -> dict[str, NDArray[np.float64]]:
     """Distances between p(f | x) and each replica's reference, with the Monte-Carlo error of each distance.
 
-    The Monte-Carlo error is the mean distance that as many draws of the reference itself have. Each value is (R, M),
-    nan for a replica without a reference.
-    reference_w1: Wasserstein distance in the reference's stds. reference_log_std: log of the stds' ratio; its
-    Monte-Carlo error is that of the absolute value. reference_error: distance of the means in the reference's stds.
-    draws: S, the draws that f is made of; None if f is a closed form. Its Monte-Carlo error is the reference's own.
+    Each value is (R, M), nan for a replica without a reference. Units: the reference's stds.
+    reference_w1: the Wasserstein distance ∫|F − G|. reference_cramer: the Cramér distance ∫(F − G)², without the bias
+    that few draws give it; it is 0 on average for exact draws, however few, and may be negative. reference_log_std: log
+    of the stds' ratio. reference_error: distance of the means.
+    _mc_error: the mean distance that as many independent draws (or components) of the reference have, and the
+    reference's own error. That of log_std is of the absolute value.
     """
     mean, std = f.mean.numpy(), f.std.numpy()
     values = {name: np.full(mean.shape, np.nan) for name in AGREEMENT}
-    if not any(references):
+    known = [r for r, reference in enumerate(references) if reference is not None]
+    if not known:
         return values
-    levels = draws or 200
-    quantiles = f.quantiles([(i + 0.5) / levels for i in range(levels)]).numpy()  # (R, S, M)
-    for r, reference in enumerate(references):
-        if reference is None:
-            continue
-        own = _distances(quantiles[r], mean[r], std[r], _sorted(reference, reference.codes))
-        for name, value, error in zip(("w1", "log_std", "error"), own, _mc_errors(reference, draws), strict=True):
-            values[f"reference_{name}"][r], values[f"reference_{name}_mc_error"][r] = value, error
+    low, high = f.quantiles([special.ndtr(Z[0]), special.ndtr(Z[-1])]).unbind(1)
+    own = low.unsqueeze(1) + (high - low).unsqueeze(1) * torch.linspace(0, 1, OWN, dtype=low.dtype).view(1, -1, 1)
+    if isinstance(f, NormalMixture) and not f.scale.any():
+        own = f.location
+    t = np.zeros((len(mean), own.shape[1] + len(Z), mean.shape[1]))  # (R, T, M)
+    for r in known:
+        t[r] = np.sort(np.concatenate([own[r].numpy(), references[r].f.quantiles]), 0)  # type: ignore[union-attr]
+    middle, width = (t[:, 1:] + t[:, :-1]) / 2, np.diff(t, axis=1)
+    found = [_cdf_and_spread(f, torch.from_numpy(middle[:, k])) for k in range(middle.shape[1])]
+    cdf, spread = (np.stack(part, 1) for part in zip(*found, strict=True))
+    for r in known:
+        reference = references[r]
+        assert reference is not None
+        apart = cdf[r] - reference.f.cdf(middle[r])
+        scale = reference.std
+        with np.errstate(divide="ignore", invalid="ignore"):
+            own_values = (
+                (np.abs(apart) * width[r]).sum(0) / scale,
+                ((apart**2 - spread[r]) * width[r]).sum(0) / scale,
+                np.log(std[r] / scale),
+                np.abs(mean[r] - reference.mean) / scale,
+            )
+        for name, value, error in zip(NAMES, own_values, mc_errors(f, reference), strict=True):
+            values[f"reference_{name}"][r] = value
+            if error is not None:
+                values[f"reference_{name}_mc_error"][r] = error
     return values
 
 
-AGREEMENT = [f"reference_{name}{error}" for name in ("w1", "log_std", "error") for error in ("", "_mc_error")]
+NAMES = ("w1", "cramer", "log_std", "error")
+AGREEMENT = [
+    *(f"reference_{name}" for name in NAMES),
+    *(f"reference_{name}_mc_error" for name in NAMES if name != "cramer"),
+]
 
 
-def _sorted(reference: Reference, codes: NDArray[np.uint16]) -> NDArray[np.float64]:
-    """Some of a reference's draws, sorted at each point, (T, M). codes: (chains, draws, M).
+def _cdf_and_spread(f: HasCdf, t: torch.Tensor) -> tuple[Floats, Floats]:
+    """The distribution function F(t), and the variance that F(t) has because f has few components; (R, M) each."""
+    if not isinstance(f, NormalMixture):
+        return f.cdf(t).numpy(), np.zeros(t.shape)
+    each = f.each_cdf(t)  # (R, S, M)
+    count = each.shape[1]
+    spread = each.var(1) / count if count > 1 else torch.zeros_like(t)
+    return each.mean(1).numpy(), spread.numpy()
 
-    The 16-bit codes are sorted, in a fifth of the time that 64-bit numbers need.
+
+def mc_errors(f: HasCdf, reference: Reference) -> tuple[Floats, None, Floats, Floats]:
+    """The Monte-Carlo error of W1, none of the Cramér distance, those of |log std| and of the mean's error; (M,) each.
+
+    They are of independent draws. A distribution that is no mixture, or has one component, is no sample: its distances
+    have the error of the reference alone.
     """
-    whole = codes.reshape(-1, codes.shape[2])
-    return reference.low + reference.step * np.sort(whole, axis=0, kind="stable")
+    errors = reference.errors
+    own = errors.w1, MEAN_SIZE * errors.mcse_log_std, MEAN_SIZE * errors.mcse_mean
+    count = f.location.shape[1] if isinstance(f, NormalMixture) else 1
+    if isinstance(f, NormalMixture) and not f.scale.any():
+        sampled = _of_draws(count, reference.f, reference.std)
+    elif count > 1:
+        root = MEAN_SIZE / math.sqrt(count)
+        sampled = root * errors.component_w1, root * errors.component_log_std, root * errors.component_mean
+    else:
+        return own[0], None, own[1], own[2]
+    w1, log_std, error = (np.hypot(one, other) for one, other in zip(own, sampled, strict=True))
+    return w1, None, log_std, error
 
 
-def _mc_errors(reference: Reference, draws: int | None) -> NDArray[np.float64]:
-    """The mean of each of the three distances between `draws` of the reference's draws and its other chains, (3, M).
-
-    If the reference has too few chains for this, or `draws` is None, the distances between the available parts are
-    scaled as the error of a mean is: with √(1/S + 1/T).
-    """
-    chains, kept = reference.codes.shape[:2]
-    total = chains * kept
-    some = min(math.ceil((draws or total) / kept), max(1, chains // 2))  # chains
-    found = []
-    for k in range(chains):
-        turned = np.roll(reference.codes, k, 0)
-        part = _sorted(reference, thinned(turned[:some], draws or total))  # type: ignore[arg-type]  # it only indexes
-        rest = _sorted(reference, turned[some:])
-        distances = _distances(part, part.mean(0), part.std(0), rest)
-        found.append(np.abs(np.stack(distances)))
-    wanted = (1 / draws if draws else 0) + 1 / total
-    return np.asarray(np.mean(found, 0) * math.sqrt(wanted / (1 / len(part) + 1 / len(rest))))
-
-
-def _distances(
-    quantiles: NDArray[np.float64], mean: NDArray[np.float64], std: NDArray[np.float64], truth: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Distance W1, log ratio of stds, error of the mean, (M,) each. quantiles: (S, M), truth: (T, M), both sorted."""
-    scale = truth.std(0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (
-            wasserstein(quantiles, truth) / scale,
-            np.log(std / scale),
-            np.abs(mean - truth.mean(0)) / scale,
-        )
-
-
-def wasserstein(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The Wasserstein distance ∫|F_a⁻¹(p) − F_b⁻¹(p)| dp at each point, (M,). a: (S, M), b: (T, M), sorted."""
-    cuts = np.unique(np.concatenate([np.arange(len(a) + 1) * len(b), np.arange(len(b) + 1) * len(a)]))  # of p · S · T
-    middle, width = (cuts[1:] + cuts[:-1]) / 2, np.diff(cuts) / cuts[-1]
-    gaps = np.abs(a[(middle // len(b)).astype(int)] - b[(middle // len(a)).astype(int)])
-    return np.asarray(width @ gaps)
+def _of_draws(count: int, law: Law, std: Floats) -> tuple[Floats, Floats, Floats]:
+    """The mean W1, |log std| and error of the mean of `count` independent draws of a law, in its stds; (M,) each."""
+    p = special.ndtr((Z[1:] + Z[:-1]) / 2)
+    # E|K/n − p| of a binomial K (de Moivre): 2 (1 − p) P(K = k) k / n, with k the smallest integer above np.
+    k = np.floor(count * p) + 1
+    deviation = 2 * (1 - p) * stats.binom.pmf(k, count, p) * k / count
+    w1 = deviation @ np.diff(law.quantiles, axis=0) / std
+    # Var log s ≈ (kurtosis − 1) / (4 S)
+    centred = law.draws(2000)
+    centred = centred - centred.mean(0)
+    kurtosis = (centred**4).mean(0) / (centred**2).mean(0) ** 2
+    size = MEAN_SIZE / math.sqrt(count)
+    return w1, size * np.sqrt((kurtosis - 1) / 4), np.full_like(std, size)

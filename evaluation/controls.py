@@ -12,10 +12,10 @@ from torch import Generator, Tensor
 
 from gapbench.datasets.base import Problems
 from gapbench.evaluation.entries import Entry, Kind, Run
-from gapbench.evaluation.reference_file import find, key_of, path_of, thinned
+from gapbench.evaluation.reference_file import Law, find, key_of, path_of
 from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.posterior_draws import PosteriorDraws
-from gapbench.methods.engine.predictions import MixturePrediction
+from gapbench.methods.engine.predictions import MixturePrediction, QuantilePrediction
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Truth(Control):
 
 @dataclass(frozen=True)
 class ReferencePosterior(Control):
-    """Reference: `draws` of the posterior itself, from the shipped long chains."""
+    """Reference: the posterior itself, from the shipped long chains, at `draws` equal shares of its mass."""
 
     draws: int = 200
     kind: ClassVar[Kind] = "reference"
@@ -89,10 +89,16 @@ class ReferencePosterior(Control):
 
     def run(self, model: Model, problems: Problems, generator: Generator) -> Run:
         found = [find(problems, r, model) for r in range(len(problems.x))]
-        chains = [thinned(reference.f, self.draws) for reference in found if reference is not None]
-        assert len(chains) == len(found), self.skip(model, problems)
-        # (R, chains, draws, M). The prediction declares no chains: R-hat of these few draws would say less than the
-        # certificate does.
-        f = torch.from_numpy(np.stack(chains)).float().to(generator.device).flatten(1, 2)
+        laws = [(reference.f, reference.y) for reference in found if reference is not None]
+        assert len(laws) == len(found), self.skip(model, problems)
+
+        def stacked(laws: list[Law]) -> Tensor:
+            return torch.from_numpy(np.stack([law.draws(self.draws) for law in laws])).float().to(generator.device)
+
+        f, y = stacked([f for f, _ in laws]), [y for _, y in laws if y is not None]
+        if y:  # σ is learned, and not independent of f
+            levels = tuple((i + 0.5) / self.draws for i in range(self.draws))
+            return Run(QuantilePrediction(levels, stacked(y), f))
+        # The prediction declares no chains: these draws are none.
         noise = model.noise(f.new_empty(model.size), f.new_empty(1, model.features))
         return Run(MixturePrediction(f, f.new_zeros(()), noise))

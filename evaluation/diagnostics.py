@@ -1,14 +1,22 @@
 """Convergence: chains are judged by f, since weights are not identifiable (permutations, signs); optimisers by their
-loss."""
+loss.
+
+A chain of *components* gives f a normal law with a mean m and a variance v at each draw. R-hat of m alone does not see
+chains that differ in v, so several numbers of the components are judged.
+"""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+import torch
 from arviz_stats.base import array_stats
 from numpy.typing import NDArray
+from scipy.special import ndtr
 from torch import Tensor
+
+Floats = NDArray[np.float64]
 
 RHAT_THRESHOLD = 1.05  # rank-normalised split R-hat of f up to which a method with many draws counts as converged
 # R-hat² of independent draws: in 95 % of cases, its largest value over a test grid is within this many stds of 1
@@ -52,6 +60,34 @@ def convergence(chained_f: Tensor, every: int | None = None) -> dict[str, NDArra
     spread = {name: np.full(shape, np.nan) for name in found}
     for name, values in found.items():
         spread[name][:, ::every] = values
+    return spread
+
+
+def component_statistics(mean: Floats, std: Floats, noise: Floats | None) -> dict[str, Floats]:
+    """The numbers of components whose convergence is judged, (..., chains, draws, M) each.
+
+    They are m, v, the second moment of f about its mean, the mass of f in its two tails, and log σ if the noise is
+    learned. mean, std: of f given each draw; noise: σ, or None. All (..., chains, draws, M).
+    """
+    centre = mean.mean((-3, -2), keepdims=True)
+    low, high = np.quantile(mean, (0.05, 0.95), axis=(-3, -2), keepdims=True)
+    found = {"m": mean, "v": std**2, "m² + v": (mean - centre) ** 2 + std**2}
+    found |= {name: ndtr((q - mean) / std) for name, q in (("low tail", low), ("high tail", high))}
+    return found if noise is None else {**found, "log σ": np.log(noise)}
+
+
+def component_convergence(mean: Tensor, std: Tensor, noise: Tensor | None) -> NDArray[np.float64]:
+    """The largest R-hat of `component_statistics` at every test point, (R, M), as `convergence` looks at points.
+
+    mean, std: (R, chains, draws, M). noise: the same shape, or None where it is known.
+    """
+    every = 5 if mean.shape[-1] >= FINE else 1
+    parts = [None if one is None else one[..., ::every].double().cpu().numpy() for one in (mean, std, noise)]
+    assert parts[0] is not None and parts[1] is not None
+    numbers = component_statistics(parts[0], parts[1], parts[2])
+    found = [convergence(torch.from_numpy(one), every=1)["rhat"] for one in numbers.values()]
+    spread = np.full((mean.shape[0], mean.shape[-1]), np.nan)
+    spread[:, ::every] = np.max(found, 0)
     return spread
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -98,6 +98,7 @@ def bands(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     Of y where a method has no f."""
     rows = [result for result in rows if result.kind != "oracle"]
     feature = _feature(rows)
+    rows = [_on_its_line(result) for result in rows]
     if len(rows) > PANELS:
         raise Undrawable(f"{len(rows)} methods, and {PANELS} panels are the most; choose some with --methods")
     drawable = [(result, of) for result in rows if (of := _quantity(result))]
@@ -147,7 +148,7 @@ def stds(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     """The std of f against x, mean over replicas, of every method that has one."""
     rows = [result for result in rows if result.kind != "oracle"]
     feature = _feature(rows)
-    rows = [result for result in rows if np.isfinite(result.curves.get("std_f", np.nan)).any()]
+    rows = [_on_its_line(result) for result in rows if np.isfinite(result.curves.get("std_f", np.nan)).any()]
     if not rows:
         raise Undrawable("no method has a std of f")
     labels = [result.label for result in rows]
@@ -305,7 +306,7 @@ def families(rows: Sequence[Result]) -> dict[str, list[str]]:
 
 
 def _feature(rows: Sequence[Result]) -> int:
-    """The feature that a grid is drawn over."""
+    """The feature that a grid is drawn over; 0 if over a line, see `_on_its_line`."""
     if not rows:
         raise Undrawable("there is nothing but the oracle")
     layout = rows[0].layout
@@ -313,11 +314,27 @@ def _feature(rows: Sequence[Result]) -> int:
         raise Undrawable("every replica is a task with test points of its own, and there is no line to draw over them")
     if layout.points == "rows":
         raise Undrawable("the test points are held-out rows, and there is no line to draw over them")
-    if layout.feature is None:
+    if not layout.drawn:
         raise Undrawable("the dataset names no feature to draw its grid over (Layout.feature)")
     if "x_test" not in rows[0].curves:
         raise Undrawable("the records hold no test points")
-    return layout.feature
+    return layout.feature if layout.line is None and layout.feature is not None else 0
+
+
+def _on_its_line(result: Result) -> Result:
+    """The result with the test points of its layout's line alone, and one feature: the position on the line, 0 in its
+    middle. Training points have that of their projection on the line. A result whose layout has no line is as it was.
+    """
+    line = result.layout.line
+    if line is None:
+        return result
+    curves = {name: value if name in ("x", "y") else value[:, :line] for name, value in result.curves.items()}
+    start, end = curves["x_test"][0, [0, -1]]  # (D,) each
+    along = (end - start) / np.linalg.norm(end - start)
+    curves |= {name: (curves[name] - (start + end) / 2) @ along[:, None] for name in ("x", "x_test")}
+    pits = {name: value[:, :line] for name, value in result.pits.items()}
+    regions = {name: mask[:, :line] for name, mask in result.regions.items()}
+    return replace(result, curves=curves, pits=pits, regions=regions)
 
 
 def _quantity(result: Result) -> str | None:
@@ -367,6 +384,8 @@ def _first_sound(result: Result) -> int:
 
 
 def _x_label(result: Result, feature: int) -> str:
+    if result.layout.line is not None:
+        return "position on the line"
     return "x" if result.curves["x_test"].shape[-1] == 1 else f"feature {feature} of x"
 
 

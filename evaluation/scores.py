@@ -19,13 +19,13 @@ from torch import Generator, Tensor
 from gapbench.datasets.base import Problems
 from gapbench.evaluation.agreement import agreement
 from gapbench.evaluation.calibration import calibration_error, miscalibration_area, pit, pit_ks
-from gapbench.evaluation.diagnostics import convergence
+from gapbench.evaluation.diagnostics import component_convergence, convergence
 from gapbench.evaluation.gap import gap_ratio, gap_wider
 from gapbench.evaluation.reference_file import Reference
 from gapbench.methods.engine.distributions import Distribution, HasCdf, HasDensity, HasQuantiles
 from gapbench.methods.engine.predictions import Prediction
 
-METRICS_VERSION = 4  # raise it if a score's definition changes: old runs are then scored again, not trained again
+METRICS_VERSION = 5  # raise it if a score's definition changes: old runs are then scored again, not trained again
 
 Floats = NDArray[np.float64]
 LEVELS = (50, 90, 95)  # of central intervals, in percent
@@ -74,6 +74,7 @@ class Case:
     problems: Problems
     uniform: Tensor
     references: Sequence[Reference | None]
+    chained: Tensor | None = None  # draws of f along chains, (R, chains, draws, M)
 
     @cached_property
     def y(self) -> Quantity:
@@ -92,12 +93,17 @@ class Case:
     @cached_property
     def agreement(self) -> dict[str, Floats]:
         f = self.prediction.f
-        return agreement(f, self.references, self.prediction.draws) if isinstance(f, HasQuantiles) else {}
+        return agreement(f, self.references) if isinstance(f, HasCdf) else {}
 
     @cached_property
     def convergence(self) -> dict[str, Floats]:
-        chained = self.prediction.chained_f
-        return {} if chained is None else convergence(chained)
+        if self.chained is None:
+            return {}
+        means, stds = self.prediction.chained_f, self.prediction.chained_std
+        found = convergence(self.chained)
+        if means is not None and stds is not None:
+            found["rhat_components"] = component_convergence(means, stds, self.prediction.chained_noise)
+        return found
 
 
 def mean(values: Floats) -> float:
@@ -335,6 +341,12 @@ ALL = (
         at_point=_reference("reference_w1"),
     ),
     Score(
+        "reference_cramer",
+        "Cramér distance ∫(F − G)² of p(f | x) to the reference posterior's, in its stds, without few draws' bias",
+        0.0,
+        at_point=_reference("reference_cramer"),
+    ),
+    Score(
         "reference_log_std",
         "log of std of f over the reference posterior's: above 0 is under-, below 0 over-confident",
         0.0,
@@ -349,7 +361,7 @@ ALL = (
     *(
         Score(
             f"reference_{name}_mc_error",
-            f"Monte-Carlo error of the reference: {what} of as many of its own draws",
+            f"Monte-Carlo error of the reference: {what} of as many of its own draws, or components",
             None,
             at_point=_reference(f"reference_{name}_mc_error"),
         )
@@ -371,6 +383,13 @@ ALL = (
         "the R-hat up to which as many draws count as converged",
         None,
         at_point=_chains("rhat_limit"),
+        over_points=largest,
+    ),
+    Score(
+        "rhat_components",
+        "the same of the components' m, v, m² + v, tails and log σ, the largest; for chains of components",
+        1.0,
+        at_point=_chains("rhat_components"),
         over_points=largest,
     ),
     Score(
@@ -405,7 +424,7 @@ def point_values(
     """
     shape = tuple(problems.y_test.shape)
     uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
-    case = Case(prediction, problems, uniform, list(references) or [None] * shape[0])
+    case = Case(prediction, problems, uniform, list(references) or [None] * shape[0], _chained(prediction, generator))
     found: dict[str, Tensor | Floats | None] = {
         score.name: score.values(case) for score in SCORES.values() if score.at_point
     }
@@ -415,6 +434,17 @@ def point_values(
     if isinstance(drawn.distribution, HasQuantiles):
         found |= {f"{letter}_{percent:02}": drawn.quantile(percent / 100) for percent in CURVES}
     return {name: np.full(shape, np.nan) if value is None else np.asarray(value) for name, value in found.items()}
+
+
+def _chained(prediction: Prediction, generator: Generator) -> Tensor | None:
+    """The draws of f along chains: one of each component, f = m + std · z."""
+    means, stds = prediction.chained_f, prediction.chained_std
+    if means is None or stds is None:
+        return means
+    z = torch.randn(means.shape[:-1], generator=generator, dtype=torch.float64).unsqueeze(
+        -1
+    )  # one draw is one function
+    return means.double() + stds.double() * z
 
 
 def undefined(shape: tuple[int, int]) -> dict[str, Floats]:

@@ -78,7 +78,7 @@ class Cell:
             "seed": self.seed,
             "metrics": METRICS_VERSION,
             "references": references if any(references) else None,
-            "shown": {"layout": vars(self.dataset.layout), "summary": self.dataset.summary},
+            "shown": {"layout": self.dataset.layout.content, "summary": self.dataset.summary},
         }
 
     def stream(self, purpose: str, device: torch.device | str) -> torch.Generator:

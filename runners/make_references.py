@@ -1,4 +1,8 @@
-"""Reference posteriors by long HMC runs, which checkpoint, resume, and continue until they are certified."""
+"""Reference posteriors by long chains, which checkpoint, resume, and continue until they are certified.
+
+The chains are MAMS on the collapsed posterior. One half starts at draws of the prior, the other half at optima: so a
+mode that only one of these can reach is seen.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +25,25 @@ from torch import Generator, Tensor
 from gapbench.datasets.base import Dataset, Problems
 from gapbench.datasets.content import describe
 from gapbench.datasets.streams import torch_stream
-from gapbench.evaluation.certificate import certificate, verdict
-from gapbench.evaluation.reference_file import FORMAT, Reference, Refused, find, key_of, path_of
+from gapbench.evaluation.certificate import MAX_MCSE, Chains, measured, problems, reference_of
+from gapbench.evaluation.reference_file import FORMAT, Refused, find, key_of, path_of
+from gapbench.methods.engine.adjusted import State, Trace, Tuning, start
+from gapbench.methods.engine.collapsed import Collapsed, refusal
 from gapbench.methods.engine.model import Model
-from gapbench.methods.hmc import HMC, State, Trace, Tuning, start
+from gapbench.methods.engine.noise import Noise
+from gapbench.methods.engine.target import Point
+from gapbench.methods.mams import MAMS
 from gapbench.runners.code import code_hash
 from gapbench.runners.memory import keep_freed_memory
 from gapbench.runners.recipes import made, recipe
 from gapbench.runners.store import canonical
 from gapbench.runners.workers import Tell, run_all
 
-METHOD = HMC(burn_in=150, draws=500, thin=1, max_steps=4000)
-DRAWS_ADDED = 100  # draws a chain, added as often as the certificate needs them
-MAX_DRAWS = 3000
+METHOD = MAMS(trajectory=0.3, jitter=0.9, acceptance=0.7, burn_in=100, draws=600, thin=1, chains=8)
+MAX_DRAWS = 6000
+GROWTH = 1.5  # the factor by which a run grows that is too short for its certificate
 SECONDS = 60.0  # between checkpoints
+OPTIMISER_STEPS, OPTIMISER_LR = 500, 0.05  # of Adam, for the chains that start at optima
 
 
 class NotCertified(Exception):
@@ -44,7 +53,10 @@ class NotCertified(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """A reference to make: of one replica of a dataset, in `folder`."""
+    """A reference to make: of one replica of a dataset, in `folder`.
+
+    mcse: the largest Monte-Carlo standard error in data and gap, in stds of f.
+    """
 
     name: str
     dataset: Dataset
@@ -52,7 +64,8 @@ class Task:
     replica: int
     folder: Path
     device: str = "cpu"
-    method: HMC = METHOD
+    method: MAMS = METHOD
+    mcse: float = MAX_MCSE
     seed: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -66,12 +79,21 @@ def _task(*parts: Any) -> Task:
 
 @dataclass(frozen=True)
 class Run:
-    """The progress of a task: the chains' state, their trace and f on the test grid since burn-in, seconds spent."""
+    """The progress of a task: the chains' state, their trace and components since burn-in, seconds spent.
+
+    laws: mean and std of f on the test grid, and std of the noise there if it is learned; (2 or 3, chains, draws, M).
+    """
 
     state: State
     trace: Trace
-    f: Tensor  # (chains, draws, M)
+    laws: Tensor
     seconds: float
+
+    def chains(self, past: int, draws: int) -> Chains:
+        """The components of the draws from `past` to `draws`."""
+        mean, std, *noise = self.laws[:, :, past:draws].double().cpu().numpy()
+        energy = self.trace.potential[0, :, past:draws].cpu().numpy()
+        return Chains(mean, std, energy, noise[0] if noise else None)
 
 
 def make_all(tasks: Sequence[Task], jobs: int, tell: Callable[[str], None]) -> Iterator[Path | NotCertified]:
@@ -97,16 +119,19 @@ def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
 
     After a kill at any point, the next call continues from the last checkpoint, and gives the same bits.
     """
-    problems, name = task.dataset.problems([task.replica], task.seed), f"{task.name} replica {task.replica}"
-    key = key_of(problems, 0, task.model)
+    data, name = task.dataset.problems([task.replica], task.seed), f"{task.name} replica {task.replica}"
+    reason = refusal(task.model)
+    if reason is not None:
+        raise NotCertified(f"{name}: {reason}")
+    key = key_of(data, 0, task.model)
     path = path_of(key, task.folder)
     with suppress(Refused):
-        if find(problems, 0, task.model, task.folder) is not None:
+        if find(data, 0, task.model, task.folder) is not None:
             return path
     task.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = path.with_name(f".{path.stem}.checkpoint")
     generator = torch_stream(task.device, "reference", key, canonical(describe(task.method)))
-    run, method = _begun(task, problems, checkpoint, generator, tell), task.method
+    run, method = _begun(task, data, checkpoint, generator, tell), task.method
     what = {
         "format": FORMAT,
         "key": key,
@@ -114,32 +139,34 @@ def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
         "replica": task.replica,
         "seed": task.seed,
         "model": repr(task.model),
+        "mcse": task.mcse,
+        "starts": f"half at draws of the prior, half after {OPTIMISER_STEPS} steps of Adam",
         "device": torch.cuda.get_device_name() if task.device.startswith("cuda") else "CPU",
         "torch": metadata.version("torch"),
     }
-    regions = {region: mask[0] for region, mask in problems.regions.items()}
+    regions = {region: mask[0].numpy() for region, mask in data.regions.items()}
     while True:
-        run = _ended(task, method, problems, run, checkpoint, generator, tell)
+        run = _ended(task, method, data, run, checkpoint, generator, tell)
         past = _until_last_divergence(run.trace, method.draws)
-        f = run.f[:, past : method.draws]  # a checkpoint of a longer run has more draws
-        missing = task.method.draws - f.shape[1]
+        missing = task.method.draws - (method.draws - past)
         if missing > 0:
             shortfalls = [f"a trajectory diverged, {past} after burn-in: all up to it count as burn-in"]
         else:
-            found = certificate(f, regions, 0)
-            shortfalls = found["problems"]
-        if not shortfalls:
-            about = {**what, **_cost(run), "method": repr(method), "left out": past, "certificate": found}
-            reference = Reference.of(f, about)
-            shortfalls = verdict(reference, regions)  # the kept draws alone must pass too
+            chains = run.chains(past, method.draws)  # a checkpoint of a longer run has more draws
+            reference = reference_of(chains, {**what, **_cost(run), "method": repr(method), "left out": past})
+            found = measured(chains, reference, regions)
+            shortfalls = problems(found, task.mcse)
         if not shortfalls:
             break
         why = "; ".join(shortfalls)
         if method.draws >= MAX_DRAWS:
             raise NotCertified(f"{name}: {why}")
         tell(f"{name}: {method.draws} draws a chain are too few: {why}")
-        method = replace(method, draws=method.draws + (missing if missing > 0 else DRAWS_ADDED))
-    _write(path, reference.bytes())
+        more = max(missing, round((GROWTH - 1) * method.draws))
+        method = replace(method, draws=min(MAX_DRAWS, method.draws + more))
+    numbers, text = replace(reference, about={**reference.about, "certificate": found}).files()
+    _write(path.with_suffix(".npz"), numbers)
+    _write(path, text)
     checkpoint.unlink(missing_ok=True)
     return path
 
@@ -157,14 +184,15 @@ def _maker(task: Task) -> str:
 
 def _cost(run: Run) -> dict[str, Any]:
     return {
-        "diagnostics": {name: float(value[0]) for name, value in run.trace.diagnostics.items()},
+        "acceptance": round(float(run.trace.acceptance.mean()), 4),
+        "step size": float(run.state.tuning.log_mean[0, 0].exp()),
         "gradient evaluations": int(run.state.gradients[0]),
         "seconds": round(run.seconds),
     }
 
 
-def _begun(task: Task, problems: Problems, checkpoint: Path, generator: Generator, tell: Callable[[str], None]) -> Run:
-    """The run to continue: that of the checkpoint, or a new run from a draw of the prior."""
+def _begun(task: Task, data: Problems, checkpoint: Path, generator: Generator, tell: Callable[[str], None]) -> Run:
+    """The run to continue: that of the checkpoint, or a new run."""
     if checkpoint.exists():
         try:
             run = _read(checkpoint, _maker(task), generator, task.device)
@@ -172,37 +200,44 @@ def _begun(task: Task, problems: Problems, checkpoint: Path, generator: Generato
             return run
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             tell(f"{checkpoint} cannot be gone on with ({error}): beginning anew")
-    chains = task.method.chains
-    theta = task.model.init(generator, (1, chains))
-    f = theta.new_empty(chains, 0, problems.x_test.shape[1])
-    return Run(start(task.method, theta), Trace.empty((1, chains), 0, task.device), f, 0.0)
+    began, chains, target = time.monotonic(), task.method.chains, task.method.target(task.model)
+    x, y, x_test = (part.to(task.device) for part in data.inputs)
+    q = target.start(generator, (1, chains))
+    inputs = x.unsqueeze(1), y.unsqueeze(1)
+    optima = target.optima(q[:, chains // 2 :], *inputs, OPTIMISER_STEPS, OPTIMISER_LR)
+    q = torch.cat([q[:, : chains // 2], optima], 1)
+    laws = q.new_empty(3 if isinstance(task.model.noise_std, Noise) else 2, chains, 0, x_test.shape[1])
+    state = start(task.method, target, q, x, y)
+    return Run(state, Trace.empty((1, chains), 0, task.device), laws, time.monotonic() - began)
 
 
 def _ended(
     task: Task,
-    method: HMC,
-    problems: Problems,
+    method: MAMS,
+    data: Problems,
     run: Run,
     checkpoint: Path,
     generator: Generator,
     tell: Callable[[str], None],
 ) -> Run:
     """The run at the end of `method`'s trajectories; writes checkpoints on the way."""
-    began, earlier = time.monotonic(), run.seconds
+    began, earlier, target = time.monotonic(), run.seconds, method.target(task.model)
+    assert isinstance(target, Collapsed)
     saved = began
     states: list[State] = []
-    f: list[Tensor] = []
-    x, y, x_test = (part.to(task.device) for part in problems.inputs)
-    for state in method.walk(task.model, x, y, run.state, generator):
+    laws: list[Tensor] = []
+    x, y, x_test = (part.to(task.device) for part in data.inputs)
+    inputs = [part.expand(method.chains, *part.shape[1:]) for part in (x, y, x_test)]
+    for state in method.walk(target, x, y, run.state, generator):
         states.append(state)
         if state.steps > method.burn_in:
-            f.append(task.model.mean(state.theta[0], x_test[0]))
+            laws.append(torch.stack(target.law(state.point.q[0], *inputs)[: len(run.laws)]))
         now = time.monotonic()
         if now - saved > SECONDS or state.steps == method.steps:
             past = [state for state in states if state.steps > method.burn_in]
-            grown = torch.cat([run.f, torch.stack(f, 1)], 1) if f else run.f
+            grown = torch.cat([run.laws, torch.stack(laws, 2)], 2) if laws else run.laws
             run = Run(state, run.trace.joined(past), grown, earlier + now - began)
-            states, f, saved = [], [], now
+            states, laws, saved = [], [], now
             _save(checkpoint, run, _maker(task), generator)
             tell(
                 f"{task.name} replica {task.replica}: {state.steps} of {method.steps} trajectories, "
@@ -220,8 +255,9 @@ def _write(path: Path, data: bytes) -> None:
 
 def _save(path: Path, run: Run, maker: str, generator: Generator) -> None:
     state, tuning = run.state, run.state.tuning
-    tensors = {"f": run.f, "generator": generator.get_state()}
+    tensors = {"laws": run.laws, "generator": generator.get_state()}
     tensors |= {f"state {name}": value for name, value in vars(state).items() if isinstance(value, Tensor)}
+    tensors |= {f"point {name}": value for name, value in vars(state.point).items()}
     tensors |= {f"tuning {name}": value for name, value in vars(tuning).items() if isinstance(value, Tensor)}
     tensors |= {f"trace {name}": value for name, value in vars(run.trace).items()}
     arrays = {name: value.cpu().numpy() for name, value in tensors.items()}
@@ -244,5 +280,6 @@ def _read(path: Path, maker: str, generator: Generator, device: str) -> Run:
         }
 
     steps, count, seconds = tensors["numbers"].tolist()
-    state = State(steps=int(steps), tuning=Tuning(**part("tuning "), count=int(count)), **part("state "))
-    return Run(state, Trace(**part("trace ")), tensors["f"].to(device), seconds)
+    tuning = Tuning(**part("tuning "), count=int(count))
+    state = State(steps=int(steps), point=Point(**part("point ")), tuning=tuning, **part("state "))
+    return Run(state, Trace(**part("trace ")), tensors["laws"].to(device), seconds)

@@ -192,7 +192,7 @@ def _described(folder: Path, results: Sequence[Result]) -> dict[str, Any]:
                 "content": identity["dataset"]["content"],
                 "model": identity["model"],
                 "seed": identity["seed"],
-                "layout": vars(rows[0].layout),
+                "layout": rows[0].layout.content,
                 "summary": rows[0].summary,
                 "replicas": _runs(_replicas(rows)),
             }
@@ -320,7 +320,7 @@ def _of_dataset(rows: Sequence[Result], points: int) -> Arrays:
             arrays.setdefault(f"region {name}", np.zeros(shape, bool))[at, : mask.shape[1]] = mask
     if not _drawable(rows[0]):
         return arrays
-    chosen = _chosen(shape[1], points)
+    chosen = _chosen(rows[0].layout, shape[1], points)
     arrays["points"] = chosen
     arrays["x_test"] = rows[0].curves["x_test"][0].astype(np.float32)
     shown = np.unique([result.replicas[result.sound.argmax()] for result in rows])
@@ -341,7 +341,7 @@ def _of_result(result: Result, points: int) -> Arrays:
     arrays: Arrays = {name: _coded(pits, 0.0, 1.0) for name, pits in result.pits.items() if not np.isnan(pits).all()}
     if not _drawable(result):
         return arrays
-    chosen = _chosen(result.curves["x_test"].shape[1], points)
+    chosen = _chosen(result.layout, result.curves["x_test"].shape[1], points)
     for of in ("f", "y"):
         names = sorted(name for name in result.curves if name[:2] == f"{of}_" and name[2:].isdigit())
         values = [result.curves[name][:, chosen] for name in names]
@@ -422,11 +422,12 @@ def _drawn(own: Arrays, shared: Arrays, at: NDArray[np.int64], replicas: NDArray
 
 def _drawable(result: Result) -> bool:
     """True if figures draw lines over the test points."""
-    return result.layout.points == "grid" and result.layout.feature is not None and "x_test" in result.curves
+    return result.layout.drawn and "x_test" in result.curves
 
 
-def _chosen(number: int, points: int) -> NDArray[np.int64]:
-    """The positions of the test points that a curve keeps: evenly spaced, both ends included."""
+def _chosen(layout: Layout, number: int, points: int) -> NDArray[np.int64]:
+    """The positions of the test points that a curve keeps: evenly spaced among those drawn, both ends included."""
+    number = min(number, layout.line or number)
     return np.unique(np.linspace(0, number - 1, min(number, points)).round().astype(np.int64))
 
 

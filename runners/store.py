@@ -71,7 +71,7 @@ class Record:
     def document(self) -> dict[str, Any]:
         """The record's body, JSON-able up to `canonical`."""
         parts = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {**parts, "format": FORMAT, "layout": {"points": self.layout.points, "feature": self.layout.feature}}
+        return {**parts, "format": FORMAT, "layout": self.layout.content}
 
     @staticmethod
     def from_document(body: Mapping[str, Any]) -> Record:

@@ -11,18 +11,25 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from gapbench.datasets.base import Dataset
+from gapbench.datasets.gapped_heteroscedastic import GappedHeteroscedastic
 from gapbench.datasets.gapped_sine import GappedSine
+from gapbench.datasets.gapped_step import GappedStep
 from gapbench.datasets.prior_draws import PriorDraws
+from gapbench.datasets.two_clusters import TwoClusters
+from gapbench.evaluation.certificate import MAX_MCSE, PRECISE
 from gapbench.evaluation.conformance import cut
 from gapbench.evaluation.controls import Control, PriorPredictive, ReferencePosterior, Truth
 from gapbench.evaluation.entries import Entry, Trained
+from gapbench.evaluation.knobs import AT_CENTER, CENTER, KNOBS
 from gapbench.methods.base import UncertaintyMethod
 from gapbench.methods.engine.jitter import Jittered
 from gapbench.methods.engine.minibatches import OpacusLoader, Poisson
 from gapbench.methods.engine.model import MLP, Model
-from gapbench.methods.engine.noise import LearnedNoise
+from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise, Noise
 from gapbench.methods.hmc import HMC
+from gapbench.methods.mams import MAMS
 from gapbench.methods.mc_dropout import MCDropout
+from gapbench.methods.mclmc import MCLMC
 from gapbench.methods.registry import Registry, class_from_file, method_name, registry
 from gapbench.methods.sgld import SGLD
 from gapbench.methods.svi import SVI
@@ -32,15 +39,22 @@ from gapbench.runners.store import first_line
 
 T = TypeVar("T")
 
+# Chains that start at the members of a deep ensemble (Sommer et al. 2025, https://arxiv.org/abs/2502.06335).
+MILE = MCLMC(collapse=False, adam_steps=2000, burn_in=2000, draws=25, thin=80)
+
 CONTROLS: Mapping[str, Control] = {"reference": ReferencePosterior(), "prior": PriorPredictive(), "truth": Truth()}
 
 
 @dataclass(frozen=True)
 class Task:
-    """A dataset with the model that is learned on it: its network, prior and noise."""
+    """A dataset with the model that is learned on it: its network, prior and noise.
+
+    mcse: the largest Monte-Carlo error of its references in data and gap, in stds of f.
+    """
 
     dataset: Dataset
     model: Model
+    mcse: float = MAX_MCSE
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,7 @@ class Suite:
     """Methods to compare on the same tasks.
 
     on_request: methods that are run only if they are named. replicas: unless --replicas says otherwise. block: how many
-    of them are trained as one stack.
+    of them are trained as one stack. adapted: gives a method the settings that are fair on a task.
     """
 
     description: str
@@ -57,6 +71,7 @@ class Suite:
     replicas: int = 10
     on_request: Mapping[str, UncertaintyMethod] = field(default_factory=dict)
     block: int = 10
+    adapted: Callable[[UncertaintyMethod, Task], UncertaintyMethod] = lambda method, task: method
     shrinks: bool = False  # whether budgets are cut to seconds, those of a user's methods too
 
 
@@ -96,11 +111,11 @@ def _default() -> Suite:
     return Suite(
         "two gapped sines; 1-50-50-1, θ ~ N(0, 2 I), noise 0.1 known: the same for every method",
         {
-            "gapped_sine": Task(GappedSine(), MLP()),
-            "gapped_sine_noisy": Task(GappedSine(n=200, noise_std=0.1), MLP()),
+            "gapped_sine": Task(GappedSine(), MLP(), PRECISE),
+            "gapped_sine_noisy": Task(GappedSine(n=200, noise_std=0.1), MLP(), PRECISE),
         },
-        {"mc_dropout": MCDropout(), "sgld": SGLD(), "sgld_private": private, "svi": SVI()},
-        on_request={"hmc": HMC()},
+        {"mc_dropout": MCDropout(), "mclmc": MCLMC(), "sgld": SGLD(), "sgld_private": private, "svi": SVI()},
+        on_request={"hmc": HMC(), "mams": MAMS(), "mile": MILE},
     )
 
 
@@ -167,6 +182,8 @@ def _budgets() -> Suite:
         settings_at_budgets[f"sgld_private@{steps}"] = replace(private, burn_in=steps // 2, thin=steps // 100)
     for steps in (30, 60, 120):
         settings_at_budgets[f"hmc@{steps}"] = HMC(burn_in=steps - 25, draws=25, thin=1)
+    for steps in (300, 750, 1500, 3000):
+        settings_at_budgets[f"mclmc@{steps}"] = MCLMC(burn_in=steps // 30 * 10, thin=steps * 2 // 75)
     return Suite(
         "what compute buys and privacy costs: distance to the posterior at growing budgets, drawn by `gapbench plot`",
         {"gapped_sine_noisy": default.tasks["gapped_sine_noisy"]},
@@ -209,11 +226,96 @@ def _notebook_sgld() -> Suite:
     )
 
 
+def _tasks() -> Suite:
+    """The default suite's methods on four more tasks whose true posterior is known."""
+    default, learned = _default(), PriorDraws(model=MLP(hidden=(20, 20), noise_std=LearnedNoise(center=0.1)))
+    return Suite(
+        "two clusters, a step, noise that depends on x, prior draws with learned noise: each with its true posterior",
+        {
+            "two_clusters": Task(TwoClusters(), MLP(features=2)),
+            "gapped_step": Task(GappedStep(), MLP()),
+            "gapped_heteroscedastic": Task(GappedHeteroscedastic(), MLP(noise_std=HeteroscedasticNoise(center=0.1))),
+            "prior_draws_learned_noise": Task(learned, learned.model),
+        },
+        {name: method for name, method in default.methods.items() if name != "sgld_private"},
+        replicas=5,
+        on_request={"mile": MILE},
+        adapted=equal_budget,
+    )
+
+
+def _knobs() -> Suite:
+    """One factor at a time around gapped_sine_noisy: what the data and the network do to each method's error."""
+    default = _default()
+    chosen = {name: default.methods[name] for name in ("mc_dropout", "mclmc", "sgld", "svi")}
+    return Suite(
+        "one factor at a time around gapped_sine_noisy: n, noise, width of the gap, width and depth of the network",
+        {
+            CENTER: default.tasks["gapped_sine_noisy"],
+            **{
+                f"{knob}@{value:g}": knobs_task(**{knob: value})
+                for knob, values in KNOBS.items()
+                for value in values
+                if value != AT_CENTER[knob]
+            },
+        },
+        {**chosen, "mile": MILE},
+        replicas=5,
+        adapted=equal_budget,
+    )
+
+
+def knobs_task(
+    n: float = AT_CENTER["n"],
+    noise: float = AT_CENTER["noise"],
+    gap: float = AT_CENTER["gap"],
+    width: float = AT_CENTER["width"],
+    layers: float = AT_CENTER["layers"],
+) -> Task:
+    """The gapped sine with these knobs. A gap of another half-width has the same number of points a unit of x."""
+    span = GappedSine().span
+    length = span[1] - span[0]
+    kept = (length - 2 * gap) / (length - 2 * AT_CENTER["gap"])
+    dataset = GappedSine(n=2 * round(n * kept / 2), noise_std=noise, gap=(-gap, gap))
+    return Task(dataset, MLP(hidden=(int(width),) * int(layers), noise_std=noise))
+
+
+def equal_budget(method: UncertaintyMethod, task: Task) -> UncertaintyMethod:
+    """The method with as many point gradients as on gapped_sine_noisy, whatever n is; SGLD's step goes with σ².
+
+    The curvature of the log likelihood goes with 1/σ², so a step that follows σ² is as stable for every noise.
+    """
+    n = task.dataset.problems([0]).x.shape[1]
+    share = AT_CENTER["n"] / n
+    if isinstance(method, MCLMC):  # a step is a gradient of all n points
+        burn_in, thin = (max(1, round(part * share)) for part in (method.burn_in, method.thin))
+        adam_steps = round(method.adam_steps * share)
+        return replace(method, burn_in=10 * math.ceil(burn_in / 10), thin=thin, adam_steps=adam_steps)
+    if isinstance(method, SGLD):
+        batch = min(method.batch, max(1, n // 2))
+        known = task.model.noise_std
+        noise = known.center if isinstance(known, Noise) else known
+        longer = method.batch / batch
+        return replace(
+            method,
+            batch=batch,
+            lr=method.lr * (noise / AT_CENTER["noise"]) ** 2,
+            burn_in=round(method.burn_in * longer),
+            thin=round(method.thin * longer),
+        )
+    if isinstance(method, SVI | MCDropout):
+        batch = min(method.batch, n)
+        return replace(method, batch=batch, steps=round(method.steps * method.batch / batch))
+    return method
+
+
 BUILDERS: Mapping[str, Callable[[], Suite]] = {
     "default": _default,
     "all": _all,
     "quick": _quick,
     "prior": _prior,
+    "tasks": _tasks,
+    "knobs": _knobs,
     "budgets": _budgets,
     "notebook_sgld": _notebook_sgld,
 }
@@ -238,20 +340,24 @@ class Unknown(ValueError):
 
 @dataclass(frozen=True)
 class Selection:
-    """The entries and tasks of a run. entries: name -> entry. tasks: name -> task."""
+    """The entries and tasks of a run. entries: name -> entry. tasks: name -> task. adapted: as in Suite."""
 
     entries: Mapping[str, Entry]
     tasks: Mapping[str, Task]
+    adapted: Callable[[UncertaintyMethod, Task], UncertaintyMethod] = lambda method, task: method
 
     def cells(self, replicas: int, seed: int, block: int) -> list[Cell]:
         """All cells. block: replicas that are trained as one stack (so --replicas 20 reuses the cells of --replicas
         10); the last one is smaller if `replicas` is not a multiple of it."""
         return [
-            Cell(of, task.dataset, task.model, name, entry, first, min(first + block, replicas), seed)
+            Cell(of, task.dataset, task.model, name, self._on(task, entry), first, min(first + block, replicas), seed)
             for of, task in self.tasks.items()
             for name, entry in self.entries.items()
             for first in range(0, replicas, block)
         ]
+
+    def _on(self, task: Task, entry: Entry) -> Entry:
+        return Trained(self.adapted(entry.method, task)) if isinstance(entry, Trained) else entry
 
 
 def select(
@@ -275,7 +381,8 @@ def select(
             raise _taken(word, name, "another class that you named")
     chosen = with_settings(chosen, settings)
     entries = {name: Trained(one) if isinstance(one, UncertaintyMethod) else one for name, one in chosen.items()}
-    return Selection({**entries, **{name: one for name, one in CONTROLS.items() if name not in entries}}, tasks)
+    controls = {name: one for name, one in CONTROLS.items() if name not in entries}
+    return Selection({**entries, **controls}, tasks, suite.adapted)
 
 
 def with_settings(

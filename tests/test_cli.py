@@ -199,7 +199,7 @@ def test_a_row_on_request_is_run_if_it_is_named(gapbench: Gapbench) -> None:
     named = gapbench(*RUN, "--datasets", "sine", "--methods", "slow")
     assert named.exit_code == 0 and "slow" in named.stdout and "dropout" not in named.stdout
     shipped = suites._default()
-    assert list(shipped.on_request) == ["hmc"] and "hmc" not in shipped.methods
+    assert list(shipped.on_request) == ["hmc", "mams", "mile"] and "hmc" not in shipped.methods
 
 
 def test_a_failed_cell_is_told_and_is_exit_code_1(gapbench: Gapbench) -> None:

@@ -41,8 +41,10 @@ COPYING = {torch.tensor, torch.as_tensor, torch.from_numpy, torch.Tensor.new_ten
 EXEMPT = {
     "clipped_replicas": "once, after training: which replicas to fail",
     "poisson_batches": "once in 64 steps: how wide the widest batch is",
-    "leapfrog": "once a trajectory, of up to thousands of steps: when the longest chain is done",
+    "longest": "once a trajectory, of up to thousands of steps: when the longest chain is done",
     "failures": "once, after training: which chains never moved",
+    "_unsettled": "once, after training: which replicas' step size did not settle",
+    "rhat": "once, after training: whether the chains' energies agree",
     "pyro_sandbox": "once, before training: the seed of Pyro's stream",
 }
 # The functions in which a library makes tensors of numbers at every step, and which.

@@ -17,8 +17,10 @@ from scipy import integrate
 from torch import Generator, Tensor
 
 from gapbench.datasets.gapped_sine import GappedSine
+from gapbench.methods.engine.adjusted import State, Trace, Tuning, start
 from gapbench.methods.engine.model import MLP, Model, PerSampleGradients, Perturb
-from gapbench.methods.hmc import HMC, State, Trace, Tuning, hamiltonian, leapfrog, start
+from gapbench.methods.engine.target import AllParameters, Point, Target
+from gapbench.methods.hmc import HMC, kinetic, leapfrog
 
 Seeded = Callable[[int], Generator]
 
@@ -26,74 +28,72 @@ Seeded = Callable[[int], Generator]
 # 1. The integrator
 
 
-def problem(seeded: Seeded, replicas: int = 2, chains: int = 3) -> tuple[MLP, Tensor, Tensor, Tensor, Tensor]:
-    """A smooth network, θ and p (R, chains, P), and data, all float64."""
+def problem(seeded: Seeded) -> tuple[Target, Point, Tensor, Tensor, Tensor]:
+    """A smooth network's posterior, a point and momenta (R, chains, P), and data for every chain, all float64."""
     model, generator = MLP(hidden=(5,), activation="tanh", prior_std=1.3, noise_std=0.5), seeded(0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    stack = (replicas, chains, model.size)
-    return model, normal(*stack), normal(*stack), normal(replicas, 9, 1), normal(replicas, 9)
+    target, stack = AllParameters(model), (2, 3, model.size)
+    theta, momentum, x, y = normal(*stack), normal(*stack), normal(2, 1, 9, 1), normal(2, 1, 9)
+    return target, target.at(theta, x, y), momentum, x, y
 
 
 def test_the_integrator_is_reversible(seeded: Seeded) -> None:
     """Back to the start with the momentum turned round. Seen to catch: a whole first kick, the last kick forgotten
     or whole."""
-    model, theta, momentum, x, y = problem(seeded)
+    target, point, momentum, x, y = problem(seeded)
     step, steps = torch.tensor([[0.01], [0.02]], dtype=torch.float64).expand(2, 3), torch.tensor([[50, 20, 30]] * 2)
-    there = leapfrog(model, theta, momentum, x, y, step, steps)
-    assert (there[0] - theta).abs().max() > 0.1
-    back = leapfrog(model, there[0], -there[1], x, y, step, steps)
-    torch.testing.assert_close(back[0], theta, rtol=0, atol=1e-10)
-    torch.testing.assert_close(back[1], -momentum, rtol=0, atol=1e-10)
+    there, turned = leapfrog(target, point, momentum, x, y, step, steps)
+    assert (there.q - point.q).abs().max() > 0.1
+    back, again = leapfrog(target, there, -turned, x, y, step, steps)
+    torch.testing.assert_close(back.q, point.q, rtol=0, atol=1e-10)
+    torch.testing.assert_close(again, -momentum, rtol=0, atol=1e-10)
 
 
 def test_the_energy_error_is_of_second_order(seeded: Seeded) -> None:
     """A quarter at half the step over the same time. Seen to catch: the prior's gradient forgotten or halved, a drift
     with twice the step (the error then does not vanish at all)."""
-    model, theta, momentum, x, y = problem(seeded)
-    start = hamiltonian(model, theta, momentum, x, y)
+    target, point, momentum, x, y = problem(seeded)
     errors = []
     for halvings in range(3):
         size = torch.full((2, 3), 0.01 / 2**halvings, dtype=torch.float64)
-        end = leapfrog(model, theta, momentum, x, y, size, torch.full((2, 3), 50 * 2**halvings))
-        errors.append((hamiltonian(model, *end, x, y) - start).abs().mean())
+        end, last = leapfrog(target, point, momentum, x, y, size, torch.full((2, 3), 50 * 2**halvings))
+        change = end.energy + kinetic(last, end) - point.energy - kinetic(momentum, point)
+        errors.append(change.abs().mean())
     assert errors[0] < 0.05
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.1) and errors[1] / errors[2] == pytest.approx(4, rel=0.05)
 
 
 def test_the_energy_is_the_log_posteriors(seeded: Seeded) -> None:
-    """Seen to catch: the mean over the data in place of the sum, the prior left out, the momentum not squared."""
-    model, theta, momentum, x, y = problem(seeded)
+    """And the gradient is the energy's. Seen to catch: the mean over the data in place of the sum, the prior left out,
+    the momentum not squared."""
+    target, point, momentum, x, y = problem(seeded)
     for r in range(2):
         for c in range(3):
-            prior = torch.distributions.Normal(0, 1.3).log_prob(theta[r, c]).sum()
-            f = model.mean(theta[r, c], x[r])
-            likelihood = torch.distributions.Normal(f, 0.5).log_prob(y[r]).sum()
-            expected = -prior - likelihood + momentum[r, c].square().sum() / 2
-            torch.testing.assert_close(hamiltonian(model, theta, momentum, x, y)[r, c], expected)
+            theta = point.q[r, c].clone().requires_grad_()
+            prior = torch.distributions.Normal(0, 1.3).log_prob(theta).sum()
+            f = target.model.mean(theta, x[r, 0])
+            potential = -prior - torch.distributions.Normal(f, 0.5).log_prob(y[r, 0]).sum()
+            torch.testing.assert_close(point.energy[r, c], potential.detach())
+            torch.testing.assert_close(point.gradient[r, c], torch.autograd.grad(potential, theta)[0])
+            torch.testing.assert_close(kinetic(momentum, point)[r, c], momentum[r, c].square().sum() / 2)
 
 
-def test_a_shorter_trajectory_waits_for_the_longer(seeded: Seeded, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each chain's end is what it is alone, in one block and in many. Seen to catch: every chain integrated for the
-    longest, the first replica's data or step for all."""
-    model, theta, momentum, x, y = problem(seeded)
+def test_a_shorter_trajectory_waits_for_the_longer(seeded: Seeded) -> None:
+    """Each chain's end is what it is alone. Seen to catch: every chain integrated for the longest, the first replica's
+    data or step for all."""
+    target, point, momentum, x, y = problem(seeded)
     step = torch.tensor([[0.01, 0.02, 0.01], [0.03, 0.03, 0.01]], dtype=torch.float64)
     steps = torch.tensor([[4, 2, 4], [9, 1, 9]])
-
-    def alone(r: int, c: int) -> tuple[Tensor, Tensor]:
-        own = (part[r : r + 1, c : c + 1] for part in (theta, momentum))
-        return leapfrog(
-            model, *own, x[r : r + 1], y[r : r + 1], step[r : r + 1, c : c + 1], steps[r : r + 1, c : c + 1]
-        )
-
-    for cached in (2**23, 1):
-        monkeypatch.setattr("gapbench.methods.hmc.CACHED", cached)
-        together = leapfrog(model, theta, momentum, x, y, step, steps)
-        for part, whole in enumerate(together):
-            each = torch.cat([torch.cat([alone(r, c)[part] for c in range(3)], 1) for r in range(2)])
-            torch.testing.assert_close(whole, each, rtol=0, atol=1e-12)
+    together, _ = leapfrog(target, point, momentum, x, y, step, steps)
+    for r in range(2):
+        for c in range(3):
+            one = (slice(r, r + 1), slice(c, c + 1))
+            own = Point(point.q[one], point.energy[one], point.gradient[one])
+            alone, _ = leapfrog(target, own, momentum[one], x[one[0]], y[one[0]], step[one], steps[one])
+            torch.testing.assert_close(together.q[one], alone.q, rtol=0, atol=1e-12)
 
 
 # 2. Exact laws
@@ -211,8 +211,13 @@ def linear(seeded: Seeded, replicas: int = 2) -> tuple[MLP, Tensor, Tensor]:
 
 
 def states(method: HMC, model: Model, x: Tensor, y: Tensor, generator: Generator) -> list[State]:
-    theta = model.init(generator, (len(y), method.chains))
-    return list(method.walk(model, x, y, start(method, theta), generator))
+    target = method.target(model)
+    return list(method.walk(target, x, y, begun(method, target, x, y, generator), generator))
+
+
+def begun(method: HMC, target: Target, x: Tensor, y: Tensor, generator: Generator) -> State:
+    """The state at draws of the prior."""
+    return start(method, target, target.start(generator, (len(y), method.chains)), x, y)
 
 
 @pytest.mark.parametrize("wanted", [0.6, 0.9])
@@ -245,8 +250,9 @@ def test_no_chain_is_left_behind(seeded: Seeded) -> None:
     method = HMC(burn_in=60, draws=10, thin=1)
     theta = torch.zeros(1, 8, 1)
     theta[0, 3] = 16.0
-    *_, last = method.walk(model, x, y, start(method, theta), seeded(0))
-    assert last.theta.max() < 4 and last.tuning.log_mean.exp().min() > 0.05
+    target = AllParameters(model)
+    *_, last = method.walk(target, x, y, start(method, target, theta, x, y), seeded(0))
+    assert last.point.q.max() < 4 and last.tuning.log_mean.exp().min() > 0.05
 
 
 def test_no_chain_is_carried_away(seeded: Seeded) -> None:
@@ -254,11 +260,12 @@ def test_no_chain_is_carried_away(seeded: Seeded) -> None:
     same, where the posterior's draws are. Seen to catch: long trajectories from the start on (one is 80 radii off)."""
     model, data = MLP(hidden=(10, 10), noise_std=0.003), GappedSine(n=40).problems(range(4))
     method = HMC(burn_in=40)
-    state = start(method, model.init(seeded(0), (4, 8)))
-    walk = method.walk(model, data.x, data.y, state, seeded(1))
+    target = AllParameters(model)
+    state = begun(method, target, data.x, data.y, seeded(0))
+    walk = method.walk(target, data.x, data.y, state, seeded(1))
     while state.steps < method.burn_in // 2:
         state = next(walk)
-    radius = state.theta.norm(dim=-1) / (model.prior_std * math.sqrt(model.size))
+    radius = state.point.q.norm(dim=-1) / (model.prior_std * math.sqrt(model.size))
     assert radius.min() > 0.5 and radius.max() < 1.5
 
 
@@ -272,12 +279,12 @@ def test_a_run_goes_on_from_any_state(seeded: Seeded) -> None:
         first = states(replace(method, draws=stop - 6) if stop > 6 else method, model, x, y, generator)
         if stop <= 6:  # start over, and stop there
             generator = seeded(1)
-            theta = model.init(generator, (2, 2))
-            walk = method.walk(model, x, y, start(method, theta), generator)
+            target = method.target(model)
+            walk = method.walk(target, x, y, begun(method, target, x, y, generator), generator)
             first = [next(walk) for _ in range(stop)]
-        rest = list(method.walk(model, x, y, first[-1], generator))
+        rest = list(method.walk(method.target(model), x, y, first[-1], generator))
         assert len(first) + len(rest) == 12
-        assert torch.equal(rest[-1].theta, whole[-1].theta) and torch.equal(rest[-1].gradients, whole[-1].gradients)
+        assert torch.equal(rest[-1].point.q, whole[-1].point.q) and torch.equal(rest[-1].gradients, whole[-1].gradients)
 
 
 def test_draws_and_costs_are_what_they_say(seeded: Seeded) -> None:
@@ -287,7 +294,7 @@ def test_draws_and_costs_are_what_they_say(seeded: Seeded) -> None:
     method = HMC(burn_in=3, draws=4, thin=2, chains=2, lr=0.3)
     every = states(method, model, x, y, seeded(1))
     fitted = method.fit(model, x, y, seeded(1))
-    kept = torch.stack([every[t].theta for t in (4, 6, 8, 10)], 2)  # (R, chains, draws, P)
+    kept = torch.stack([every[t].point.q for t in (4, 6, 8, 10)], 2)  # (R, chains, draws, P)
     assert torch.equal(fitted.theta, kept.flatten(1, 2)) and fitted.chains == 2
 
     own, count = MLP.per_sample_gradients, torch.zeros(())

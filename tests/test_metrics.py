@@ -754,11 +754,11 @@ def test_every_score_is_made_and_says_what_is_good() -> None:
             assert score.better == int(stem[-2:]) / 100 and score.direction == f"→ 0.{stem[-2:].rstrip('0')}", name
         elif name.startswith("ess"):
             assert score.better == "higher" and score.direction == "↑", name
-        elif name == "rhat":
+        elif name in ("rhat", "rhat_components"):
             assert score.better == 1.0 and score.direction == "→ 1"
         elif name in ("reference_w1", "reference_error"):
             assert score.better == "lower" and score.direction == "↓"
-        elif name == "reference_log_std":
+        elif name in ("reference_log_std", "reference_cramer"):
             assert score.better == 0.0 and score.direction == "→ 0"
         elif name.endswith("_mc_error"):
             assert score.better is None and name.removesuffix("_mc_error") in SCORES
@@ -778,6 +778,35 @@ def test_chains_are_judged_only_where_there_are_chains() -> None:
         prediction = MixturePrediction(mixture.location, torch.zeros(()), mixture.scale, chains)
         values = point_values(prediction, problems_of(t), generator())
         assert all(np.isnan(values[name]).all() == (chains == 0) for name in of_chains)
+
+
+def test_chains_of_components_are_judged_by_more_than_their_means() -> None:
+    """R-hat of f is of one draw of each component; chains whose stds differ are seen in the components' numbers alone.
+
+    Seen to catch: R-hat of the means for that of f, the stds of components not judged, σ not judged.
+    """
+    random = np.random.default_rng(0)
+    mean = torch.from_numpy(random.standard_normal((2, 4 * 100, 6)))
+    std = 4 * (0.05 * torch.from_numpy(random.standard_normal((2, 4 * 100, 6)))).exp()
+    t = torch.zeros(2, 6, dtype=torch.float64)
+
+    def judged(mean: Tensor, std: Tensor, noise: Tensor) -> tuple[float, float]:
+        values = point_values(MixturePrediction(mean, std, noise, 4), problems_of(t), generator())
+        return float(values["rhat"].max()), float(values["rhat_components"].max())
+
+    known = torch.ones(())
+    whole, parts = judged(mean, std, known)
+    assert whole < 1.05 and parts < 1.05
+    wide = std.clone()
+    wide[:, :100] *= 1.1
+    assert judged(mean, wide, known)[0] < 1.05 < 1.3 < judged(mean, wide, known)[1]
+    moved = mean.clone()
+    moved[:, :100] += 1.0  # a quarter of a std of f, a whole one of the means
+    assert judged(moved, std, known)[0] < 1.06 < 1.1 < judged(moved, std, known)[1]
+    noise = 1 + 0.01 * torch.from_numpy(random.standard_normal((2, 400, 1)))
+    assert judged(mean, std, noise)[1] < 1.05
+    noise[:, :100] += 0.1
+    assert judged(mean, std, noise)[1] > 1.3
 
 
 def test_a_score_is_one_object(monkeypatch: pytest.MonkeyPatch) -> None:

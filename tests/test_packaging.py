@@ -43,7 +43,10 @@ def test_the_wheel_holds_the_code_and_the_references_and_nothing_else(wheel: Pat
     """Seen to catch: a folder left out of pyproject.toml, the references left out, tests packed, results packed,
     `datasets` at the top where it would shadow another package."""
     code = {f"gapbench/{path.relative_to(ROOT)}" for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
-    references = {f"gapbench/{path.relative_to(ROOT)}" for path in (ROOT / "evaluation" / "references").glob("*.npz")}
+    folder = ROOT / "evaluation" / "references"
+    references = {
+        f"gapbench/{path.relative_to(ROOT)}" for ending in ("json", "npz") for path in folder.glob(f"*.{ending}")
+    }
     assert len(code) > 20 and references
     held = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
     about = {name for name in held if ".dist-info/" in name}

@@ -21,6 +21,9 @@ from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.noise import LearnedNoise
 from gapbench.methods.mala import MALA
 from gapbench.methods.mc_dropout import MCDropout
+from gapbench.methods.mclmc import MCLMC
+from gapbench.methods.sgld import SGLD
+from gapbench.methods.svi import SVI
 from gapbench.runners import suites
 from gapbench.runners.suites import CONTROLS, Suite, Task, Unknown, select
 
@@ -114,7 +117,7 @@ def test_settings_are_changed_and_named() -> None:
     new one, a name in the order of the command line, an int where the field is a float."""
     chosen = select(suites.suites()["default"], settings=["mc_dropout.steps=7", "mc_dropout.rate=0", "sgld.lr=1e-4"])
     names = list(chosen.entries)
-    assert names[:4] == ["mc_dropout[rate=0.0,steps=7]", "sgld[lr=0.0001]", "sgld_private", "svi"]
+    assert names[:5] == ["mc_dropout[rate=0.0,steps=7]", "mclmc", "sgld[lr=0.0001]", "sgld_private", "svi"]
     changed = chosen.entries[names[0]].subject
     assert changed == MCDropout(rate=0.0, steps=7) and isinstance(changed.rate, float)
     plain = select(suites.suites()["default"]).entries
@@ -126,7 +129,7 @@ def test_settings_are_changed_and_named() -> None:
     [
         ("mc_dropout", "expected NAME.FIELD=VALUE, such as mc_dropout.rate=0.2"),
         ("rate=0.2", "expected NAME.FIELD=VALUE"),
-        ("mc_droput.rate=0.2", "this run has no method 'mc_droput': it has mc_dropout, sgld, sgld_private, svi"),
+        ("mc_droput.rate=0.2", "this run has no method 'mc_droput': it has mc_dropout, mclmc, sgld, sgld_private, svi"),
         ("hmc.lr=0.1", "this run has no method 'hmc'"),
         ("mc_dropout.rat=0.2", "unknown setting of mc_dropout 'rat': did you mean rate"),
         ("mc_dropout.rate=high", "expected a finite float, as 0.05 is"),
@@ -257,8 +260,8 @@ def test_the_default_suite_names_its_methods(monkeypatch: pytest.MonkeyPatch) ->
     found = registry.Registry({**registry.methods(), "new": Prior})
     monkeypatch.setattr(suites, "registry", lambda: found)
     made = suites.suites()
-    assert list(made["default"].methods) == ["mc_dropout", "sgld", "sgld_private", "svi"]
-    assert list(made["default"].on_request) == ["hmc"]
+    assert list(made["default"].methods) == ["mc_dropout", "mclmc", "sgld", "sgld_private", "svi"]
+    assert list(made["default"].on_request) == ["hmc", "mams", "mile"]
     assert {name: type(one) for name, one in made["all"].methods.items()} == {
         **found.methods,
         "sgld_private": type(made["default"].methods["sgld_private"]),
@@ -288,7 +291,45 @@ def test_every_suite_can_be_run() -> None:
             x = task.dataset.problems([0]).inputs[0]
             assert x.shape[2] == task.model.features
             for method in suite.methods.values():
-                assert method.skip(task.model, x) is None
+                assert suite.adapted(method, task).skip(task.model, x) is None, (name, method)
+
+
+def test_a_gap_of_another_width_has_the_same_density() -> None:
+    """And every other knob changes itself alone. Seen to catch: n kept, the density of one side doubled."""
+    centre = suites.suites()["knobs"].tasks["gapped_sine_noisy"]
+    assert suites.knobs_task() == replace(centre, mcse=suites.knobs_task().mcse)
+    for gap, n in ((0.25, 250), (0.5, 234), (1.5, 166), (2.0, 134)):
+        data = suites.knobs_task(gap=gap).dataset
+        assert data == GappedSine(n=n, noise_std=0.1, gap=(-gap, gap))
+        assert n / (8 - 2 * gap) == pytest.approx(200 / 6, rel=0.01)
+    assert suites.knobs_task(width=10, layers=3).model == replace(centre.model, hidden=(10, 10, 10))
+    quiet = suites.knobs_task(noise=0.03)
+    assert quiet.model.noise_std == 0.03 == quiet.dataset.noise_std  # type: ignore[attr-defined]
+
+
+def test_every_method_has_the_same_budget_on_every_task() -> None:
+    """Point gradients within a tenth, whatever n is; SGLD's step goes with σ².
+
+    Seen to catch: steps for point gradients, σ for σ², the inverse share.
+    """
+    suite = suites.suites()["knobs"]
+
+    def gradients(method: UncertaintyMethod, n: int) -> float:
+        if isinstance(method, MCLMC):
+            return (method.steps + method.adam_steps) * method.chains * n
+        if isinstance(method, SGLD):
+            return (method.burn_in + method.draws * method.thin) * method.batch * method.chains
+        assert isinstance(method, SVI | MCDropout)
+        return method.steps * method.batch
+
+    for name, method in suite.methods.items():
+        wanted = gradients(method, 200)
+        for task in suite.tasks.values():
+            n = task.dataset.problems([0]).x.shape[1]
+            assert gradients(suite.adapted(method, task), n) == pytest.approx(wanted, rel=0.1), (name, n)
+    sgld, louder = suite.methods["sgld"], suite.tasks["noise@0.3"]
+    assert isinstance(sgld, SGLD)
+    assert suite.adapted(sgld, louder) == replace(sgld, lr=sgld.lr * (0.3 / 0.1) ** 2)
 
 
 def test_the_notebooks_settings_are_those_of_the_notebook() -> None:

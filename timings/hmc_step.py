@@ -21,6 +21,7 @@ from side_by_side import arguments, cost, ratio, synchronise, timed
 from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.datasets.streams import torch_stream
 from gapbench.methods.engine.model import MLP
+from gapbench.methods.engine.target import AllParameters
 from gapbench.methods.hmc import leapfrog
 
 MODEL, STEP, BLOCK = MLP(), 1e-4, 24
@@ -30,16 +31,17 @@ def ours(replicas: int, chains: int, steps: int, device: str) -> Callable[[], fl
     """A function that gives the seconds of one step of one chain."""
     x, y, _ = (part.to(device) for part in GappedSine(n=200, noise_std=0.1).problems(range(replicas)).inputs)
     generator = torch_stream(device, "benchmark")
-    theta = MODEL.sample_prior(generator, (replicas, chains))
-    momentum = torch.randn(theta.shape, generator=generator, device=device)
+    target, inputs = AllParameters(MODEL), (x.unsqueeze(1), y.unsqueeze(1))
+    point = target.at(MODEL.sample_prior(generator, (replicas, chains)), *inputs)
+    momentum = torch.randn(point.q.shape, generator=generator, device=device)
     size = torch.full((replicas, chains), STEP, device=device, dtype=torch.float64)
     number = torch.full((replicas, chains), steps, device=device)
 
     def run() -> float:
         started = time.perf_counter()
-        leapfrog(MODEL, theta, momentum, x, y, size, number)
+        leapfrog(target, point, momentum, *inputs, size, number)
         synchronise(device)
-        return (time.perf_counter() - started) / ((steps + 1) * replicas * chains)
+        return (time.perf_counter() - started) / (steps * replicas * chains)
 
     return run
 

@@ -10,7 +10,6 @@ CRPS is timed at a few points and scaled up. One thread. The largest relative di
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +27,7 @@ from gapbench.datasets.streams import stream, torch_stream
 from gapbench.evaluation.agreement import agreement
 from gapbench.evaluation.calibration import pit
 from gapbench.evaluation.diagnostics import convergence
-from gapbench.evaluation.reference_file import Reference, find, thinned
+from gapbench.evaluation.reference_file import Reference, find
 from gapbench.evaluation.scores import LEVELS, interval, point_values
 from gapbench.methods.engine.distributions import NormalMixture
 from gapbench.methods.engine.model import MLP
@@ -41,21 +40,15 @@ ENDS = [end for level in LEVELS for end in interval(level)]
 
 
 def posterior(replicas: int, number: int) -> tuple[MixturePrediction, Problems, list[Reference]]:
-    """A prediction by `number` draws of the shipped references, with its problems and these references.
-
-    If the references have too few draws, the draws are repeated with a little noise.
-    """
+    """A prediction by `number` draws of the shipped references in 8 chains, with its problems and these references."""
     task = suites()["default"].tasks["gapped_sine_noisy"]
     problems = task.dataset.problems(range(replicas))
     references = [found for r in range(replicas) if (found := find(problems, r, task.model)) is not None]
-    f = np.stack([thinned(reference.f, number) for reference in references])  # (R, chains, draws, M)
-    missing = number / (f.shape[1] * f.shape[2])
-    if missing > 1:
-        f = np.tile(f, (1, 1, math.ceil(missing), 1))[:, :, : number // f.shape[1]]
-        f += 0.01 * stream("benchmark").standard_normal(f.shape)
+    random = stream("benchmark")
+    f = np.stack([random.permuted(reference.f.draws(number), axis=0) for reference in references])  # (R, S, M)
     assert isinstance(task.model, MLP) and isinstance(task.model.noise_std, float)
     noise = torch.tensor(task.model.noise_std)
-    prediction = MixturePrediction(torch.from_numpy(f).float().flatten(1, 2), 0 * noise, noise, f.shape[1])
+    prediction = MixturePrediction(torch.from_numpy(f).float(), 0 * noise, noise, 8)
     return prediction, problems, references
 
 
@@ -116,7 +109,7 @@ def whole_before(prediction: MixturePrediction, problems: Problems, references: 
             outside = (low - t).clamp(min=0) + (t - high).clamp(min=0)
             found[f"interval_{level}_{name}"] = (high - low + 2 / (1 - level / 100) * outside).numpy()
     found["nll_y"] = -prediction.y.log_density(problems.y_test.double()).numpy()
-    found |= agreement(prediction.f, references, prediction.draws)
+    found |= agreement(prediction.f, references)
     assert prediction.chained_f is not None
     return found | convergence_before(prediction.chained_f)
 

@@ -105,6 +105,14 @@ class NormalMixture(HasCdf, HasDensity):
     def cdf(self, t: Tensor) -> Tensor:
         return _cdf(t.unsqueeze(1), self.location, self._scale, 1, torch.ge)
 
+    def each_cdf(self, t: Tensor) -> Tensor:
+        """The probability P(Xₛ ≤ t) of each component, (R, S, M)."""
+        reached = (t.unsqueeze(1) >= self.location).to(self.location.dtype)
+        if not self.scale.any():
+            return reached
+        each = torch.special.ndtr((t.unsqueeze(1) - self.location) / self._scale)
+        return torch.where(self._scale > 0, each, reached)
+
     def cdf_below(self, t: Tensor) -> Tensor:
         return _cdf(t.unsqueeze(1), self.location, self._scale, 1, torch.gt)
 

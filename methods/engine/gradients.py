@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -126,12 +126,27 @@ class MLPGradients(PerSampleGradients):
 
 def mlp_gradients(model: MLP, theta: Tensor, x: Tensor, y: Tensor) -> MLPGradients:
     """The gradients of a stack of MLPs, by one forward and one backward pass. theta must not require gradients."""
-    kernels, scales = KERNELS[model.activation], [scale for _, _, scale in model.layers]
-    layers, x = stacked_layers(model, theta), x.reshape(-1, *x.shape[-2:])
+    *hidden, last = stacked_layers(model, theta)
+    inputs, outputs = forward(model, hidden, x.reshape(-1, *x.shape[-2:]))
+    scale = model.layers[-1][2]
+    delta, noise = _likelihood_gradients(model, theta, product(inputs[-1], last, scale), y)
+    deltas = [delta]
+    if hidden:
+        by_hidden = product(delta, last.narrow(1, 0, last.shape[1] - 1).mT, scale)
+        deltas = [*backward(model, hidden, outputs, by_hidden), delta]
+    return MLPGradients(model, y.shape, inputs, deltas, noise)
+
+
+def forward(model: MLP, layers: Sequence[Tensor], x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """The inputs a of each of the first layers and of the layer behind them, and the outputs z of each of them.
+
+    layers: as `stacked_layers` gives them, any number of a network's first ones. x: (L, B, D). a: (L, B, fan_in + 1):
+    activations, and a 1/scale for the bias.
+    """
+    kernels = KERNELS[model.activation]
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
-    for layer, scale in zip(layers, scales, strict=True):
-        m = layer.shape[1] - 1
+    for number, (m, _, scale) in enumerate(model.layers[: len(layers) + 1]):
         h = x.new_empty(*x.shape[:2], m + 1)
         h.select(2, m).fill_(1 / scale)  # the factor of the bias
         if outputs:
@@ -139,14 +154,22 @@ def mlp_gradients(model: MLP, theta: Tensor, x: Tensor, y: Tensor) -> MLPGradien
         else:
             h.narrow(2, 0, m).copy_(x)
         inputs.append(h)
-        outputs.append(product(h, layer, scale))
+        if number < len(layers):
+            outputs.append(product(h, layers[number], scale))
+    return inputs, outputs
 
-    last, noise = _likelihood_gradients(model, theta, outputs[-1], y)
-    deltas = [last]
-    for layer, scale, z in zip(layers[:0:-1], scales[:0:-1], outputs[-2::-1], strict=True):
-        deltas.append(product(deltas[-1], layer.narrow(1, 0, z.shape[2]).mT, scale))
-        kernels.backward(deltas[-1], z)
-    return MLPGradients(model, y.shape, inputs, deltas[::-1], noise)
+
+def backward(model: MLP, layers: Sequence[Tensor], outputs: Sequence[Tensor], by_hidden: Tensor) -> list[Tensor]:
+    """The derivatives δ by the outputs z of each of the first layers. by_hidden: that by the last activation; changed
+    in place."""
+    kernels = KERNELS[model.activation]
+    kernels.backward(by_hidden, outputs[-1])
+    deltas = [by_hidden]
+    for number in range(len(layers) - 1, 0, -1):
+        m, _, scale = model.layers[number]
+        deltas.append(product(deltas[-1], layers[number].narrow(1, 0, m).mT, scale))
+        kernels.backward(deltas[-1], outputs[number - 1])
+    return deltas[::-1]
 
 
 def _likelihood_gradients(model: MLP, theta: Tensor, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -169,14 +192,15 @@ def _likelihood_gradients(model: MLP, theta: Tensor, outputs: Tensor, y: Tensor)
     return last, None
 
 
-def stacked_layers(model: MLP, theta: Tensor) -> list[Tensor]:
+def stacked_layers(model: MLP, theta: Tensor, count: int | None = None) -> list[Tensor]:
     """The weight of each layer with the bias as its last row, (L, fan_in + 1, fan_out), unscaled.
 
-    These are views of theta, which must be contiguous. Its leading dimensions are flattened to L.
+    These are views of theta, which must be contiguous. Its leading dimensions are flattened to L. count: the number of
+    layers, from the first; None for all.
     """
-    shapes = [(m + 1, n) for m, n, _ in model.layers]
+    shapes = [(m + 1, n) for m, n, _ in model.layers[:count]]
     sizes = [m * n for m, n in shapes]
-    parts = theta.view(-1, theta.shape[-1]).split([*sizes, model.size - model.network_size], dim=1)
+    parts = theta.view(-1, theta.shape[-1]).split([*sizes, theta.shape[-1] - sum(sizes)], dim=1)
     return [part.view(-1, *shape) for part, shape in zip(parts[:-1], shapes, strict=True)]
 
 

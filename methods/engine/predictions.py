@@ -57,7 +57,20 @@ class Prediction(ABC):
 
     @property
     def chained_f(self) -> Tensor | None:
-        """The values of f along Markov chains, (R, chains, draws, M), for R-hat; None without chains."""
+        """The values of f along Markov chains, (R, chains, draws, M), for R-hat; None without chains.
+
+        Of chains of components, whose draws are normal laws of f: the means of these.
+        """
+        return None
+
+    @property
+    def chained_std(self) -> Tensor | None:
+        """The stds of f given each draw of a chain of components, (R, chains, draws, M); None for other chains."""
+        return None
+
+    @property
+    def chained_noise(self) -> Tensor | None:
+        """The stds of the noise along chains, (R, chains, draws, M); None without chains, or if all are one number."""
         return None
 
     @abstractmethod
@@ -157,7 +170,19 @@ class MixturePrediction(Prediction):
 
     @property
     def chained_f(self) -> Tensor | None:
-        return self.location.unflatten(1, (self.chains, -1)) if self.chains else None
+        return self._chained(self.location) if self.chains else None
+
+    @property
+    def chained_std(self) -> Tensor | None:
+        return self._chained(self.scale) if self.chains and self.scale.any() else None
+
+    @property
+    def chained_noise(self) -> Tensor | None:
+        return self._chained(self.noise_std) if self.chains and self.noise_std.numel() > 1 else None
+
+    def _chained(self, part: Tensor) -> Tensor:
+        chained: Tensor = part.expand(self.location.shape).unflatten(1, (self.chains, -1))
+        return chained
 
     def faults(self, replicas: int, points: int) -> dict[int, str]:
         floating(self, "location", "scale", "noise_std")
@@ -252,37 +277,58 @@ class StudentTPrediction(Prediction):
 
 @dataclass(frozen=True)
 class QuantilePrediction(Prediction):
-    """The quantiles of y at some levels. `Interpolated` defines the distribution between and beyond the levels.
+    """The quantiles of y, and perhaps of f, at some levels. `Interpolated` defines the distributions between and beyond
+    the levels.
 
-    levels: increasing, between 0 and 1, at least two. values: (R, L, M), not decreasing over L.
+    levels: increasing, between 0 and 1, at least two. values: of y, (R, L, M), not decreasing over L. f_values: of f,
+    the same shape; None: no f.
     """
 
     levels: tuple[float, ...]
     values: Tensor
+    f_values: Tensor | None = None
 
     @cached_property
     def y(self) -> Interpolated:
-        values = self.values.double()
+        return self._interpolated(self.values)
+
+    @cached_property
+    def f(self) -> Interpolated | None:
+        return None if self.f_values is None else self._interpolated(self.f_values)
+
+    def _interpolated(self, values: Tensor) -> Interpolated:
+        values = values.double()
         return Interpolated(torch.tensor(self.levels, dtype=torch.float64, device=values.device), values)
 
     def faults(self, replicas: int, points: int) -> dict[int, str]:
-        floating(self, "values")
+        parts = {"values": self.values} | ({} if self.f_values is None else {"f_values": self.f_values})
+        floating(self, *parts)
         levels = self.levels
         if not isinstance(levels, tuple) or not all(isinstance(p, float) for p in levels):
             raise PredictionError(f"levels = {levels!r}: expected a tuple of floats")
         if len(levels) < 2 or not all(low < high for low, high in pairwise((0.0, *levels, 1.0))):
             raise PredictionError(f"levels = {levels}: expected two or more, increasing, between 0 and 1")
-        shape, expected = tuple(self.values.shape), (replicas, len(levels), points)
-        if shape != expected:
-            raise PredictionError(f"values: shape {shape}, expected (R, L, M) = {expected}")
-        crossing = self.values.diff(dim=1) < 0
+        for name, values in parts.items():
+            shape, expected = tuple(values.shape), (replicas, len(levels), points)
+            if shape != expected:
+                raise PredictionError(f"{name}: shape {shape}, expected (R, L, M) = {expected}")
+        all_values = torch.stack(list(parts.values()), 1)
         return first_faults(
-            replicas, {DIVERGED: ~self.values.isfinite(), "quantiles cross: expected them sorted by level": crossing}
+            replicas,
+            {
+                DIVERGED: ~all_values.isfinite(),
+                "quantiles cross: expected them sorted by level": all_values.diff(dim=2) < 0,
+            },
         )
 
     def rescaled(self, shift: Tensor, scale: Tensor) -> Self:
-        values = shift.double().view(-1, 1, 1) + scale.double().view(-1, 1, 1) * self.values.double()
-        return replace(self, values=values.to(precision(self.values, shift, scale)))
+        def moved(values: Tensor) -> Tensor:
+            whole = shift.double().view(-1, 1, 1) + scale.double().view(-1, 1, 1) * values.double()
+            return whole.to(precision(values, shift, scale))
+
+        return replace(
+            self, values=moved(self.values), f_values=None if self.f_values is None else moved(self.f_values)
+        )
 
 
 SHIPPED = ("MixturePrediction", "StudentTPrediction", "QuantilePrediction")

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from gapbench.runners.cli.console import DEVICE, JOBS, cores, folder_option, make_console, print_whole
 from gapbench.runners.cli.errors import Group, Interrupted
 
 if TYPE_CHECKING:
-    from gapbench.datasets.base import Dataset
-    from gapbench.methods.engine.model import Model
+    from gapbench.evaluation.reference_file import Reference
+    from gapbench.runners.suites import Task
 
 
 @click.group(cls=Group)
@@ -24,18 +23,20 @@ def reference() -> None:
     """Reference posteriors: make, check and show them."""
 
 
-def of_dataset(command: Any) -> Any:
-    """DATASET, --suite and --replicas, which every command on references takes."""
+def of_datasets(command: Any) -> Any:
+    """DATASETS, --suite and --replicas, which every command on references takes."""
     for add in (
-        click.option("--replicas", default="0-9", show_default=True, callback=numbers, help="Which: 3, 0-9 or 0,2,4."),
-        click.option("--suite", default="default", show_default=True, help="Whose dataset and network are meant."),
-        click.argument("dataset"),
+        click.option("--replicas", callback=numbers, help="Which: 3, 0-9 or 0,2,4. Default: those of the suite."),
+        click.option("--suite", default="default", show_default=True, help="Whose datasets and networks are meant."),
+        click.argument("datasets", nargs=-1),
     ):
         command = add(command)
     return command
 
 
-def numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[int]:
+def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
+    if value is None:
+        return None
     found: list[int] = []
     for part in value.split(","):
         ends = re.fullmatch(r"([0-9]{1,3})(?:-([0-9]{1,3}))?", part.strip())
@@ -48,25 +49,37 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[int]
 
 
 @reference.command()
-@of_dataset
+@of_datasets
 @DEVICE
 @click.option(
     "--out", callback=folder_option, metavar="FOLDER", help="Default: the package's own evaluation/references."
 )
 @JOBS
-def make(dataset: str, suite: str, replicas: list[int], device: str, out: Path | None, jobs: int | None) -> None:
-    """Make the references of DATASET: a quarter of an hour or, for a thousand points, two hours for each replica. Run
-    it again to resume."""
+def make(
+    datasets: tuple[str, ...],
+    suite: str,
+    replicas: list[int] | None,
+    device: str,
+    out: Path | None,
+    jobs: int | None,
+) -> None:
+    """Make the references of DATASETS, by default of every dataset of the suite: a few minutes each. What exists is
+    kept; run it again to resume."""
     from gapbench.evaluation.reference_file import FOLDER
+    from gapbench.runners import make_references
     from gapbench.runners.devices import device_named
-    from gapbench.runners.make_references import Task, make_all
 
-    data, model = _task(suite, dataset)
+    tasks, replicas = _tasks(suite, datasets, replicas)
     folder, device = out or FOLDER, device_named(device)
-    tasks = [Task(dataset, data, model, r, folder, device) for r in replicas]
+    jobs = jobs or cores() if device == "cpu" else 1
+    todo = [
+        make_references.Task(name, one.dataset, one.model, r, folder, device, mcse=one.mcse)
+        for r in replicas
+        for name, one in tasks.items()
+    ]
     sound = True
     try:
-        for made in make_all(tasks, jobs or cores() if device == "cpu" else 1, lambda line: click.echo(line, err=True)):
+        for made in make_references.make_all(todo, jobs, lambda line: click.echo(line, err=True)):
             sound = sound and isinstance(made, Path)
             click.echo(made, err=not isinstance(made, Path))
     except KeyboardInterrupt as interrupt:
@@ -77,42 +90,43 @@ def make(dataset: str, suite: str, replicas: list[int], device: str, out: Path |
 
 
 @reference.command("check")
-@of_dataset
+@of_datasets
 @click.option("--folder", callback=folder_option, help="Default: the package's own evaluation/references.")
-def check_reference(dataset: str, suite: str, replicas: list[int], folder: Path | None) -> None:
-    """Certify the references of DATASET again, from the files alone: a verdict for each replica."""
+def check_reference(datasets: tuple[str, ...], suite: str, replicas: list[int] | None, folder: Path | None) -> None:
+    """Judge the references of DATASETS, by default of every dataset of the suite, by their files: a verdict for each
+    replica."""
     sound = True
-    for number, problems, _ in _references(dataset, suite, replicas, folder):
+    for name, number, problems, _ in _references(datasets, suite, replicas, folder):
         sound = sound and not problems
-        click.echo(f"{dataset} replica {number}: {'certified' if not problems else '; '.join(problems)}")
+        click.echo(f"{name} replica {number}: {'certified' if not problems else '; '.join(problems)}")
     sys.exit(0 if sound else 1)
 
 
 @reference.command()
-@of_dataset
+@of_datasets
 @click.option("--folder", callback=folder_option, help="Default: the package's own evaluation/references.")
-def show(dataset: str, suite: str, replicas: list[int], folder: Path | None) -> None:
-    """Show the references of DATASET: certificate by region, cost and settings."""
+def show(datasets: tuple[str, ...], suite: str, replicas: list[int] | None, folder: Path | None) -> None:
+    """Show the references of DATASETS: certificate by region, cost and settings."""
     from rich.table import Table
 
     from gapbench.evaluation.certificate import MAX_RHAT
 
-    columns = ("rhat", "ess_bulk", "ess_tail", "halves apart")
-    table = Table(title=f"References of {dataset}", title_justify="left", pad_edge=False)
-    for name in ("replica", "region", *columns, "draws", "gradients", "seconds"):
-        table.add_column(name, justify="left" if name in ("replica", "region") else "right")
+    columns = ("rhat", "ess", "mcse_mean", "mcse_log_std", "halves apart")
+    table = Table(title="References", title_justify="left", pad_edge=False)
+    for name in ("dataset", "replica", "region", *columns, "draws", "gradients", "seconds"):
+        table.add_column(name, justify="left" if name in ("dataset", "replica", "region") else "right")
     settings: dict[str, None] = {}
-    for number, problems, about in _references(dataset, suite, replicas, folder):
-        if about is None:
+    for dataset, number, problems, found in _references(datasets, suite, replicas, folder):
+        if found is None:
             click.echo(f"{dataset} replica {number}: {'; '.join(problems)}", err=True)
             continue
+        about = found.about
         settings[f"{about['method']}, {about['device']}, torch {about['torch']}"] = None
-        found = about["certificate"]
-        regions = [name for name, value in found.items() if isinstance(value, dict)]
-        for region in sorted(regions, key=lambda name: (name not in MAX_RHAT, name)):
-            numbers = (f"{found[region][column]:.4g}" for column in columns)
-            rest = (f"{found['draws']}", f"{about['gradient evaluations']:.3g}", f"{about['seconds']}")
-            table.add_row(str(number), region, *numbers, *rest)
+        recorded = about["certificate"]
+        for region in sorted(recorded["regions"], key=lambda name: (name not in MAX_RHAT, name)):
+            values = (f"{recorded['regions'][region][column]:.4g}" for column in columns)
+            rest = (f"{recorded['draws']}", f"{about['gradient evaluations']:.3g}", f"{about['seconds']}")
+            table.add_row(dataset, str(number), region, *values, *rest)
     if table.rows:
         print_whole(make_console(), table)
     for setting in settings:
@@ -120,45 +134,43 @@ def show(dataset: str, suite: str, replicas: list[int], folder: Path | None) -> 
     sys.exit(0 if settings else 1)
 
 
-def _task(suite: str, dataset: str) -> tuple[Dataset, Model]:
-    """A dataset of a suite, and its model."""
+def _tasks(suite: str, datasets: tuple[str, ...], replicas: list[int] | None) -> tuple[dict[str, Task], list[int]]:
+    """The named tasks of a suite, by default all; and the replicas, by default the suite's."""
     from gapbench.runners.suites import one_of, suites
 
-    task = one_of("dataset", dataset, one_of("suite", suite, suites()).tasks)
-    return task.dataset, task.model
+    chosen = one_of("suite", suite, suites())
+    names = datasets or tuple(chosen.tasks)
+    return {name: one_of("dataset", name, chosen.tasks) for name in names}, replicas or list(range(chosen.replicas))
 
 
 def _references(
-    dataset: str, suite: str, replicas: list[int], folder: Path | None
-) -> Iterator[tuple[int, list[str], dict[str, Any] | None]]:
-    """(replica, what is wrong with its reference, what is recorded of it) of each.
+    datasets: tuple[str, ...], suite: str, replicas: list[int] | None, folder: Path | None
+) -> Iterator[tuple[str, int, list[str], Reference | None]]:
+    """The dataset, the replica, the problems of its reference, and the reference, of each.
 
     Where no replicas are named, of those that have one, if any has; a line says which have none."""
     from gapbench.evaluation.certificate import verdict
     from gapbench.evaluation.reference_file import FOLDER, Refused, digests, find
 
-    data, model = _task(suite, dataset)
-    if click.get_current_context().get_parameter_source("replicas") is ParameterSource.DEFAULT:
-        kept = digests(data.problems(replicas), model, folder or FOLDER)
-        absent = [str(number) for number, digest in zip(replicas, kept, strict=True) if digest is None]
-        if len(absent) < len(replicas):
-            replicas = [number for number in replicas if str(number) not in absent]
-            if absent:
-                click.echo(f"{dataset}: no reference of replicas {', '.join(absent)}", err=True)
-    for number in replicas:
-        problems = data.problems([number])
-        try:
-            found = find(problems, 0, model, folder or FOLDER)
-        except Refused as error:
-            yield number, [str(error)], None
-            continue
-        if found is None:
-            more = ("" if suite == "default" else f" --suite {suite}") + (f" --out {folder}" if folder else "")
-            yield (
-                number,
-                [f"no reference; `gapbench reference make {dataset} --replicas {number}{more}` makes it"],
-                None,
-            )
-        else:
-            regions = {name: mask[0] for name, mask in problems.regions.items()}
-            yield number, verdict(found, regions), dict(found.about)
+    tasks, chosen = _tasks(suite, datasets, replicas)
+    for name, task in tasks.items():
+        left = chosen
+        if replicas is None:
+            kept = digests(task.dataset.problems(chosen), task.model, folder or FOLDER)
+            absent = [number for number, digest in zip(chosen, kept, strict=True) if digest is None]
+            if len(absent) < len(chosen):
+                left = [number for number in chosen if number not in absent]
+                if absent:
+                    click.echo(f"{name}: no reference of replicas {', '.join(map(str, absent))}", err=True)
+        for number in left:
+            try:
+                found = find(task.dataset.problems([number]), 0, task.model, folder or FOLDER)
+            except Refused as error:
+                yield name, number, [str(error)], None
+                continue
+            if found is None:
+                more = ("" if suite == "default" else f" --suite {suite}") + (f" --out {folder}" if folder else "")
+                hint = f"`gapbench reference make {name} --replicas {number}{more}` makes it"
+                yield name, number, [f"no reference; {hint}"], None
+            else:
+                yield name, number, verdict(found), found

@@ -1,0 +1,20 @@
+"""Chains: the convergence of numbers that a method knows of its own chains."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from arviz_stats.base import array_stats
+from torch import Tensor
+
+
+def rhat(values: Tensor) -> Tensor:
+    """The rank-normalised split R-hat (Vehtari et al. 2021), (R,), by arviz-stats; inf if it is not defined.
+
+    values: (R, chains, draws).
+    """
+    if values.shape[1] < 2 or values.shape[2] < 4:
+        return torch.full((len(values),), torch.inf, device=values.device)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = array_stats.rhat(values.cpu().double().numpy(), method="rank", chain_axis=1, draw_axis=2)
+    return torch.from_numpy(np.nan_to_num(np.asarray(found), nan=np.inf, posinf=np.inf)).to(values.device)

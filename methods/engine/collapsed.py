@@ -1,0 +1,266 @@
+"""The collapsed posterior: the network's output layer integrated out in closed form.
+
+The network is linear in its output layer w, whose prior and noise are normal. φ(x) = [scale · h(x), 1], with the last
+hidden layer h; Φ has the rows φ(xᵢ), (N, H+1); Λ = diag(1/σᵢ²); τ = prior_std; q is all parameters but w:
+
+    A = ΦᵀΛΦ + I/τ²,   m = A⁻¹ΦᵀΛy,   r = y − Φm,   w | q, y ~ N(m, A⁻¹)
+    U(q) = −log p(y | q) − log p(q)
+         = ½ rᵀΛr + ‖m‖²/(2τ²) + ½ log det A + (H+1) log τ + Σ log σᵢ + (N/2) log 2π − log p(q)
+    ∂U/∂Φ = Λ(ΦA⁻¹ − r mᵀ),   ∂U/∂ log σᵢ = 1 − (rᵢ² + φᵢᵀA⁻¹φᵢ)/σᵢ²
+
+If H + 1 > N, the N × N form is smaller: K = τ²ΦΦᵀ + Λ⁻¹, α = K⁻¹y, m = τ²Φᵀα, ∂U/∂Φ = τ²(K⁻¹ − ααᵀ)Φ.
+The mixture over draws of q of f(x) | q, y ~ N(φᵀm, φᵀA⁻¹φ) is exactly p(f(x) | data).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gapbench.methods.base import FittedMethod
+from gapbench.methods.engine.gradients import backward, forward, product, stacked_layers
+from gapbench.methods.engine.model import MLP
+from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise, Noise
+from gapbench.methods.engine.precision import widest
+from gapbench.methods.engine.predictions import MixturePrediction
+from gapbench.methods.engine.target import Point, Target, in_cache
+
+CHUNK = 4096  # test points of a prediction that are computed at once
+
+
+@dataclass(frozen=True)
+class Collapsed(Target):
+    """The law of q, the parameters without the output layer, given data.
+
+    q is (..., size): the hidden layers as in θ, then the noise's head (heteroscedastic noise), then the noise's entry
+    (learned noise). Raises ValueError for a model that `refusal` refuses.
+    """
+
+    model: MLP
+
+    def __post_init__(self) -> None:
+        reason = refusal(self.model)
+        if reason is not None:
+            raise ValueError(reason)
+
+    @property
+    def width(self) -> int:
+        """The number H + 1 of parameters of the output layer."""
+        return self.model.hidden[-1] + 1
+
+    @property
+    def size(self) -> int:
+        return self.model.size - self.width
+
+    @property
+    def _parts(self) -> tuple[int, int, int]:
+        """The numbers of entries of the hidden layers, the noise's head and the noise's entry."""
+        head = self.width if isinstance(self.model.noise_std, HeteroscedasticNoise) else 0
+        entry = 1 if isinstance(self.model.noise_std, LearnedNoise) else 0
+        return self.size - head - entry, head, entry
+
+    def part(self, theta: Tensor) -> Tensor:
+        hidden, head, entry = self._parts
+        inner, last, noise = theta.split([hidden, self.width + head, entry], dim=-1)
+        heads = last.unflatten(-1, (self.width, self.model.network_outputs))[..., 1:].flatten(-2)
+        return torch.cat([inner, heads, noise], -1)
+
+    def joined(self, q: Tensor, w: Tensor) -> Tensor:
+        """The vector θ, (..., P), of q (..., size) and an output layer w (..., H+1)."""
+        inner, head, noise = q.split(self._parts, dim=-1)
+        if head.shape[-1]:  # the function's weights and the noise's stand side by side
+            w = torch.stack([w, head], -1).flatten(-2)
+        return torch.cat([inner, w, noise], -1)
+
+    def at(self, q: Tensor, x: Tensor, y: Tensor) -> Point:
+        lead, tau = q.shape[:-1], self.model.prior_std
+        flat = q.view(-1, self.size)
+        x, y = x.expand(*lead, *x.shape[-2:]).flatten(0, -3), y.expand(*lead, y.shape[-1]).flatten(0, -2)
+        wide = flat.to(widest(q.device))
+        energy = 0.5 * (wide / tau).square().sum(-1) + self.size * (math.log(tau) + 0.5 * math.log(2 * math.pi))
+        gradient = flat / tau**2
+        for block in in_cache(q, y.shape[-1], self.width):
+            energy[block] += self._add_gradient(flat[block], x[block], y[block], gradient[block])
+        return Point(q, energy.view(lead), gradient.view(q.shape))
+
+    def _add_gradient(self, q: Tensor, x: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
+        """The energy −log p(y | q), (L,). Its gradient is added to `gradient`, (L, size)."""
+        layers = stacked_layers(self.model, q, len(self.model.hidden))
+        inputs, outputs = forward(self.model, layers, x)
+        scale = self.model.layers[-1][2]
+        phi, log_std = self._features(q, inputs[-1])
+        evidence = Evidence.of(phi, log_std, y, self.model.prior_std)
+        by_phi = evidence.by_features.to(q.dtype)
+        head, entry = self._parts[1:]
+        if head or entry:
+            by_z = self.model.noise_std.spread * evidence.by_log_std.to(q.dtype)  # type: ignore[union-attr]
+            if head:
+                weights = q.narrow(-1, self._parts[0], head)
+                by_phi.addcmul_(by_z.unsqueeze(-1), weights.unsqueeze(-2))
+                gradient.narrow(-1, self._parts[0], head).add_((phi.mT @ by_z.unsqueeze(-1)).squeeze(-1))
+            else:
+                gradient.select(-1, -1).add_(by_z.sum(-1), alpha=1 / self.model.prior_std)
+        by_hidden = by_phi.narrow(-1, 0, self.width - 1).mul(scale)
+        deltas = backward(self.model, layers, outputs, by_hidden)
+        for layer, a, delta, (_, _, by) in zip(
+            stacked_layers(self.model, gradient, len(layers)), inputs, deltas, self.model.layers, strict=False
+        ):
+            layer.add_(product(a.mT, delta), alpha=by)
+        return evidence.energy
+
+    def _features(self, q: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """The features φ(x), (..., N, H+1), and log σ, which broadcasts to (..., N). last: φ(x) / scale."""
+        phi = last * self.model.layers[-1][2]
+        noise, (_, head, entry) = self.model.noise_std, q.split(self._parts, dim=-1)
+        if isinstance(noise, HeteroscedasticNoise):
+            return phi, math.log(noise.center) + noise.spread * (phi @ head.unsqueeze(-1)).squeeze(-1)
+        if isinstance(noise, LearnedNoise):
+            return phi, math.log(noise.center) + noise.spread / self.model.prior_std * entry
+        assert not isinstance(noise, Noise), f"{noise}: expected one of the kinds in engine/noise.py"
+        return phi, torch.full((1,), math.log(noise), dtype=phi.dtype, device=phi.device)
+
+    def features(self, q: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The features φ(x), (L, N, H+1), and log σ, which broadcasts to (L, N). q: (L, size), x: (L, N, D)."""
+        layers = stacked_layers(self.model, q, len(self.model.hidden))
+        return self._features(q, forward(self.model, layers, x)[0][-1])
+
+    def law(self, q: Tensor, x: Tensor, y: Tensor, x_test: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean and std of f(x_test) | q, and the std of the noise there, (L, M) each.
+
+        q: (L, size); x: (L, N, D) and y: (L, N), the training data; x_test: (L, M, D).
+        """
+        evidence = Evidence.of(*self.features(q, x), y, self.model.prior_std)
+        laws = []
+        for chunk in x_test.split(CHUNK, 1):
+            phi, log_std = self.features(q, chunk)
+            mean, std = evidence.predict(phi.to(evidence.mean))
+            laws.append((mean.to(q), std.to(q), log_std.exp().expand(mean.shape)))
+        mean, std, noise = (torch.cat(parts, 1) for parts in zip(*laws, strict=True))
+        return mean, std, noise
+
+    def fitted(
+        self, q: Tensor, x: Tensor, y: Tensor, diagnostics: Mapping[str, Tensor], failures: Mapping[int, str]
+    ) -> Components:
+        return Components(self, q.flatten(1, 2), x, y, q.shape[1], diagnostics=diagnostics, failures=failures)
+
+
+@dataclass(frozen=True)
+class Components(FittedMethod):
+    """The mixture of the laws of f given each of S draws. q: (R, S, size), chain-major; x, y: the training data."""
+
+    target: Collapsed
+    q: Tensor
+    x: Tensor
+    y: Tensor
+    chains: int
+
+    def __call__(self, x: Tensor) -> MixturePrediction:
+        # One component at a time: the memory of a prediction does not grow with S × the network's width.
+        laws = [self.target.law(q, self.x, self.y, x) for q in self.q.unbind(1)]
+        location, std, noise = (torch.stack(parts, 1) for parts in zip(*laws, strict=True))
+        known = not isinstance(self.target.model.noise_std, Noise)
+        return MixturePrediction(location, std, noise[:1, :1, :1] if known else noise, self.chains)
+
+
+def refusal(model: object) -> str | None:
+    """The reason why a model's output layer cannot be integrated out; None if it can."""
+    if not isinstance(model, MLP):
+        return f"{type(model).__name__}: expected an MLP, whose output layer is linear and can be integrated out"
+    if not model.hidden:
+        return "hidden = (): nothing is left to sample, since the law of θ is closed; expected a hidden layer"
+    if model.outputs > 1:
+        return f"outputs = {model.outputs}: expected 1, the function itself"
+    return None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Bayesian linear regression of y on Φ: −log p(y | Φ, σ), its gradients, and the law of w.
+
+    energy: (...). by_features: ∂/∂Φ, (..., N, H+1). mean: m, (..., H+1). factor: the Cholesky factor of A, or of K if
+    `dual`. phi: Φ; log_std: log σ, (..., N) or (..., 1); y: (..., N).
+    """
+
+    energy: Tensor
+    by_features: Tensor
+    mean: Tensor
+    factor: Tensor
+    tau: float
+    phi: Tensor
+    log_std: Tensor
+    y: Tensor
+    dual: bool = False
+
+    @staticmethod
+    def of(phi: Tensor, log_std: Tensor, y: Tensor, tau: float) -> Evidence:
+        """The regression in the widest float: formed in float32, ΦᵀΦ loses what a small noise needs.
+
+        phi: (..., N, H+1); log_std: (..., N) or (..., 1); y: (..., N).
+        """
+        kind = widest(phi.device)
+        form = _primal if phi.shape[-1] <= phi.shape[-2] else _dual
+        return form(phi.to(kind), log_std.to(kind), y.to(kind), tau)
+
+    @property
+    def by_log_std(self) -> Tensor:
+        """The derivative ∂/∂ log σᵢ, (..., N)."""
+        # By ∂U/∂Φ = Λ(ΦA⁻¹ − r mᵀ), the diagonal of ΛΦA⁻¹Φᵀ is that of ∂U/∂Φ Φᵀ, and Λ r mᵀφ.
+        f = (self.phi @ self.mean.unsqueeze(-1)).squeeze(-1)
+        r, precision = self.y - f, (-2 * self.log_std).exp()
+        return 1 - precision * r.square() - (self.by_features * self.phi).sum(-1) - precision * r * f
+
+    def predict(self, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and std of φᵀw, (..., M). phi: (..., M, H+1)."""
+        mean = (phi @ self.mean.unsqueeze(-1)).squeeze(-1)
+        if not self.dual:
+            half = torch.linalg.solve_triangular(self.factor, phi.mT, upper=False)  # (..., H+1, M)
+            return mean, half.square().sum(-2).sqrt()
+        half = torch.linalg.solve_triangular(self.factor, self.phi @ phi.mT, upper=False)  # (..., N, M)
+        known = self.tau**4 * half.square().sum(-2)
+        return mean, (self.tau**2 * phi.square().sum(-1) - known).clamp(min=0).sqrt()
+
+
+def _primal(phi: Tensor, log_std: Tensor, y: Tensor, tau: float) -> Evidence:
+    n, width = phi.shape[-2:]
+    weight = log_std.neg().exp().unsqueeze(-1)  # 1/σ
+    both = torch.cat([phi, y.unsqueeze(-1)], -1).mul_(weight)  # [Φ, y]/σ: one product has all that is needed
+    gram = both.mT @ both
+    a, b, square = gram[..., :-1, :-1], gram[..., :-1, -1:], gram[..., -1, -1]
+    a.diagonal(dim1=-2, dim2=-1).add_(1 / tau**2)
+    factor = _cholesky(a)
+    inverse = torch.cholesky_inverse(factor)
+    m = inverse @ b  # (..., H+1, 1)
+    fit = 0.5 * (square + (m * (a @ m - 2 * b)).sum((-2, -1)))  # the minimum over w, so an error of m hardly counts
+    sigmas = log_std.expand(y.shape).sum(-1)
+    energy = fit + _log_det(factor) + width * math.log(tau) + sigmas + 0.5 * n * math.log(2 * math.pi)
+    by_features = (both @ torch.cat([inverse + m * m.mT, -m.mT], -2)).mul_(weight)  # Λ(ΦA⁻¹ − r mᵀ)
+    return Evidence(energy, by_features, m.squeeze(-1), factor, tau, phi, log_std, y)
+
+
+def _dual(phi: Tensor, log_std: Tensor, y: Tensor, tau: float) -> Evidence:
+    k = tau**2 * phi @ phi.mT
+    k.diagonal(dim1=-2, dim2=-1).add_((2 * log_std).exp())
+    factor = _cholesky(k)
+    alpha = torch.cholesky_solve(y.unsqueeze(-1), factor)  # (..., N, 1)
+    inverse = torch.cholesky_inverse(factor)
+    energy = 0.5 * (y * alpha.squeeze(-1)).sum(-1) + _log_det(factor) + 0.5 * y.shape[-1] * math.log(2 * math.pi)
+    by_features = tau**2 * (inverse - alpha @ alpha.mT) @ phi
+    m = tau**2 * (phi.mT @ alpha).squeeze(-1)
+    return Evidence(energy, by_features, m, factor, tau, phi, log_std, y, dual=True)
+
+
+def _cholesky(matrix: Tensor) -> Tensor:
+    """The Cholesky factor; nan for a matrix that has none, without a question to the device."""
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    sound: Tensor = factor.masked_fill((info > 0)[..., None, None], math.nan)
+    return sound
+
+
+def _log_det(factor: Tensor) -> Tensor:
+    """The number ½ log det of the matrix that `factor` is the Cholesky factor of."""
+    half: Tensor = torch.linalg.diagonal(factor).log().sum(-1)
+    return half
