@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 CENTER = "gapped_sine_noisy"  # the dataset that every knob is turned away from
-AT_CENTER = {"n": 200, "noise": 0.1, "gap": 1.0, "width": 50, "layers": 2}
-KNOBS = {
+AT_CENTER: Mapping[str, float] = {"n": 200, "noise": 0.1, "gap": 1.0, "width": 50, "layers": 2}
+KNOBS: Mapping[str, tuple[float, ...]] = {
     "n": (20, 50, 200, 1000),
     "noise": (0.03, 0.1, 0.3),
     "gap": (0.25, 0.5, 1.0, 1.5, 2.0),

@@ -18,6 +18,7 @@ from PIL import Image
 
 from gapbench.evaluation.bootstrap import Bootstrap, estimate
 from gapbench.evaluation.calibration import pit_band
+from gapbench.evaluation.knobs import AT_CENTER, CENTER, KNOBS, WORDS, knob_of
 from gapbench.evaluation.results import Floats, Result
 
 matplotlib.use("Agg")
@@ -76,6 +77,17 @@ def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn, style = Drawn([], []), styles(results)
+
+    def write(figure: Figure, stem: str) -> None:
+        for form in formats:
+            drawn.paths.append(folder / f"{stem}.{form}")
+            drawn.paths[-1].write_bytes(_bytes(figure, form, stem, limit))
+
+    if any(knob_of(result.dataset) for result in results):
+        # Each dataset's own figures would be many, and say less.
+        for name, score in (("std", "reference_log_std"), ("distance", "reference_w1")):
+            write(turned(results, style, score), f"knobs_{name}")
+        return drawn
     for dataset in dict.fromkeys(result.dataset for result in results):
         rows = [result for result in results if result.dataset == dataset and result.status != "failed"]
         figures = FIGURES if rows else {}
@@ -87,9 +99,7 @@ def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png
             except Undrawable as reason:
                 drawn.skipped.append(f"{dataset}: no figure of {name}: {reason}")
                 continue
-            for form in formats:
-                drawn.paths.append(folder / f"{dataset}_{name}.{form}")
-                drawn.paths[-1].write_bytes(_bytes(figure, form, drawn.paths[-1].stem, limit))
+            write(figure, f"{dataset}_{name}")
     return drawn
 
 
@@ -284,6 +294,58 @@ def cost(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     figure.suptitle(title, fontsize=11)
     _legend(figure, max(axes, key=lambda ax: len(ax.get_legend_handles_labels()[0])))
     return figure
+
+
+def turned(results: Sequence[Result], style: Mapping[str, Style], score: str) -> Figure:
+    """A score against each knob, in the data and in the gap: a panel a knob, a line a method; hollow if not converged.
+
+    The dataset that all knobs start at is in every panel. score: "reference_log_std" or "reference_w1".
+    """
+    places = [(result, at) for result in results if result.kind == "method" for at in _places(result.dataset)]
+    knobs = [knob for knob in KNOBS if any(at[0] == knob and at[1] != AT_CENTER[knob] for _, at in places)]
+    regions = ("data", "gap")
+    figure = Figure(figsize=(2.7 * len(knobs) + 0.6, 5.8), layout="constrained")
+    axes = figure.subplots(len(regions), len(knobs), sharey="row", sharex="col", squeeze=False)
+    for row, region in zip(axes, regions, strict=True):
+        column = (score, region)
+        for ax, knob in zip(row, knobs, strict=True):
+            here = sorted(((at[1], result) for result, at in places if at[0] == knob), key=lambda one: one[0])
+            here = [(value, result) for value, result in here if len(result.valid(column))]
+            ticks = sorted({value for value, _ in here})
+            for method in dict.fromkeys(result.method for _, result in here):
+                own = [(value, result) for value, result in here if result.method == method]
+                at = [ticks.index(value) for value, _ in own]
+                values = [estimate(result, column, result.valid(column)) for _, result in own]
+                colour, line = style[method]
+                ax.plot(at, values, marker="o", ls=line, color=colour, lw=1.6, ms=4.5, label=_verbatim(method))
+                open_ = [place for place, (_, result) in enumerate(own) if result.status != "ranked"]
+                ax.plot([at[i] for i in open_], [values[i] for i in open_], "o", color=colour, mfc="white", ms=4.5)
+            ax.margins(x=0.12)
+            ax.set_xticks(range(len(ticks)), [f"{value:g}" for value in ticks])
+            if score == "reference_log_std":
+                ax.axhline(0, color="#000000", lw=1)
+            else:
+                ax.set_yscale("log")
+        row[0].set_ylabel(f"in the {region}")
+    for ax, knob in zip(axes[-1], knobs, strict=True):
+        ax.set_xlabel(WORDS[knob], fontsize=9)
+    figure.suptitle(f"{TURNED[score]}: one factor at a time; hollow: not converged", fontsize=11)
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+TURNED = {
+    "reference_log_std": "Log of the std of f over the posterior's (0 is right)",
+    "reference_w1": "Distance to the posterior (W1, in its stds)",
+}
+
+
+def _places(dataset: str) -> list[tuple[str, float]]:
+    """The knobs, with their values, whose panels a dataset is in."""
+    if dataset == CENTER:
+        return list(AT_CENTER.items())
+    at = knob_of(dataset)
+    return [at] if at else []
 
 
 FIGURES: dict[str, Callable[[Sequence[Result], Mapping[str, Style]], Figure]] = {

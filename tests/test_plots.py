@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gapbench.datasets.base import Layout
 from gapbench.evaluation.entries import Kind
-from gapbench.evaluation.plots import BANDS, Undrawable, bands, calibration, cost, families, plot, stds, styles
+from gapbench.evaluation.plots import BANDS, Undrawable, bands, calibration, cost, families, plot, stds, styles, turned
 from gapbench.evaluation.results import Result
 
 X = np.linspace(-3, 3, 25)
@@ -421,3 +421,39 @@ def test_a_point_of_fewer_replicas_is_hollow() -> None:
     for ax, factor in zip(figure.axes, (1, 2), strict=True):
         hollow = [line.get_xydata() for line in ax.get_lines() if line.get_markerfacecolor() == "white"]
         np.testing.assert_allclose(hollow, [[[100, 0.5 * factor]]])
+
+
+# --- Knobs ------------------------------------------------------------------------------------------------------------
+
+
+def at_knobs(method: str) -> list[Result]:
+    """A method on the centre, on two datasets with other n, and on one with another noise; its log std is its W1."""
+    found = []
+    for dataset, w1 in (("n@1000", 0.4), ("gapped_sine_noisy", 0.3), ("n@20", 0.1), ("noise@0.3", 0.7)):
+        result = make(method, dataset=dataset, w1=w1)
+        found.append(replace(result, scores={**result.scores, "reference_log_std": result.scores["reference_w1"]}))
+    return found
+
+
+def test_knobs_are_a_panel_each(tmp_path: Path) -> None:
+    """In place of the datasets' own figures; the centre is in every panel, at its own value, in the order of values.
+
+    Seen to catch: values in the order of their names, the centre in one panel alone, the data's values in the gap's.
+    """
+    rows = [*at_knobs("svi"), *at_knobs("mclmc"), make("prior", kind="baseline", dataset="n@20", w1=9.0)]
+    assert [path.name for path in plot(rows, tmp_path).paths] == ["knobs_std.png", "knobs_distance.png"]
+    for path in tmp_path.iterdir():
+        check_png(path)
+    for score in ("reference_log_std", "reference_w1"):
+        figure = turned(rows, styles(rows), score)
+        n_data, noise_data, n_gap, noise_gap = points(figure)
+        for panel, values in (
+            (n_data, [0.1, 0.3, 0.4]),
+            (noise_data, [0.3, 0.7]),
+            (n_gap, [0.2, 0.6, 0.8]),
+            (noise_gap, [0.6, 1.4]),
+        ):
+            assert {"svi", "mclmc"} <= set(panel) and "prior" not in panel
+            np.testing.assert_allclose(panel["svi"], list(enumerate(values)))
+        labels = [[tick.get_text() for tick in ax.get_xticklabels()] for ax in figure.axes[2:4]]
+        assert labels == [["20", "200", "1000"], ["0.1", "0.3"]]
