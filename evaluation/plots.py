@@ -20,6 +20,7 @@ from gapbench.evaluation.bootstrap import Bootstrap, estimate
 from gapbench.evaluation.calibration import pit_band
 from gapbench.evaluation.knobs import AT_CENTER, CENTER, KNOBS, WORDS, knob_of
 from gapbench.evaluation.results import Floats, Result
+from gapbench.evaluation.tables import cpu_seconds
 
 matplotlib.use("Agg")
 
@@ -244,56 +245,78 @@ def calibration(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
 
 
 def cost(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
-    """Distance to the reference posterior against gradient evaluations, by region: a line a family of methods, with
-    the intervals of the table. Lines have styles of their own, by position."""
-    costs = {
+    """Distance to the reference posterior against gradient evaluations and, where it is known, CPU time, by region: a
+    line a family of methods, with the intervals of the table. Lines have styles of their own, by position."""
+    gradients = {
         result.method: float(result.diagnostics["gradient evaluations"][result.sound].mean())
         for result in rows
         if result.kind == "method" and "gradient evaluations" in result.diagnostics
     }
     regions = [name for name in rows[0].regions if any(len(one.valid(("reference_w1", name))) for one in rows)]
     regions = [name for name in ("data", "gap") if name in regions] or regions[:3]
-    drawn = sorted((one for one in rows if costs.get(one.method, 0) > 0), key=lambda one: costs[one.method])
+    drawn = sorted((one for one in rows if gradients.get(one.method, 0) > 0), key=lambda one: gradients[one.method])
     if not regions or not drawn:
         raise Undrawable("no method has gradient evaluations and a distance to a reference posterior")
     lines = {name: [one for one in drawn if one.method in own] for name, own in families(rows).items()}
     lines |= {one.method: [one] for one in drawn if not any(one in own for own in lines.values())}
     style = by_position(list(lines))
+    costs = {"gradients of one point, for a replica": gradients}
+    seconds = {one.method: spent for one in drawn if (spent := cpu_seconds(one))}
+    if len(seconds) == len(drawn):
+        costs["CPU seconds, for a replica"] = seconds
     width = 4.6 * len(regions)
-    figure = Figure(figsize=(width, 4.2 + 0.22 * _lines(list(lines), width)), layout="constrained")
-    axes = figure.subplots(1, len(regions), sharey=True, squeeze=False)[0]
+    height = 3.4 * len(costs) + 0.8 + 0.22 * _lines(list(lines), width)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(len(costs), len(regions), sharey=True, squeeze=False)
     fewer = False
-    for ax, region in zip(axes, regions, strict=True):
-        column, own_error = ("reference_w1", region), ("reference_w1_mc_error", region)
-        bootstrap = Bootstrap(column)
-        for name, members in lines.items():
-            own = [result for result in members if len(result.valid(column))]
-            if not own:
-                continue
-            colour, line = style[name]
-            at = np.array([costs[result.method] for result in own])
-            value = np.array([estimate(result, column, result.valid(column)) for result in own])
-            low, high = np.array([bootstrap.interval(result) for result in own]).T
-            ax.plot(at, value, marker="o", ls=line, color=colour, lw=1.8, ms=5, label=_verbatim(name))
-            ax.fill_between(*_known(at, low, high), color=colour, alpha=0.15, lw=0)
-            some = np.array([len(result.valid(column)) < len(result.replicas) for result in own])
-            if some.any():
-                fewer = True
-                ax.plot(at[some], value[some], marker="o", ls="", color=colour, mfc="white", ms=5)
-        errors = np.array([estimate(result, own_error, result.valid(own_error)) for result in drawn])
-        if np.isfinite(errors).any():
-            level = float(np.nanmean(errors))
-            ax.axhline(level, color="#555555", lw=1, ls=":")
-            where = ax.get_yaxis_transform()
-            ax.text(0.02, level, "the reference's own error", transform=where, fontsize=8, va="bottom")
-        ax.set(xscale="log", yscale="log", xlabel="gradients of one point, for a replica")
+    for row, (words, cost_of) in zip(axes, costs.items(), strict=True):
+        for ax, region in zip(row, regions, strict=True):
+            fewer |= _cost_panel(ax, lines, style, cost_of, region)
+            ax.set(xscale="log", yscale="log", xlabel=words)
+        row[0].set_ylabel("distance to the posterior (W1, in its stds)")
+    for ax, region in zip(axes[0], regions, strict=True):
         ax.set_title(_verbatim(region), fontsize=10)
-    axes[0].set_ylabel("distance to the posterior (W1, in its stds)")
     hollow = "; hollow: over fewer" if fewer else ""
     title = f"{rows[0].dataset}: what compute buys, mean over {len(rows[0].replicas)} replicas{hollow}"
     figure.suptitle(title, fontsize=11)
-    _legend(figure, max(axes, key=lambda ax: len(ax.get_legend_handles_labels()[0])))
+    _legend(figure, max(axes[0], key=lambda ax: len(ax.get_legend_handles_labels()[0])))
     return figure
+
+
+def _cost_panel(
+    ax: Axes,
+    lines: Mapping[str, Sequence[Result]],
+    style: Mapping[str, Style],
+    costs: Mapping[str, float],
+    region: str,
+) -> bool:
+    """Draw the lines of one region over the costs of their methods. True if a point is of fewer replicas."""
+    column, own_error = ("reference_w1", region), ("reference_w1_mc_error", region)
+    bootstrap = Bootstrap(column)
+    fewer = False
+    for name, members in lines.items():
+        own = sorted((one for one in members if len(one.valid(column))), key=lambda one: costs[one.method])
+        if not own:
+            continue
+        colour, line = style[name]
+        at = np.array([costs[result.method] for result in own])
+        value = np.array([estimate(result, column, result.valid(column)) for result in own])
+        low, high = np.array([bootstrap.interval(result) for result in own]).T
+        ax.plot(at, value, marker="o", ls=line, color=colour, lw=1.8, ms=5, label=_verbatim(name))
+        at_known, low, high = _known(at, low, high)
+        ax.fill_between(at_known, low, high, color=colour, alpha=0.15, lw=0)
+        some = np.array([len(result.valid(column)) < len(result.replicas) for result in own])
+        if some.any():
+            fewer = True
+            ax.plot(at[some], value[some], marker="o", ls="", color=colour, mfc="white", ms=5)
+    everybody = [result for members in lines.values() for result in members]
+    errors = np.array([estimate(result, own_error, result.valid(own_error)) for result in everybody])
+    if np.isfinite(errors).any():
+        level = float(np.nanmean(errors))
+        ax.axhline(level, color="#555555", lw=1, ls=":")
+        where = ax.get_yaxis_transform()
+        ax.text(0.02, level, "the reference's own error", transform=where, fontsize=8, va="bottom")
+    return fewer
 
 
 def turned(results: Sequence[Result], style: Mapping[str, Style], score: str) -> Figure:

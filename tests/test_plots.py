@@ -391,6 +391,19 @@ def test_budgets_are_drawn_as_a_line_a_name(tmp_path: Path) -> None:
     assert "hollow" not in figure.get_suptitle()
 
 
+def test_budgets_are_drawn_over_cpu_time_where_it_is_known() -> None:
+    """In a second row of panels, sorted by it; not if one method lacks it. Seen to catch: gradients for seconds, the
+    seconds of all replicas."""
+    rows = at_budgets("fast", {10: 0.4, 100: 0.2, 1000: 0.1})
+    timed = [
+        replace(one, provenance=[{"cpu seconds": spent}]) for one, spent in zip(rows, (8.0, 40.0, 20.0), strict=True)
+    ]
+    figure = cost(timed, styles(timed))
+    assert len(figure.axes) == 4
+    np.testing.assert_allclose(points(figure)[2]["fast"], [[2, 0.4], [5, 0.1], [10, 0.2]])  # of four replicas
+    assert len(cost([*timed[:2], rows[2]], styles(rows)).axes) == 2
+
+
 def test_an_at_sign_in_a_name_is_no_budget(tmp_path: Path) -> None:
     """A plugin called swag@fast has its own figures and style, and takes nobody else's away. Seen to catch: one `@`
     that makes a budgets plot, the style of swag given to swag@fast."""
