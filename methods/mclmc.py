@@ -17,9 +17,8 @@ import torch
 from torch import Generator, Tensor
 
 from gapbench.methods.base import Claim, FittedMethod, UncertaintyMethod
-from gapbench.methods.engine.adjusted import collapsed_or_whole
+from gapbench.methods.engine.adjusted import cannot_collapse, collapsed_or_whole
 from gapbench.methods.engine.chains import rhat
-from gapbench.methods.engine.collapsed import refusal
 from gapbench.methods.engine.microcanonical import direction, move, refresh
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.target import Target
@@ -75,7 +74,7 @@ class MCLMC(UncertaintyMethod):
         return Claim(quick, lambda regression: regression.posterior)
 
     def skip(self, model: Model, x: Tensor) -> str | None:
-        return refusal(model) if self.collapse else None
+        return cannot_collapse(model, x, self.chains * (self.draws + 8)) if self.collapse else None
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         target = collapsed_or_whole(model, self.collapse)

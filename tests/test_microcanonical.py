@@ -306,6 +306,19 @@ def test_what_cannot_be_collapsed_is_skipped_in_words() -> None:
         assert method.skip(MLP(), x) is None and replace(method, collapse=False).skip(MLP(hidden=()), x) is None
 
 
+def test_more_hidden_units_than_memory_are_refused_in_one_line() -> None:
+    """With what is needed and what there is. A wide layer and few points need the small matrices only. Seen to catch:
+    the (H+1)² matrices counted where the N × N form is used, one replica counted for all."""
+    few, many = torch.zeros(1, 5, 1), torch.zeros(1, 10**6, 1)
+    for method in (MCLMC(), MAMS()):
+        for hidden, x in (((10**9,), few), ((50, 10**5), many)):
+            reason = method.skip(MLP(hidden=hidden), x)
+            assert reason is not None and "\n" not in reason
+            assert reason.startswith(f"hidden = {hidden}: ") and " GB, and this machine has " in reason
+        assert method.skip(MLP(hidden=(50_000,)), few) is None
+        assert method.skip(MLP(hidden=(50_000,)), torch.zeros(10_000, 5, 1)) is not None
+
+
 @pytest.mark.parametrize("field", [{"error": 0.0}, {"length": -1.0}, {"adam_lr": math.inf}, {"adam_steps": -1}])
 def test_settings_of_its_own_are_checked(field: dict[str, float]) -> None:
     with pytest.raises(ValueError) as error:

@@ -15,6 +15,7 @@ The mixture over draws of q of f(x) | q, y ~ N(φᵀm, φᵀA⁻¹φ) is exactly
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -175,6 +176,22 @@ def refusal(model: object) -> str | None:
     if model.outputs > 1:
         return f"outputs = {model.outputs}: expected 1, the function itself"
     return None
+
+
+def shortage(model: MLP, x: Tensor, kept: int) -> str | None:
+    """The reason why a sampler does not fit this machine's memory; None if it does. x: (R, N, D).
+
+    kept: how many vectors q a replica keeps, those of its chains' state included.
+    """
+    replicas, n, _ = x.shape
+    width = model.hidden[-1] + 1
+    matrices = 8 * (3 * n * width + 4 * min(n, width) ** 2)  # of one chain at a time, float64
+    needed = matrices + 4 * replicas * kept * Collapsed(model).size
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed <= memory:
+        return None
+    gigabytes = f"{needed / 1e9:.3g} GB, and this machine has {memory / 1e9:.3g} GB"
+    return f"hidden = {model.hidden}: {gigabytes}; expected fewer hidden units, chains or draws"
 
 
 @dataclass(frozen=True)
