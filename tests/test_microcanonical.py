@@ -240,7 +240,7 @@ def test_the_bias_of_mclmc_grows_with_its_energy_error(seeded: Seeded, capsys: p
     """
     moved = {}
     for lr in (0.01, 0.1):
-        moved[lr] = drift(MCLMC(burn_in=0, lr=lr, draws=1, thin=round(2 / lr), chains=1), 1500, seeded(0))
+        moved[lr] = drift(MCLMC(burn_in=0, lr=lr, draws=1, thin=round(2 / lr), chains=1), 800, seeded(0))
     with capsys.disabled():
         for lr, found in moved.items():
             print(lr, {name: (round(float(c.mean()), 3), round(standard_errors(c), 1)) for name, c in found.items()})

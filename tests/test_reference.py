@@ -440,7 +440,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(making, "SECONDS", -1.0)  # a checkpoint after every trajectory
     seen = 0
-    for number in (3, 9, 30, 95, 60):
+    for number in (3, 30, 95):
         told = 0
 
         def tell(line: str, number: int = number) -> None:
@@ -453,7 +453,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path, monkeypa
             make(task(tmp_path / "pieces", method=short), tell)
         except Stop:
             seen += 1
-    assert seen >= 3
+    assert seen >= 2
     monkeypatch.setattr(making, "SECONDS", 60.0)
     make(task(tmp_path / "pieces", method=short))
     same(find(problems_of(0), 0, MODEL, tmp_path / "pieces"), whole)
