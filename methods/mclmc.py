@@ -24,6 +24,8 @@ from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.target import Target
 
 WINDOW = 10  # steps between two changes of the step size
+# The range of a change of log ε. Upwards little: a cliff is near, and a chain that falls off it comes back slowly.
+FASTEST = (-1.0, 0.3)
 UNSETTLED = 10.0  # a realised energy error this many times the wanted one is a failure
 
 
@@ -106,7 +108,7 @@ class MCLMC(UncertaintyMethod):
                 found = error / WINDOW
                 if number > self.burn_in // 2:  # one step size for all chains of a replica
                     found, log_step = (one.mean(1, keepdim=True).expand_as(one) for one in (found, log_step))
-                log_step = log_step + ((self.error / found).log() / 3).nan_to_num(nan=-1.0).clamp(-1, 1)
+                log_step = log_step + ((self.error / found).log() / 3).nan_to_num(nan=FASTEST[0]).clamp(*FASTEST)
                 late += [log_step] if number > 3 * self.burn_in // 4 else []
                 error = torch.zeros_like(error)
             if number == self.burn_in:
