@@ -54,18 +54,16 @@ def agreement(f: HasCdf, references: Sequence[Reference | None]) -> dict[str, ND
                 np.log(std[r] / scale),
                 np.abs(mean[r] - reference.mean) / scale,
             )
-        for name, value, error in zip(NAMES, own_values, mc_errors(f, reference), strict=True):
+        for name, value in zip(NAMES, own_values, strict=True):
             values[f"reference_{name}"][r] = value
-            if error is not None:
-                values[f"reference_{name}_mc_error"][r] = error
+        for name, error in zip(WITH_ERROR, mc_errors(f, reference), strict=True):
+            values[f"reference_{name}_mc_error"][r] = error
     return values
 
 
 NAMES = ("w1", "cramer", "log_std", "error")
-AGREEMENT = [
-    *(f"reference_{name}" for name in NAMES),
-    *(f"reference_{name}_mc_error" for name in NAMES if name != "cramer"),
-]
+WITH_ERROR = ("w1", "log_std", "error")  # the Cramér distance needs none: few draws do not enlarge it
+AGREEMENT = [*(f"reference_{name}" for name in NAMES), *(f"reference_{name}_mc_error" for name in WITH_ERROR)]
 
 
 def _cdf_and_spread(f: HasCdf, t: torch.Tensor) -> tuple[Floats, Floats]:
@@ -78,8 +76,8 @@ def _cdf_and_spread(f: HasCdf, t: torch.Tensor) -> tuple[Floats, Floats]:
     return each.mean(1).numpy(), spread.numpy()
 
 
-def mc_errors(f: HasCdf, reference: Reference) -> tuple[Floats, None, Floats, Floats]:
-    """The Monte-Carlo error of W1, none of the Cramér distance, those of |log std| and of the mean's error; (M,) each.
+def mc_errors(f: HasCdf, reference: Reference) -> tuple[Floats, Floats, Floats]:
+    """The Monte-Carlo errors of W1, of |log std| and of the mean's error; (M,) each.
 
     They are of independent draws. A distribution that is no mixture, or has one component, is no sample: its distances
     have the error of the reference alone.
@@ -93,9 +91,9 @@ def mc_errors(f: HasCdf, reference: Reference) -> tuple[Floats, None, Floats, Fl
         root = MEAN_SIZE / math.sqrt(count)
         sampled = root * errors.component_w1, root * errors.component_log_std, root * errors.component_mean
     else:
-        return own[0], None, own[1], own[2]
+        return own
     w1, log_std, error = (np.hypot(one, other) for one, other in zip(own, sampled, strict=True))
-    return w1, None, log_std, error
+    return w1, log_std, error
 
 
 def _of_draws(count: int, law: Law, std: Floats) -> tuple[Floats, Floats, Floats]:

@@ -16,13 +16,13 @@ from arviz_stats.base import array_stats
 from numpy.typing import NDArray
 from scipy import special
 
-from gapbench.evaluation.diagnostics import component_statistics
+from gapbench.evaluation.diagnostics import component_statistics, convergence
 from gapbench.evaluation.reference_file import Errors, Floats, Law, Reference, law_of
 from gapbench.methods.engine.distributions import NormalMixture
 
-# The limits. R-hat is the largest over a region's points: of f, one draw of each component; and of the components'
-# numbers, which say more with as many draws, since most of the variance of f is known in closed form. MCSEs are in stds
-# of f; PRECISE where the answer is read, for the sines, else MAX_MCSE. A distance between halves is in standard errors,
+# The limits. R-hat is the largest over a region's points. It is of f, with one draw of each component, and of the
+# components' numbers. These say more with as many draws, since a part of the variance of f is known in closed form.
+# MCSEs are in stds of f: PRECISE for the two sines, else MAX_MCSE. A distance between halves is in standard errors,
 # the largest over points, which are strongly dependent.
 MAX_RHAT = {"data": 1.01, "gap": 1.01}
 MAX_RHAT_ELSEWHERE = 1.02
@@ -108,16 +108,16 @@ def measured(chains: Chains, reference: Reference, regions: Mapping[str, NDArray
     regions: (M,) each.
     """
     statistics = component_statistics(chains.mean, chains.std, chains.noise)
-    found = [rhat_and_ess(part) for part in statistics.values()]
-    components, ess = np.max([one[0] for one in found], 0), np.min([one[1] for one in found], 0)
+    found = [_converged(part) for part in statistics.values()]
+    components, ess = np.max([one["rhat"] for one in found], 0), np.min([one["ess_bulk"] for one in found], 0)
     z = np.random.default_rng(0).standard_normal(chains.energy.shape)[..., None]
-    rhat, _ = rhat_and_ess(chains.mean + chains.std * z)
+    rhat = _converged(chains.mean + chains.std * z)["rhat"]
     apart = halves_apart(chains)
-    energy = rhat_and_ess(chains.energy[..., None])
+    energy = _converged(chains.energy[..., None])
     return {
         "chains": len(chains.mean),
         "draws": chains.mean.shape[0] * chains.mean.shape[1],
-        "energy": {"rhat": float(energy[0][0]), "ess": float(energy[1][0])},
+        "energy": {"rhat": float(energy["rhat"][0]), "ess": float(energy["ess_bulk"][0])},
         "regions": {
             region: {
                 "rhat": float(rhat[inside].max()),
@@ -133,15 +133,9 @@ def measured(chains: Chains, reference: Reference, regions: Mapping[str, NDArray
     }
 
 
-def rhat_and_ess(values: Floats) -> tuple[Floats, Floats]:
-    """The rank-normalised split R-hat and the bulk ESS at each point, (M,) each, by arviz-stats. values: (chains,
-    draws, M). inf and 0 where they are not defined."""
-    if values.shape[0] < 2 or values.shape[1] < 4:
-        return np.full(values.shape[2], np.inf), np.zeros(values.shape[2])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rhat = array_stats.rhat(values, method="rank", **AXES)
-        ess = array_stats.ess(values, method="bulk", **AXES)
-    return np.nan_to_num(rhat, nan=np.inf, posinf=np.inf), np.nan_to_num(ess, nan=0.0)
+def _converged(values: Floats) -> dict[str, Floats]:
+    """R-hat and ESS at every point, (M,) each. values: (chains, draws, M)."""
+    return {name: found[0] for name, found in convergence(torch.from_numpy(values)[None], every=1).items()}
 
 
 def problems(numbers: Mapping[str, Any], mcse: float) -> list[str]:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from torch import Tensor
 
+from gapbench.methods.engine.chains import rhat
+
 Floats = NDArray[np.float64]
 
 RHAT_THRESHOLD = 1.05  # rank-normalised split R-hat of f up to which a method with many draws counts as converged
@@ -52,7 +54,7 @@ def convergence(chained_f: Tensor, every: int | None = None) -> dict[str, NDArra
     # Chains that never move have no R-hat, which counts as inf.
     with np.errstate(divide="ignore", invalid="ignore"):
         found = {
-            "rhat": np.nan_to_num(array_stats.rhat(f, method="rank", **axes), nan=np.inf, posinf=np.inf),
+            "rhat": rhat(torch.from_numpy(f)).numpy(),
             "rhat_limit": np.full((shape[0], f.shape[-1]), limit(2 * f.shape[1], f.shape[2] // 2)),
             "ess_bulk": np.nan_to_num(array_stats.ess(f, method="bulk", **axes), nan=0.0),
             "ess_tail": np.nan_to_num(array_stats.ess(f, method="tail", prob=(0.05, 0.95), **axes), nan=0.0),
@@ -85,7 +87,7 @@ def component_convergence(mean: Tensor, std: Tensor, noise: Tensor | None) -> ND
     parts = [None if one is None else one[..., ::every].double().cpu().numpy() for one in (mean, std, noise)]
     assert parts[0] is not None and parts[1] is not None
     numbers = component_statistics(parts[0], parts[1], parts[2])
-    found = [convergence(torch.from_numpy(one), every=1)["rhat"] for one in numbers.values()]
+    found = [rhat(torch.from_numpy(one)).numpy() for one in numbers.values()]
     spread = np.full((mean.shape[0], mean.shape[-1]), np.nan)
     spread[:, ::every] = np.max(found, 0)
     return spread

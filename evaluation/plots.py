@@ -87,7 +87,10 @@ def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png
     if any(knob_of(result.dataset) for result in results):
         # Each dataset's own figures would be many, and say less.
         for name, score in (("std", "reference_log_std"), ("distance", "reference_w1")):
-            write(turned(results, style, score), f"knobs_{name}")
+            try:
+                write(turned(results, style, score), f"knobs_{name}")
+            except Undrawable as reason:
+                drawn.skipped.append(f"no figure of the knobs' {name}: {reason}")
         return drawn
     for dataset in dict.fromkeys(result.dataset for result in results):
         rows = [result for result in results if result.dataset == dataset and result.status != "failed"]
@@ -324,9 +327,16 @@ def turned(results: Sequence[Result], style: Mapping[str, Style], score: str) ->
 
     The dataset that all knobs start at is in every panel. score: "reference_log_std" or "reference_w1".
     """
-    places = [(result, at) for result in results if result.kind == "method" for at in _places(result.dataset)]
-    knobs = [knob for knob in KNOBS if any(at[0] == knob and at[1] != AT_CENTER[knob] for _, at in places)]
     regions = ("data", "gap")
+    places = [
+        (result, at)
+        for result in results
+        if result.kind == "method" and any(len(result.valid((score, region))) for region in regions)
+        for at in _places(result.dataset)
+    ]
+    knobs = [knob for knob in KNOBS if any(at[0] == knob and at[1] != AT_CENTER[knob] for _, at in places)]
+    if not knobs:
+        raise Undrawable("no method has a distance to a reference posterior off the centre")
     figure = Figure(figsize=(2.7 * len(knobs) + 0.6, 5.8), layout="constrained")
     axes = figure.subplots(len(regions), len(knobs), sharey="row", sharex="col", squeeze=False)
     for row, region in zip(axes, regions, strict=True):
@@ -341,8 +351,8 @@ def turned(results: Sequence[Result], style: Mapping[str, Style], score: str) ->
                 values = [estimate(result, column, result.valid(column)) for _, result in own]
                 colour, line = style[method]
                 ax.plot(at, values, marker="o", ls=line, color=colour, lw=1.6, ms=4.5, label=_verbatim(method))
-                open_ = [place for place, (_, result) in enumerate(own) if result.status != "ranked"]
-                ax.plot([at[i] for i in open_], [values[i] for i in open_], "o", color=colour, mfc="white", ms=4.5)
+                hollow = [place for place, (_, result) in enumerate(own) if result.status != "ranked"]
+                ax.plot([at[i] for i in hollow], [values[i] for i in hollow], "o", color=colour, mfc="white", ms=4.5)
             ax.margins(x=0.12)
             ax.set_xticks(range(len(ticks)), [f"{value:g}" for value in ticks])
             if score == "reference_log_std":

@@ -17,15 +17,15 @@ import torch
 from torch import Generator, Tensor
 
 from gapbench.methods.base import Claim, FittedMethod, UncertaintyMethod
-from gapbench.methods.engine.adjusted import cannot_collapse, collapsed_or_whole
 from gapbench.methods.engine.chains import rhat
+from gapbench.methods.engine.collapsed import cannot_collapse, collapsed_or_whole
 from gapbench.methods.engine.microcanonical import direction, move, refresh
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.target import Target
 
 WINDOW = 10  # steps between two changes of the step size
-# The range of a change of log ε. Upwards little: a cliff is near, and a chain that falls off it comes back slowly.
-FASTEST = (-1.0, 0.3)
+# The range of one change of log ε. Steps a little too large have huge errors, and a chain comes back from them slowly.
+CHANGE = (-1.0, 0.3)
 UNSETTLED = 10.0  # a realised energy error this many times the wanted one is a failure
 
 
@@ -35,9 +35,9 @@ class MCLMC(UncertaintyMethod):
 
     error: the wanted mean of (Δ(U + K))²/d of one step, d the number of sampled parameters.
     length: L, the length after which a direction is forgotten, in units of prior_std · √d.
-    lr: the first step size, in the same units. Every 10 steps of burn_in, log ε changes by ⅓ log(wanted / found error):
-        in the first half for each chain, in the second half for all chains of a replica. Then ε is fixed, at the mean
-        of the log ε of the last quarter.
+    lr: the first step size, in the same units. Every 10 steps of burn_in, log ε changes by ⅓ log(wanted / found error),
+        at least by −1 and at most by 0.3: in the first half for each chain, in the second half for all chains of a
+        replica. Then ε is fixed, at the mean of the log ε of the last quarter.
     burn_in, thin: numbers of steps. draws: the number of draws kept from each chain.
     collapse: True: the output layer is integrated out, and a draw is a normal distribution of f.
     adam_steps: steps of Adam, with step size adam_lr, by which each chain goes to an optimum first. (A chain of all
@@ -76,7 +76,7 @@ class MCLMC(UncertaintyMethod):
         return Claim(quick, lambda regression: regression.posterior)
 
     def skip(self, model: Model, x: Tensor) -> str | None:
-        return cannot_collapse(model, x, self.chains * (self.draws + 8)) if self.collapse else None
+        return cannot_collapse(model, x, self.chains, self.draws) if self.collapse else None
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         target = collapsed_or_whole(model, self.collapse)
@@ -108,7 +108,7 @@ class MCLMC(UncertaintyMethod):
                 found = error / WINDOW
                 if number > self.burn_in // 2:  # one step size for all chains of a replica
                     found, log_step = (one.mean(1, keepdim=True).expand_as(one) for one in (found, log_step))
-                log_step = log_step + ((self.error / found).log() / 3).nan_to_num(nan=FASTEST[0]).clamp(*FASTEST)
+                log_step = log_step + ((self.error / found).log() / 3).nan_to_num(nan=CHANGE[0]).clamp(*CHANGE)
                 late += [log_step] if number > 3 * self.burn_in // 4 else []
                 error = torch.zeros_like(error)
             if number == self.burn_in:

@@ -470,3 +470,13 @@ def test_knobs_are_a_panel_each(tmp_path: Path) -> None:
             np.testing.assert_allclose(panel["svi"], list(enumerate(values)))
         labels = [[tick.get_text() for tick in ax.get_xticklabels()] for ax in figure.axes[2:4]]
         assert labels == [["20", "200", "1000"], ["0.1", "0.3"]]
+
+
+def test_knobs_without_references_have_no_figure(tmp_path: Path) -> None:
+    """Said in words. Seen to catch: panels without lines, an exception."""
+    rows = [make("svi", dataset="n@20"), make("prior", kind="baseline", dataset="n@20", w1=9.0)]
+    drawn = plot(rows, tmp_path)
+    assert not drawn.paths and not list(tmp_path.iterdir())
+    assert [line.partition(": ")[2] for line in drawn.skipped] == [
+        "no method has a distance to a reference posterior off the centre"
+    ] * 2

@@ -17,10 +17,10 @@ from torch import Generator, Tensor
 
 from gapbench.methods.base import FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.chains import rhat
-from gapbench.methods.engine.collapsed import Collapsed, refusal, shortage
+from gapbench.methods.engine.collapsed import cannot_collapse, collapsed_or_whole
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.precision import widest
-from gapbench.methods.engine.target import AllParameters, Point, Target
+from gapbench.methods.engine.target import Point, Target
 
 DIVERGED = 1000.0  # an energy error beyond which a trajectory has left its level of energy (as Stan counts)
 
@@ -65,7 +65,7 @@ class AdjustedSampler(UncertaintyMethod):
         return self.burn_in + self.draws * self.thin
 
     def skip(self, model: Model, x: Tensor) -> str | None:
-        return cannot_collapse(model, x, self.chains * (self.draws + 8)) if self.collapse else None
+        return cannot_collapse(model, x, self.chains, self.draws) if self.collapse else None
 
     def target(self, model: Model) -> Target:
         """The density that the chains walk on."""
@@ -141,16 +141,6 @@ class AdjustedSampler(UncertaintyMethod):
                 gradients=state.gradients + steps.sum(1) * y.shape[1],
             )
             yield state
-
-
-def cannot_collapse(model: Model, x: Tensor, kept: int) -> str | None:
-    """The reason why these data cannot be sampled with the output layer integrated out. kept: as in `shortage`."""
-    return refusal(model) or shortage(model, x, kept)  # type: ignore[arg-type]  # an MLP, if not refused
-
-
-def collapsed_or_whole(model: Model, collapse: bool) -> Target:
-    """The posterior with the output layer integrated out, or that of all parameters."""
-    return Collapsed(model) if collapse else AllParameters(model)  # type: ignore[arg-type]  # refused by Collapsed
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from gapbench.methods.base import FittedMethod
 from gapbench.methods.engine.gradients import backward, forward, product, stacked_layers
-from gapbench.methods.engine.model import MLP
+from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise, Noise
 from gapbench.methods.engine.precision import widest
 from gapbench.methods.engine.predictions import MixturePrediction
-from gapbench.methods.engine.target import Point, Target, in_cache
+from gapbench.methods.engine.target import AllParameters, Point, Target, in_cache
 
 CHUNK = 4096  # test points of a prediction that are computed at once
 
@@ -178,20 +178,28 @@ def refusal(model: object) -> str | None:
     return None
 
 
-def shortage(model: MLP, x: Tensor, kept: int) -> str | None:
-    """The reason why a sampler does not fit this machine's memory; None if it does. x: (R, N, D).
+def cannot_collapse(model: Model, x: Tensor, chains: int, draws: int) -> str | None:
+    """The reason why a sampler cannot walk on the collapsed posterior; None if it can. x: (R, N, D).
 
-    kept: how many vectors q a replica keeps, those of its chains' state included.
+    Beside `refusal`, the reason may be this machine's memory. chains, draws: those that a replica keeps.
     """
+    reason = refusal(model)
+    if reason is not None:
+        return reason
     replicas, n, _ = x.shape
     width = model.hidden[-1] + 1
     matrices = 8 * (3 * n * width + 4 * min(n, width) ** 2)  # of one chain at a time, float64
-    needed = matrices + 4 * replicas * kept * Collapsed(model).size
+    vectors = 4 * replicas * chains * (draws + 8) * (model.size - width)  # 8: the chains' state and what a step makes
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed <= memory:
+    if matrices + vectors <= memory:
         return None
-    gigabytes = f"{needed / 1e9:.3g} GB, and this machine has {memory / 1e9:.3g} GB"
+    gigabytes = f"{(matrices + vectors) / 1e9:.3g} GB, and this machine has {memory / 1e9:.3g} GB"
     return f"hidden = {model.hidden}: {gigabytes}; expected fewer hidden units, chains or draws"
+
+
+def collapsed_or_whole(model: Model, collapse: bool) -> Target:
+    """The posterior with the output layer integrated out, or that of all parameters."""
+    return Collapsed(model) if collapse else AllParameters(model)  # type: ignore[arg-type]  # refused by Collapsed
 
 
 @dataclass(frozen=True)
