@@ -715,7 +715,7 @@ def test_nothing_else_is_shipped() -> None:
 def test_the_references_agree_with_those_of_hmc(replica: int) -> None:
     """HMC on all parameters made those of before; their moments and quantiles, at every fourth point, are kept here.
 
-    Seen to catch: a law of the wrong replica, ½ log det A left out, a std without the components' own.
+    Seen to catch: the reference of another replica, a std that is 10 % too small, quantiles at other levels.
     """
     one = suites.suites()["default"].tasks["gapped_sine_noisy"]
     reference = find(one.dataset.problems([replica]), 0, one.model)
