@@ -32,16 +32,15 @@ def agreement(f: HasCdf, references: Sequence[Reference | None]) -> dict[str, ND
     known = [r for r, reference in enumerate(references) if reference is not None]
     if not known:
         return values
-    low, high = f.quantiles([special.ndtr(Z[0]), special.ndtr(Z[-1])]).unbind(1)
-    own = low.unsqueeze(1) + (high - low).unsqueeze(1) * torch.linspace(0, 1, OWN, dtype=low.dtype).view(1, -1, 1)
-    if isinstance(f, NormalMixture) and not f.scale.any():
-        own = f.location
+    own = _atoms(f)
+    if own is None:
+        low, high = f.quantiles([special.ndtr(Z[0]), special.ndtr(Z[-1])]).unsqueeze(2).unbind(1)  # (R, 1, M) each
+        own = low + (high - low) * torch.linspace(0, 1, OWN, dtype=low.dtype).view(1, -1, 1)
     t = np.zeros((len(mean), own.shape[1] + len(Z), mean.shape[1]))  # (R, T, M)
     for r in known:
         t[r] = np.sort(np.concatenate([own[r].numpy(), references[r].f.quantiles]), 0)  # type: ignore[union-attr]
     middle, width = (t[:, 1:] + t[:, :-1]) / 2, np.diff(t, axis=1)
-    found = [_cdf_and_spread(f, torch.from_numpy(middle[:, k])) for k in range(middle.shape[1])]
-    cdf, spread = (np.stack(part, 1) for part in zip(*found, strict=True))
+    cdf, spread = _cdf_and_spread(f, torch.from_numpy(middle))
     for r in known:
         reference = references[r]
         assert reference is not None
@@ -66,14 +65,30 @@ WITH_ERROR = ("w1", "log_std", "error")  # the Cramér distance needs none: few 
 AGREEMENT = [*(f"reference_{name}" for name in NAMES), *(f"reference_{name}_mc_error" for name in WITH_ERROR)]
 
 
+def _atoms(f: HasCdf) -> torch.Tensor | None:
+    """The places of a distribution of draws alone, (R, S, M); None for any other distribution."""
+    return f.location if isinstance(f, NormalMixture) and not f.scale.any() else None
+
+
 def _cdf_and_spread(f: HasCdf, t: torch.Tensor) -> tuple[Floats, Floats]:
-    """The distribution function F(t), and the variance that F(t) has because f has few components; (R, M) each."""
-    if not isinstance(f, NormalMixture):
-        return f.cdf(t).numpy(), np.zeros(t.shape)
-    each = f.each_cdf(t)  # (R, S, M)
-    count = each.shape[1]
-    spread = each.var(1) / count if count > 1 else torch.zeros_like(t)
-    return each.mean(1).numpy(), spread.numpy()
+    """The distribution function F(t), and the variance that it has because f has few components. All are (R, T, M)."""
+    atoms = _atoms(f)
+    if atoms is not None:
+        ordered, at = (part.transpose(1, 2).contiguous() for part in (atoms.sort(1).values, t))
+        count = atoms.shape[1]
+        share = torch.searchsorted(ordered, at, right=True).transpose(1, 2).double() / count
+        spread = share * (1 - share) / max(count - 1, 1)
+        return share.numpy(), spread.numpy()
+    cdf, spread = torch.empty_like(t), torch.zeros_like(t)
+    for k in range(t.shape[1]):
+        if not isinstance(f, NormalMixture):
+            cdf[:, k] = f.cdf(t[:, k])
+            continue
+        each = f.each_cdf(t[:, k])  # (R, S, M)
+        cdf[:, k] = each.mean(1)
+        if each.shape[1] > 1:
+            spread[:, k] = each.var(1) / each.shape[1]
+    return cdf.numpy(), spread.numpy()
 
 
 def mc_errors(f: HasCdf, reference: Reference) -> tuple[Floats, Floats, Floats]:
@@ -85,7 +100,7 @@ def mc_errors(f: HasCdf, reference: Reference) -> tuple[Floats, Floats, Floats]:
     errors = reference.errors
     own = errors.w1, MEAN_SIZE * errors.mcse_log_std, MEAN_SIZE * errors.mcse_mean
     count = f.location.shape[1] if isinstance(f, NormalMixture) else 1
-    if isinstance(f, NormalMixture) and not f.scale.any():
+    if _atoms(f) is not None:
         sampled = _of_draws(count, reference.f, reference.std)
     elif count > 1:
         root = MEAN_SIZE / math.sqrt(count)
