@@ -222,15 +222,30 @@ def standard_errors(moved: Tensor) -> float:
 
 
 def test_an_adjusted_chain_does_not_drift_from_the_truth(seeded: Seeded) -> None:
-    """With steps large enough that a quarter of proposals is rejected.
+    """With steps so large that most proposals are rejected.
 
-    Seen to catch: every proposal accepted, ½ log det A left out, the change of K left out, a rejected proposal's
-    gradient kept.
+    Seen to catch: every proposal accepted, ½ log det A left out, the change of U + K forgotten.
     """
-    method = MAMS(burn_in=0, lr=0.02, draws=6, thin=1, chains=1, trajectory=0.3)
+    method = MAMS(burn_in=0, lr=0.1, draws=10, thin=1, chains=1, trajectory=0.3)
     moved = drift(method, 1000, seeded(0))
     for name, change in moved.items():
         assert change.std() > 0.05 and abs(standard_errors(change)) < 4, (name, standard_errors(change))
+
+
+def test_a_rejected_proposal_leaves_nothing_behind(seeded: Seeded) -> None:
+    """Energy and gradient are those at the chain's own place, after every trajectory. Seen to catch: a rejected
+    proposal's gradient kept, or its energy."""
+    target, (x, y) = Collapsed(MLP(hidden=(10, 10), noise_std=0.3)), data(seeded)
+    method = MAMS(burn_in=0, lr=0.1, draws=12, chains=4)
+    q = target.start(seeded(2), (2, 4))
+    seen = []
+    for state in method.walk(target, x, y, start(method, target, q, x, y), seeded(3)):
+        here = target.at(state.point.q, x.unsqueeze(1), y.unsqueeze(1))
+        torch.testing.assert_close(state.point.gradient, here.gradient)
+        torch.testing.assert_close(state.point.energy, here.energy)
+        seen.append(state.accepted)
+    accepted = torch.stack(seen)
+    assert accepted.any() and not accepted.all()
 
 
 def test_the_bias_of_mclmc_grows_with_its_energy_error(seeded: Seeded, capsys: pytest.CaptureFixture[str]) -> None:
