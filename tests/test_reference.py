@@ -301,6 +301,8 @@ def test_good_chains_are_certified_and_others_are_not() -> None:
     assert found["regions"]["gap"]["rhat"] < 1.01 and found["regions"]["data"]["ess"] > 3000
     assert judged(Chains(1e6 * chains.mean, 1e6 * chains.std, chains.energy)) == ""
     assert judged(chains, 0.005).startswith("mcse_mean in the data is 0.00")
+    unknown = {**found, "regions": {"gap": {**found["regions"]["gap"], "halves apart": math.nan}}}
+    assert problems(unknown, 0.04) == ["halves apart in the gap is nan: expected at most 5"]
 
     def changed(part: str, change: Callable[[Floats], object]) -> str:
         parts = {name: value.copy() for name, value in vars(good()).items() if value is not None}
@@ -394,7 +396,7 @@ def exact(data: Problems, model: MLP) -> tuple[Floats, Floats, float]:
 
 def test_a_reference_is_the_posterior(tmp_path: Path) -> None:
     """By importance sampling: mean and std of f within 5 of both runs' errors; certified, found,
-    and recorded. Seen to catch: chains of one start alone kept, burn-in kept, stds for variances."""
+    and recorded. Seen to catch: variances for stds, the prior without its factor."""
     data = problems_of(0)
     path = make(task(tmp_path))
     reference = find(data, 0, MODEL, tmp_path)
@@ -408,6 +410,14 @@ def test_a_reference_is_the_posterior(tmp_path: Path) -> None:
     assert (np.abs(reference.mean - mean) / std < allowed).all()
     allowed = 5 * np.hypot(reference.errors.mcse_log_std, 1 / math.sqrt(ess))
     assert (np.abs(np.log(reference.std / std)) < allowed).all()
+
+
+def test_half_of_the_chains_start_at_optima(tmp_path: Path) -> None:
+    """The energy there is below that of every draw of the prior. Seen to catch: optima left out, all chains there."""
+    generator = torch.Generator().manual_seed(0)
+    run = making._begun(task(tmp_path), problems_of(0), tmp_path / "none", generator, print)
+    prior, optima = run.state.point.energy[0].split(2)
+    assert optima.max() < prior.min() - 1 and (prior - prior.mean()).abs().max() > 0.1
 
 
 def test_with_learned_noise_the_law_of_y_is_kept_too(tmp_path: Path) -> None:
