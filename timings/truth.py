@@ -5,7 +5,7 @@ integrated out. For g = f, f², 1{f ≤ 5 % quantile} and 1{f ≤ 95 % quantile}
 draws is Var(g) / MCSE², with MCSE that of the mean of E[g | draw]; the worst g and grid point count. Burn-in is told
 apart. The operations are those of matrix products.
 
-    python timings/truth.py [--draws 100] [--oracle PYTHON]
+    python timings/truth.py [--draws 100] [--only collapsed] [--oracle PYTHON]
 
 --oracle: the interpreter of an environment that has blackjax, whose NUTS then runs on the posterior of all parameters.
 """
@@ -73,6 +73,7 @@ def effective(mean: Floats, std: Floats, reference: Reference) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--only", default="", help="samplers whose name has this in it; HMC takes half an hour")
     parser.add_argument("--oracle", help="an interpreter with blackjax")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -87,6 +88,8 @@ def main() -> None:
     heads = ("effective", "CPU s", "10⁹ FLOP", "full gradients", "of burn-in", "R-hat of f")
     print(f"{'':18} " + " ".join(f"{head:>{max(9, len(head))}}" for head in heads))
     for name, method in variants(options.draws).items():
+        if options.only not in name:
+            continue
         burn_in = replace(method, draws=1, thin=1)
         spent = []
         for one in (burn_in, method):
