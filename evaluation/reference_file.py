@@ -50,8 +50,8 @@ def key_of(problems: Problems, replica: int, model: Model) -> str:
 class Law:
     """The law of a number at each of M points, by its quantiles at the levels Φ(Z). quantiles: (L, M), increasing.
 
-    Between two levels a quantile is linear in the normal score, so a normal law is exact. Beyond the levels, in a
-    share of 3e-5 at each side, the law has no mass of its own: it ends.
+    Between two levels a quantile is linear in the normal score, so a normal law is exact. The law ends at the outermost
+    quantiles: the share of 3e-5 beyond each of them is left out.
     """
 
     quantiles: Floats

@@ -33,7 +33,7 @@ def kick(u: Tensor, gradient: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
     d = u.shape[-1]
     size = gradient.norm(dim=-1).to(step)
     cosine = -(gradient * u).sum(-1).to(step) / size.clamp(min=1e-30)
-    cosine = cosine.clamp(-1 + 1e-12, 1)  # exactly against a force, no side to turn to is nearer than another
+    cosine = cosine.clamp(-1 + 1e-12, 1)  # at exactly −1 the direction would never turn
     delta = step * size / (d - 1)
     zeta = delta.neg().exp()
     along = ((1 - zeta.square()) + cosine * (1 - zeta).square()) / 2
