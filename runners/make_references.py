@@ -1,7 +1,7 @@
 """Reference posteriors by long chains, which checkpoint, resume, and continue until they are certified.
 
-The chains are MAMS on the collapsed posterior. One half starts at draws of the prior, the other half at optima: so a
-mode that only one of these can reach is seen.
+The chains are MAMS on the collapsed posterior, with moves to draws of the prior between its trajectories. One half
+starts at draws of the prior, the other half at optima: so a mode that only one of these can reach is seen.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from gapbench.runners.recipes import made, recipe
 from gapbench.runners.store import canonical
 from gapbench.runners.workers import Tell, run_all
 
-METHOD = MAMS(trajectory=0.3, jitter=0.9, acceptance=0.7, burn_in=100, draws=600, thin=1, chains=8)
+METHOD = MAMS(trajectory=0.3, jitter=0.9, acceptance=0.7, burn_in=100, draws=200, thin=1, chains=8, proposals=64)
 MAX_DRAWS = 6000
 GROWTH = 1.5  # the factor by which a run grows that is too short for its certificate
 SECONDS = 60.0  # between checkpoints

@@ -139,6 +139,7 @@ SMALL = MLP(hidden=(2,), noise_std=0.5)
     [
         MAMS(trajectory=1.0, jitter=0.9, burn_in=50, draws=120),
         MAMS(trajectory=1.0, jitter=0.9, burn_in=50, draws=120, collapse=False),
+        MAMS(trajectory=0.1, burn_in=50, draws=60, proposals=16),
         MCLMC(error=1e-5, length=1.0, burn_in=500, draws=100, thin=25),
     ],
 )
@@ -184,14 +185,16 @@ def test_without_data_the_law_is_the_prior(seeded: Seeded, method: MAMS | MCLMC)
 # 3. The bias on the real target: chains that start at the true parameters
 
 
-def drift(method: MAMS | MCLMC, tasks: int, generator: Generator) -> dict[str, Tensor]:
+def drift(
+    method: MAMS | MCLMC, tasks: int, generator: Generator, noise: float | LearnedNoise = 0.3
+) -> dict[str, Tensor]:
     """g(q_k) − g(q*) for each prior-drawn task, (R,): a true parameter is one exact draw of its task's posterior, so
     a kernel that keeps the posterior moves no mean over tasks, however few its steps."""
-    model = MLP(hidden=(10, 10), noise_std=0.3)
+    model = MLP(hidden=(10, 10), noise_std=noise)
     target = Collapsed(model)
     theta = model.sample_prior(generator, (tasks,))
     x = 8 * torch.rand(tasks, 40, 1, generator=generator) - 4
-    y = model.mean(theta, x) + 0.3 * torch.randn(tasks, 40, generator=generator)
+    y = model.mean(theta, x) + model.noise(theta, x) * torch.randn(tasks, 40, generator=generator)
     q = target.part(theta).unsqueeze(1)
     if isinstance(method, MAMS):
         *_, last = method.walk(target, x, y, start(method, target, q, x, y), generator)
@@ -211,6 +214,7 @@ def drift(method: MAMS | MCLMC, tasks: int, generator: Generator) -> dict[str, T
             "log likelihood": prior - target.at(q, x, y).energy,
             "E f²": (mean.square() + std.square()).squeeze(-1).double(),
             "log var f": 2 * std.log().squeeze(-1).double(),
+            "last entry²": q[:, -1].double().square(),  # that of the noise, where it is learned
         }
 
     before, after = values(q.squeeze(1)), values(end)
@@ -232,11 +236,26 @@ def test_an_adjusted_chain_does_not_drift_from_the_truth(seeded: Seeded) -> None
         assert change.std() > 0.05 and abs(standard_errors(change)) < 4, (name, standard_errors(change))
 
 
+@pytest.mark.parametrize("noise", [0.3, LearnedNoise(center=0.3, spread=0.5)])
+def test_global_moves_do_not_drift_from_the_truth(seeded: Seeded, noise: float | LearnedNoise) -> None:
+    """With local steps so large that none is accepted.
+
+    Seen to catch: the own place left out or with another weight, the weights without the likelihood or with that of
+    another proposal, starts of training for draws of the prior.
+    """
+    method = MAMS(burn_in=0, lr=30.0, draws=6, chains=1, proposals=8)
+    moved = drift(method, 1000, seeded(0), noise)
+    for name, change in moved.items():
+        assert change.std() > 0.05 and abs(standard_errors(change)) < 4, (name, standard_errors(change))
+
+
 def test_a_rejected_proposal_leaves_nothing_behind(seeded: Seeded) -> None:
-    """Energy and gradient are those at the chain's own place, after every trajectory. Seen to catch: a rejected
-    proposal's gradient kept, or its energy."""
+    """Energy and gradient are those at the chain's own place, after every trajectory, and its costs are counted.
+
+    Seen to catch: a rejected proposal's gradient kept, or its energy; the place before the global move.
+    """
     target, (x, y) = Collapsed(MLP(hidden=(10, 10), noise_std=0.3)), data(seeded)
-    method = MAMS(burn_in=0, lr=0.1, draws=12, chains=4)
+    method = MAMS(burn_in=0, lr=0.1, trajectory=0.05, draws=12, chains=4, proposals=2)
     q = target.start(seeded(2), (2, 4))
     seen = []
     for state in method.walk(target, x, y, start(method, target, q, x, y), seeded(3)):
@@ -244,6 +263,7 @@ def test_a_rejected_proposal_leaves_nothing_behind(seeded: Seeded) -> None:
         torch.testing.assert_close(state.point.gradient, here.gradient)
         torch.testing.assert_close(state.point.energy, here.energy)
         seen.append(state.accepted)
+    assert state.gradients.tolist() == [4 * x.shape[1] * (1 + 12 * (1 + 2 + 1))] * 2  # of one step each
     accepted = torch.stack(seen)
     assert accepted.any() and not accepted.all()
 

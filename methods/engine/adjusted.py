@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from gapbench.methods.base import FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.chains import rhat
 from gapbench.methods.engine.collapsed import cannot_collapse, collapsed_or_whole
+from gapbench.methods.engine.global_moves import moved_globally
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.precision import widest
 from gapbench.methods.engine.target import Point, Target
@@ -37,6 +38,7 @@ class AdjustedSampler(UncertaintyMethod):
         the k-th trajectory has at most k steps.
     burn_in, thin: numbers of trajectories. draws: the number of draws kept from each chain.
     collapse: True: the output layer is integrated out, and a draw is a normal distribution of f.
+    proposals: the number of draws of the prior that a chain may go to before each trajectory; see global_moves.py.
     """
 
     trajectory: float = 1.5
@@ -49,6 +51,7 @@ class AdjustedSampler(UncertaintyMethod):
     thin: int = 6
     chains: int = 8
     collapse: bool = False
+    proposals: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,6 +61,8 @@ class AdjustedSampler(UncertaintyMethod):
                 f"{self.acceptance}, max_steps = {self.max_steps}: expected trajectory > 0, jitter in [0, 1), "
                 "acceptance between 0 and 1 and max_steps ≥ 1"
             )
+        if self.proposals < 0:
+            raise ValueError(f"{type(self).__name__}: proposals = {self.proposals}: expected at least 0")
 
     @property
     def steps(self) -> int:
@@ -65,7 +70,7 @@ class AdjustedSampler(UncertaintyMethod):
         return self.burn_in + self.draws * self.thin
 
     def skip(self, model: Model, x: Tensor) -> str | None:
-        return cannot_collapse(model, x, self.chains, self.draws) if self.collapse else None
+        return cannot_collapse(model, x, self.chains, self.draws + self.proposals) if self.collapse else None
 
     def target(self, model: Model) -> Target:
         """The density that the chains walk on."""
@@ -112,6 +117,8 @@ class AdjustedSampler(UncertaintyMethod):
         To resume a run, pass its last state and its generator: the run then continues with the same numbers.
         """
         prior_std, inputs = target.model.prior_std, (x.unsqueeze(1), y.unsqueeze(1))
+        # A likelihood counts as a gradient, though it costs less; the new place needs one gradient more.
+        counted = self.proposals + 1 if self.proposals else 0
         while state.steps < self.steps:
             warm, alone = state.steps < self.burn_in, state.steps < self.burn_in // 2
             if state.steps == self.burn_in // 2:  # steps tuned on the way in are too small later: restart the tuning
@@ -122,13 +129,16 @@ class AdjustedSampler(UncertaintyMethod):
             # the chain too far away to come back.
             most = min(self.max_steps, state.steps + 1) if alone else self.max_steps
             steps = (length * self.trajectory * prior_std / step).ceil().clamp(1, most).long()
-            end, energy, change = self.propose(target, state.point, *inputs, step, steps, generator)
+            begin = state.point
+            if self.proposals:
+                begin = moved_globally(target, begin, *inputs, self.proposals, generator)
+            end, energy, change = self.propose(target, begin, *inputs, step, steps, generator)
             change = change.nan_to_num(nan=math.inf)
             acceptance = (-change).clamp(max=0).exp()
             accepted = torch.rand(change.shape, generator=generator, device=y.device) < acceptance
             # In the first half each chain has its own step: a common step could leave a chain behind.
             found = acceptance if alone else _shared(acceptance.mean(1), state)
-            point = state.point.moved(accepted, end)
+            point = begin.moved(accepted, end)
             state = State(
                 steps=state.steps + 1,
                 point=point,
@@ -138,7 +148,7 @@ class AdjustedSampler(UncertaintyMethod):
                 accepted=accepted,
                 energy=energy,
                 potential=point.energy,
-                gradients=state.gradients + steps.sum(1) * y.shape[1],
+                gradients=state.gradients + (steps + counted).sum(1) * y.shape[1],
             )
             yield state
 

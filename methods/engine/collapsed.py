@@ -28,7 +28,7 @@ from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise, Noise
 from gapbench.methods.engine.precision import widest
 from gapbench.methods.engine.predictions import MixturePrediction
-from gapbench.methods.engine.target import AllParameters, Point, Target, in_cache
+from gapbench.methods.engine.target import AllParameters, Point, Target, flattened, in_cache
 
 CHUNK = 4096  # test points of a prediction that are computed at once
 
@@ -78,15 +78,19 @@ class Collapsed(Target):
         return torch.cat([inner, w, noise], -1)
 
     def at(self, q: Tensor, x: Tensor, y: Tensor) -> Point:
-        lead, tau = q.shape[:-1], self.model.prior_std
-        flat = q.view(-1, self.size)
-        x, y = x.expand(*lead, *x.shape[-2:]).flatten(0, -3), y.expand(*lead, y.shape[-1]).flatten(0, -2)
-        wide = flat.to(widest(q.device))
-        energy = 0.5 * (wide / tau).square().sum(-1) + self.size * (math.log(tau) + 0.5 * math.log(2 * math.pi))
-        gradient = flat / tau**2
+        flat, x, y = flattened(q, x, y)
+        energy, gradient = -self.log_prior(flat), flat / self.model.prior_std**2
         for block in in_cache(q, y.shape[-1], self.width):
             energy[block] += self._add_gradient(flat[block], x[block], y[block], gradient[block])
-        return Point(q, energy.view(lead), gradient.view(q.shape))
+        return Point(q, energy.view(q.shape[:-1]), gradient.view(q.shape))
+
+    def log_likelihood(self, q: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        flat, x, y = flattened(q, x, y)
+        found = flat.new_empty(len(flat), dtype=widest(q.device))
+        for block in in_cache(q, y.shape[-1], self.width):
+            phi, log_std = self.features(flat[block], x[block])
+            found[block] = -Evidence.of(phi, log_std, y[block], self.model.prior_std).energy
+        return found.view(q.shape[:-1])
 
     def _add_gradient(self, q: Tensor, x: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
         """The energy −log p(y | q), (L,). Its gradient is added to `gradient`, (L, size)."""
@@ -95,10 +99,11 @@ class Collapsed(Target):
         scale = self.model.layers[-1][2]
         phi, log_std = self._features(q, inputs[-1])
         evidence = Evidence.of(phi, log_std, y, self.model.prior_std)
-        by_phi = evidence.by_features.to(q.dtype)
+        by_features = evidence.by_features()
+        by_phi = by_features.to(q.dtype)
         head, entry = self._parts[1:]
         if head or entry:
-            by_z = self.model.noise_std.spread * evidence.by_log_std.to(q.dtype)  # type: ignore[union-attr]
+            by_z = self.model.noise_std.spread * evidence.by_log_std(by_features).to(q.dtype)  # type: ignore[union-attr]
             if head:
                 weights = q.narrow(-1, self._parts[0], head)
                 by_phi.addcmul_(by_z.unsqueeze(-1), weights.unsqueeze(-2))
@@ -181,7 +186,7 @@ def refusal(model: object) -> str | None:
 def cannot_collapse(model: Model, x: Tensor, chains: int, draws: int) -> str | None:
     """The reason why a sampler cannot walk on the collapsed posterior; None if it can. x: (R, N, D).
 
-    Beside `refusal`, the reason may be this machine's memory. chains, draws: those that a replica keeps.
+    Beside `refusal`, the reason may be this machine's memory. draws: those that a chain holds at once.
     """
     reason = refusal(model)
     if reason is not None:
@@ -206,18 +211,18 @@ def collapsed_or_whole(model: Model, collapse: bool) -> Target:
 class Evidence:
     """Bayesian linear regression of y on Φ: −log p(y | Φ, σ), its gradients, and the law of w.
 
-    energy: (...). by_features: ∂/∂Φ, (..., N, H+1). mean: m, (..., H+1). factor: the Cholesky factor of A, or of K if
-    `dual`. phi: Φ; log_std: log σ, (..., N) or (..., 1); y: (..., N).
+    energy: (...). mean: m, (..., H+1). factor: the Cholesky factor of A, or of K if `dual`. phi: Φ; log_std: log σ,
+    (..., N) or (..., 1); y: (..., N). weighted: [Φ, y]/σ, (..., N, H+2), or α, (..., N, 1), if `dual`.
     """
 
     energy: Tensor
-    by_features: Tensor
     mean: Tensor
     factor: Tensor
     tau: float
     phi: Tensor
     log_std: Tensor
     y: Tensor
+    weighted: Tensor
     dual: bool = False
 
     @staticmethod
@@ -230,13 +235,20 @@ class Evidence:
         form = _primal if phi.shape[-1] <= phi.shape[-2] else _dual
         return form(phi.to(kind), log_std.to(kind), y.to(kind), tau)
 
-    @property
-    def by_log_std(self) -> Tensor:
-        """The derivative ∂/∂ log σᵢ, (..., N)."""
+    def by_features(self) -> Tensor:
+        """The derivative ∂/∂Φ, (..., N, H+1)."""
+        inverse, m = torch.cholesky_inverse(self.factor), self.mean.unsqueeze(-1)
+        if self.dual:
+            return self.tau**2 * (inverse - self.weighted @ self.weighted.mT) @ self.phi
+        by = self.weighted @ torch.cat([inverse + m * m.mT, -m.mT], -2)
+        return by.mul_(self.log_std.neg().exp().unsqueeze(-1))  # Λ(ΦA⁻¹ − r mᵀ)
+
+    def by_log_std(self, by_features: Tensor) -> Tensor:
+        """The derivative ∂/∂ log σᵢ, (..., N). by_features: ∂/∂Φ."""
         # By ∂U/∂Φ = Λ(ΦA⁻¹ − r mᵀ), the diagonal of ΛΦA⁻¹Φᵀ is that of ∂U/∂Φ Φᵀ, and Λ r mᵀφ.
         f = (self.phi @ self.mean.unsqueeze(-1)).squeeze(-1)
         r, precision = self.y - f, (-2 * self.log_std).exp()
-        return 1 - precision * r.square() - (self.by_features * self.phi).sum(-1) - precision * r * f
+        return 1 - precision * r.square() - (by_features * self.phi).sum(-1) - precision * r * f
 
     def predict(self, phi: Tensor) -> tuple[Tensor, Tensor]:
         """The mean and std of φᵀw, (..., M). phi: (..., M, H+1)."""
@@ -257,13 +269,11 @@ def _primal(phi: Tensor, log_std: Tensor, y: Tensor, tau: float) -> Evidence:
     a, b, square = gram[..., :-1, :-1], gram[..., :-1, -1:], gram[..., -1, -1]
     a.diagonal(dim1=-2, dim2=-1).add_(1 / tau**2)
     factor = _cholesky(a)
-    inverse = torch.cholesky_inverse(factor)
-    m = inverse @ b  # (..., H+1, 1)
+    m = torch.cholesky_solve(b, factor)  # (..., H+1, 1)
     fit = 0.5 * (square + (m * (a @ m - 2 * b)).sum((-2, -1)))  # the minimum over w, so an error of m hardly counts
     sigmas = log_std.expand(y.shape).sum(-1)
     energy = fit + _log_det(factor) + width * math.log(tau) + sigmas + 0.5 * n * math.log(2 * math.pi)
-    by_features = (both @ torch.cat([inverse + m * m.mT, -m.mT], -2)).mul_(weight)  # Λ(ΦA⁻¹ − r mᵀ)
-    return Evidence(energy, by_features, m.squeeze(-1), factor, tau, phi, log_std, y)
+    return Evidence(energy, m.squeeze(-1), factor, tau, phi, log_std, y, both)
 
 
 def _dual(phi: Tensor, log_std: Tensor, y: Tensor, tau: float) -> Evidence:
@@ -271,11 +281,9 @@ def _dual(phi: Tensor, log_std: Tensor, y: Tensor, tau: float) -> Evidence:
     k.diagonal(dim1=-2, dim2=-1).add_((2 * log_std).exp())
     factor = _cholesky(k)
     alpha = torch.cholesky_solve(y.unsqueeze(-1), factor)  # (..., N, 1)
-    inverse = torch.cholesky_inverse(factor)
     energy = 0.5 * (y * alpha.squeeze(-1)).sum(-1) + _log_det(factor) + 0.5 * y.shape[-1] * math.log(2 * math.pi)
-    by_features = tau**2 * (inverse - alpha @ alpha.mT) @ phi
     m = tau**2 * (phi.mT @ alpha).squeeze(-1)
-    return Evidence(energy, by_features, m, factor, tau, phi, log_std, y, dual=True)
+    return Evidence(energy, m, factor, tau, phi, log_std, y, alpha, dual=True)
 
 
 def _cholesky(matrix: Tensor) -> Tensor:

@@ -37,6 +37,12 @@ class Point:
         )
 
 
+def flattened(q: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The chains in one dimension: q (L, size), x (L, N, D), y (L, N). q, x, y: as `Target.at` takes them."""
+    x, y = x.expand(*q.shape[:-1], *x.shape[-2:]), y.expand(*q.shape[:-1], y.shape[-1])
+    return q.view(-1, q.shape[-1]), x.flatten(0, -3), y.flatten(0, -2)
+
+
 def in_cache(q: Tensor, n: int, width: float) -> Iterator[slice]:
     """The blocks of chains whose activations fit a CPU's cache; all chains at once on other devices.
 
@@ -69,6 +75,15 @@ class Target(ABC):
         q: (..., size), contiguous; x: (..., N, D) and y: (..., N), which broadcast to q's leading dimensions.
         """
 
+    @abstractmethod
+    def log_likelihood(self, q: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """The number log p(y | q) = −U(q) − log p(q), (...), in the widest float. q, x, y: as `at` takes them."""
+
+    def log_prior(self, q: Tensor) -> Tensor:
+        """The log density of the prior N(0, prior_std² I), (...), in the widest float."""
+        tau, wide = self.model.prior_std, q.to(widest(q.device))
+        return -0.5 * (wide / tau).square().sum(-1) - self.size * (math.log(tau) + 0.5 * math.log(2 * math.pi))
+
     def gradient(self, q: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The gradient ∇U(q) alone."""
         return self.at(q, x, y).gradient
@@ -91,6 +106,10 @@ class Target(ABC):
         """The start of chains, (*shape, size): draws of the prior, as `Model.init` makes them."""
         return self.part(self.model.init(generator, shape))
 
+    def prior_draws(self, generator: Generator, shape: Sequence[int]) -> Tensor:
+        """Draws of q from the prior, (*shape, size)."""
+        return self.part(self.model.sample_prior(generator, shape))
+
 
 @dataclass(frozen=True)
 class AllParameters(Target):
@@ -104,14 +123,18 @@ class AllParameters(Target):
         return theta
 
     def at(self, q: Tensor, x: Tensor, y: Tensor) -> Point:
-        kind = widest(q.device)
-        energy = -self.model.log_prior(q.to(kind)) - self.model.log_likelihood(q, x, y).to(kind).sum(-1)
-        return Point(q, energy, self.gradient(q, x, y))
+        return Point(q, -self.log_prior(q) - self.log_likelihood(q, x, y), self.gradient(q, x, y))
+
+    def log_likelihood(self, q: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        flat, x, y = flattened(q, x, y)
+        found = flat.new_empty(len(flat), dtype=widest(q.device))
+        for block in in_cache(q, y.shape[-1], math.sqrt(self.size)):
+            found[block] = self.model.log_likelihood(flat[block], x[block], y[block]).to(found).sum(-1)
+        return found.view(q.shape[:-1])
 
     def gradient(self, q: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        x, y = x.expand(*q.shape[:-1], *x.shape[-2:]), y.expand(*q.shape[:-1], y.shape[-1])
         gradient = q / self.model.prior_std**2
-        flat, parts = gradient.view(-1, self.size), (q.view(-1, self.size), x.flatten(0, -3), y.flatten(0, -2))
+        flat, parts = gradient.view(-1, self.size), flattened(q, x, y)
         for block in in_cache(q, y.shape[-1], math.sqrt(self.size)):
             self.model.per_sample_gradients(*(part[block] for part in parts)).add_weighted_sum(None, flat[block])
         return gradient
