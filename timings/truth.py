@@ -1,7 +1,7 @@
 """The cost of the truth: CPU seconds, floating-point operations and full gradients for one effective draw.
 
 One replica of gapped_sine_noisy, one thread. HMC, MAMS and MCLMC, on all parameters and with the output layer
-integrated out. For g = f, f², 1{f ≤ 5 % quantile} and 1{f ≤ 95 % quantile} of the reference, the effective number of
+integrated out; and MAMS with moves to draws of the prior, of which each counts as a gradient. For g = f, f², 1{f ≤ 5 % quantile} and 1{f ≤ 95 % quantile} of the reference, the effective number of
 draws is Var(g) / MCSE², with MCSE that of the mean of E[g | draw]; the worst g and grid point count. Burn-in is told
 apart. The operations are those of matrix products.
 
@@ -48,6 +48,7 @@ def variants(draws: int) -> Mapping[str, UncertaintyMethod]:
         "HMC": hmc,
         "HMC, collapsed": replace(hmc, collapse=True),
         "MAMS, collapsed": mams,
+        "MAMS and prior, collapsed": replace(mams, proposals=64),
         "MCLMC": replace(mclmc, collapse=False, adam_steps=2000, burn_in=2000),
         "MCLMC, collapsed": mclmc,
     }
@@ -86,7 +87,7 @@ def main() -> None:
     n = y.shape[1]
     print(f"torch {torch.__version__}, one CPU thread, {options.draws} draws a chain; an effective draw costs")
     heads = ("effective", "CPU s", "10⁹ FLOP", "full gradients", "of burn-in", "R-hat of f")
-    print(f"{'':18} " + " ".join(f"{head:>{max(9, len(head))}}" for head in heads))
+    print(f"{'':26} " + " ".join(f"{head:>{max(9, len(head))}}" for head in heads))
     for name, method in variants(options.draws).items():
         if options.only not in name:
             continue
@@ -107,7 +108,7 @@ def main() -> None:
         count = effective(mean, std, reference)
         costs = [(whole - start) / count for start, whole in zip(*spent, strict=True)]
         row = f"{count:9.0f} {costs[0]:9.3f} {costs[1]:9.2f} {costs[2]:14.0f} {spent[0][2]:10.0f} {rhat:10.3f}"
-        print(f"{name:18} {row}", flush=True)
+        print(f"{name:26} {row}", flush=True)
     if options.oracle:
         told = subprocess.run(
             [options.oracle, "-c", ORACLE], input=json.dumps(_plain(x, y)), capture_output=True, text=True
