@@ -742,4 +742,24 @@ def test_the_references_agree_with_those_of_hmc(replica: int) -> None:
     assert (np.abs(before["quantiles"] - quantiles) / std).mean() < 0.08
 
 
+def test_truths_drawn_from_the_prior_rank_evenly_in_their_references() -> None:
+    """The truth's normal score in the reference's law of f, and of an observation in that of y, is N(0, 1): the tasks
+    are independent, and each has a point in the data, in the gap and beyond.
+
+    Seen to catch: the reference of another replica, stds twice or half of what they are.
+    """
+    one = suites.suites()["tasks"].tasks["prior_draws_learned_noise"]
+    data = one.dataset.problems(range(5))
+    assert data.f_test is not None
+    scores: list[list[Floats]] = [[], []]
+    for r in range(5):
+        reference = find(data, r, one.model)
+        assert reference is not None and reference.y is not None
+        for found, law, values in zip(scores, (reference.f, reference.y), (data.f_test, data.y_test), strict=True):
+            found.append(special.ndtri(law.cdf(values[r : r + 1].double().numpy())[0].clip(1e-9, 1 - 1e-9)))
+    for found in scores:
+        square = np.square(found).sum()
+        assert stats.chi2.ppf(0.005, 15) < square < stats.chi2.ppf(0.995, 15), found
+
+
 HMC_NUMBERS = ("mean", "std", "mcse_mean", "mcse_log_std", "quantiles")

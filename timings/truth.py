@@ -1,9 +1,10 @@
 """The cost of the truth: CPU seconds, floating-point operations and full gradients for one effective draw.
 
 One replica of gapped_sine_noisy, one thread. HMC, MAMS and MCLMC, on all parameters and with the output layer
-integrated out; and MAMS with moves to draws of the prior, of which each counts as a gradient. For g = f, f², 1{f ≤ 5 % quantile} and 1{f ≤ 95 % quantile} of the reference, the effective number of
-draws is Var(g) / MCSE², with MCSE that of the mean of E[g | draw]; the worst g and grid point count. Burn-in is told
-apart. The operations are those of matrix products.
+integrated out; and MAMS with moves to draws of the prior, of which each counts as a gradient. For g = f, f²,
+1{f ≤ 5 % quantile} and 1{f ≤ 95 % quantile} of the reference, the effective number of draws is Var(g) / MCSE², with
+MCSE that of the mean of E[g | draw]; the worst g and grid point count. Burn-in is told apart. The operations are those
+of matrix products.
 
     python timings/truth.py [--draws 100] [--only collapsed] [--oracle PYTHON]
 
