@@ -8,17 +8,21 @@ of matrix products.
 
     python timings/truth.py [--draws 100] [--only collapsed] [--oracle PYTHON]
 
---oracle: the interpreter of an environment that has blackjax, whose NUTS then runs on the posterior of all parameters.
+--oracle: the interpreter of an environment that has blackjax, whose NUTS and MAMS then run on the posterior of all
+parameters (truth_by_blackjax.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -99,57 +103,49 @@ def main() -> None:
             with FlopCounterMode(display=False) as counter:
                 fit = one.fit(task.model, x, y, torch_stream("cpu", "truth", name))
             gradients = float(fit.diagnostics["gradient evaluations"][0]) / n
-            spent.append((time.process_time() - started, counter.get_total_flops() / 1e9, gradients))
+            flop = counter.get_total_flops() / 1e9
+            spent.append({"cpu": time.process_time() - started, "flop": flop, "gradients": gradients})
         prediction = fit(x_test[:, ::EVERY])
         assert isinstance(prediction, MixturePrediction) and prediction.chained_f is not None
         mean = prediction.chained_f[0].double().numpy()
         std = np.zeros_like(mean) if prediction.chained_std is None else prediction.chained_std[0].double().numpy()
-        z = np.random.default_rng(0).standard_normal((*mean.shape[:2], 1))
-        rhat = array_stats.rhat(mean + std * z, method="rank", chain_axis=0, draw_axis=1).max()
-        count = effective(mean, std, reference)
-        costs = [(whole - start) / count for start, whole in zip(*spent, strict=True)]
-        row = f"{count:9.0f} {costs[0]:9.3f} {costs[1]:9.2f} {costs[2]:14.0f} {spent[0][2]:10.0f} {rhat:10.3f}"
-        print(f"{name:26} {row}", flush=True)
+        costs = {what: spent[1][what] - spent[0][what] for what in spent[0]}
+        show(name, mean, std, reference, costs, spent[0]["gradients"])
     if options.oracle:
-        told = subprocess.run(
-            [options.oracle, "-c", ORACLE], input=json.dumps(_plain(x, y)), capture_output=True, text=True
+        told = {
+            "x": x[0, :, 0].tolist(),
+            "y": y[0].tolist(),
+            "x_test": x_test[0, ::EVERY, 0].tolist(),
+            "hidden": task.model.hidden,
+            "prior_std": task.model.prior_std,
+            "noise_std": task.model.noise_std,
+            "burn_in": 200,
+            "draws": 8 * options.draws,
+            "steps": 30,  # of a trajectory of MAMS
+        }
+        script = Path(__file__).with_name("truth_by_blackjax.py")
+        one_thread = {**os.environ, "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+        ran = subprocess.run(
+            [options.oracle, script], input=json.dumps(told), capture_output=True, text=True, env=one_thread
         )
-        print(told.stdout if told.returncode == 0 else f"{options.oracle}: {told.stderr.strip().splitlines()[-1]}")
+        if ran.returncode:
+            sys.exit(f"{options.oracle} {script}: {ran.stderr.strip().splitlines()[-1]}")
+        for one in map(json.loads, ran.stdout.splitlines()):
+            mean = np.array(one["f"])[None]
+            costs = {name: one["draws"][name] for name in ("cpu", "gradients")}
+            show(one["name"], mean, np.zeros_like(mean), reference, costs, one["burn_in"]["gradients"])
 
 
-def _plain(x: torch.Tensor, y: torch.Tensor) -> dict[str, list[float]]:
-    return {"x": x[0, :, 0].tolist(), "y": y[0].tolist()}
-
-
-ORACLE = """
-import json, sys, time
-import blackjax, jax, jax.numpy as jnp
-data = {name: jnp.array(values) for name, values in json.load(sys.stdin).items()}
-sizes = [(1, 50), (50, 50), (50, 1)]
-def network(theta):
-    h, at = data["x"][:, None], 0
-    for layer, (m, n) in enumerate(sizes):
-        w = theta[at:at + m * n].reshape(m, n); at += m * n
-        h = h @ w / m ** 0.5 + theta[at:at + n]; at += n
-        h = jax.nn.relu(h) if layer < 2 else h
-    return h[:, 0]
-def log_density(theta):
-    return -0.25 * (theta ** 2).sum() - 0.5 * (((data["y"] - network(theta)) / 0.1) ** 2).sum()
-size = sum((m + 1) * n for m, n in sizes)
-key = jax.random.key(0)
-start = 2 ** 0.5 * jax.random.normal(key, (size,))
-began = time.process_time()
-warm = blackjax.window_adaptation(blackjax.nuts, log_density, is_mass_matrix_diagonal=True)
-(state, parameters), _ = warm.run(key, start, num_steps=200)
-step = jax.jit(blackjax.nuts(log_density, **parameters).step)
-warmed = time.process_time()
-gradients, draws = 0, 50
-for one in jax.random.split(key, draws):
-    state, info = step(one, state)
-    gradients += int(info.num_integration_steps)
-print(f"blackjax {blackjax.__version__}, NUTS, one chain: {gradients / draws:.0f} gradients and "
-      f"{(time.process_time() - warmed) / draws:.2f} CPU s a draw, {warmed - began:.0f} CPU s of warm-up")
-"""
+def show(
+    name: str, mean: Floats, std: Floats, reference: Reference, costs: Mapping[str, float], burn_in: float
+) -> None:
+    """Print a line. costs: of the draws: "cpu" seconds, "flop" (10⁹) where they are counted, full "gradients"."""
+    count = effective(mean, std, reference)
+    z = np.random.default_rng(0).standard_normal((*mean.shape[:2], 1))
+    rhat = array_stats.rhat(mean + std * z, method="rank", chain_axis=0, draw_axis=1).max()
+    flop = f"{costs['flop'] / count:9.2f}" if "flop" in costs else f"{'':9}"
+    each = f"{costs['cpu'] / count:9.3f} {flop} {costs['gradients'] / count:14.0f}"
+    print(f"{name:26} {count:9.0f} {each} {burn_in:10.0f} {rhat:10.3f}", flush=True)
 
 
 if __name__ == "__main__":
