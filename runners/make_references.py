@@ -7,6 +7,7 @@ starts at draws of the prior, the other half at optima: so a mode that only one 
 from __future__ import annotations
 
 import io
+import math
 import os
 import time
 import zipfile
@@ -228,7 +229,7 @@ def _ended(
     laws: list[Tensor] = []
     x, y, x_test = (part.to(task.device) for part in data.inputs)
     inputs = [part.expand(method.chains, *part.shape[1:]) for part in (x, y, x_test)]
-    for state in method.walk(target, x, y, run.state, generator):
+    for state in _states(method, target, x, y, run.state, generator):
         states.append(state)
         if state.steps > method.burn_in:
             laws.append(torch.stack(target.law(state.point.q[0], *inputs)[: len(run.laws)]))
@@ -244,6 +245,22 @@ def _ended(
                 f"acceptance {float(state.acceptance.mean()):.2f}, step {float(state.tuning.log_mean.exp().mean()):.2e}"
             )
     return run
+
+
+def _states(
+    method: MAMS, target: Collapsed, x: Tensor, y: Tensor, state: State, generator: Generator
+) -> Iterator[State]:
+    """The states of a run. After a divergence its steps are half as long: all before it counts as burn-in."""
+    while state.steps < method.steps:
+        for after in method.walk(target, x, y, state, generator):
+            state = after
+            diverged = state.steps > method.burn_in and bool(state.diverged.any())
+            if diverged:
+                tuning = replace(state.tuning, log_mean=state.tuning.log_mean - math.log(2))
+                state = replace(state, tuning=tuning)
+            yield state
+            if diverged:
+                break
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -474,16 +474,17 @@ def test_what_comes_before_a_divergence_counts_as_burn_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: tuple[int, ...]
 ) -> None:
     """Two trajectories diverge: the reference is of as many draws as were asked for, all after the second, also if the
-    run is stopped before, between and after. Seen to catch: the divergent one kept, draws up to the first left out
-    alone, fewer draws than asked for, a longer run in the stopped case."""
+    run is stopped before, between and after. Each halves the step size. Seen to catch: the divergent one kept, draws up
+    to the first left out alone, fewer draws than asked for, a longer run in the stopped case, steps as they were."""
     monkeypatch.setattr(making, "problems", lambda numbers, mcse: [])
     monkeypatch.setattr(making, "SECONDS", -1.0)
     every: dict[int, Tensor] = {}
+    step: dict[int, float] = {}
     own = MAMS.walk
 
     def walk(self: MAMS, target: Target, x: Tensor, y: Tensor, state: State, generator: Generator) -> Iterator[State]:
         for after in own(self, target, x, y, state, generator):
-            every[after.steps] = after.potential[0]
+            every[after.steps], step[after.steps] = after.potential[0], float(after.tuning.log_mean[0, 0].exp())
             chain = {30: 1, 45: 3}.get(after.steps)
             yield after if chain is None else replace(after, diverged=torch.arange(4).unsqueeze(0) == chain)
 
@@ -511,6 +512,8 @@ def test_what_comes_before_a_divergence_counts_as_burn_in(
     found = find(data, 0, MODEL, tmp_path)
     assert found is not None and found.about["left out"] == 25 and found.about["certificate"]["draws"] == 200
     assert any("a trajectory diverged, 25 after burn-in" in line for line in told)
+    assert [step[30] / step[at] for at in (31, 45, 46, 95)] == pytest.approx([2, 2, 4, 4])
+    assert found.about["step size"] == pytest.approx(step[95])
     (energy,) = seen
     np.testing.assert_array_equal(energy, torch.stack([every[step] for step in range(46, 96)], 1).numpy())
 
