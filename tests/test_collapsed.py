@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -115,3 +116,22 @@ def test_a_small_noise_is_precise_in_float32(seeded: Seeded, noise: float) -> No
     wide, narrow = (collapsed.at(q.to(kind), x.to(kind), y.to(kind)).energy for kind in (torch.float64, torch.float32))
     assert narrow.dtype == torch.float64
     assert ((wide - narrow) / wide).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("n", [40, 200])
+def test_a_tiny_noise_at_a_few_points_gives_no_energy_that_is_too_low(seeded: Seeded, n: int) -> None:
+    """Stds from 1e-12 to 1: the energy is at least Σ log σᵢ, and its gradient finite. Prior draws of a noise that depends
+    on x have such stds. n = 40 has the N × N form. Seen to catch: yᵀΛy − bᵀm for the squares of residuals."""
+    model = MLP(noise_std=HeteroscedasticNoise(center=0.1))
+    collapsed, generator = Collapsed(model), seeded(0)
+    x = 8 * torch.rand(1, n, 1, generator=generator) - 4
+    y = x[..., 0].sin() + 0.1 * torch.randn(1, n, generator=generator)
+    q = collapsed.prior_draws(generator, (2000,)) * torch.linspace(1, 1.5, 2000).unsqueeze(-1)
+    _, log_std = collapsed.features(q, x.expand(2000, -1, -1))
+    assert -50 < log_std.min() < -20
+    lowest = log_std.double().sum(-1) + 0.5 * n * math.log(2 * math.pi)
+    point = collapsed.at(q, x, y)
+    sound = point.energy.isfinite()  # a matrix that is not definite for the rounding is nan, where no chain goes
+    assert sound.double().mean() > 0.9 and point.gradient[sound].isfinite().all()
+    energy = -collapsed.log_likelihood(q, x, y)
+    assert (energy[sound] > lowest[sound] - 1e-6).all()

@@ -266,11 +266,14 @@ def _primal(phi: Tensor, log_std: Tensor, y: Tensor, tau: float) -> Evidence:
     weight = log_std.neg().exp().unsqueeze(-1)  # 1/σ
     both = torch.cat([phi, y.unsqueeze(-1)], -1).mul_(weight)  # [Φ, y]/σ: one product has all that is needed
     gram = both.mT @ both
-    a, b, square = gram[..., :-1, :-1], gram[..., :-1, -1:], gram[..., -1, -1]
+    a, b = gram[..., :-1, :-1], gram[..., :-1, -1:]
     a.diagonal(dim1=-2, dim2=-1).add_(1 / tau**2)
     factor = _cholesky(a)
     m = torch.cholesky_solve(b, factor)  # (..., H+1, 1)
-    fit = 0.5 * (square + (m * (a @ m - 2 * b)).sum((-2, -1)))  # the minimum over w, so an error of m hardly counts
+    # The minimum over w, so an error of m hardly counts. A sum of squares: where σ is tiny, yᵀΛy − bᵀm loses all digits,
+    # and a chain stays for ever at an energy that is far too low.
+    residual = (both @ torch.cat([-m, torch.ones_like(m[..., :1, :])], -2)).square().sum((-2, -1))
+    fit = 0.5 * (residual + m.square().sum((-2, -1)) / tau**2)
     sigmas = log_std.expand(y.shape).sum(-1)
     energy = fit + _log_det(factor) + width * math.log(tau) + sigmas + 0.5 * n * math.log(2 * math.pi)
     return Evidence(energy, m.squeeze(-1), factor, tau, phi, log_std, y, both)
@@ -280,8 +283,9 @@ def _dual(phi: Tensor, log_std: Tensor, y: Tensor, tau: float) -> Evidence:
     k = tau**2 * phi @ phi.mT
     k.diagonal(dim1=-2, dim2=-1).add_((2 * log_std).exp())
     factor = _cholesky(k)
-    alpha = torch.cholesky_solve(y.unsqueeze(-1), factor)  # (..., N, 1)
-    energy = 0.5 * (y * alpha.squeeze(-1)).sum(-1) + _log_det(factor) + 0.5 * y.shape[-1] * math.log(2 * math.pi)
+    half = torch.linalg.solve_triangular(factor, y.unsqueeze(-1), upper=False)  # (..., N, 1)
+    alpha = torch.linalg.solve_triangular(factor.mT, half, upper=True)
+    energy = 0.5 * half.square().sum((-2, -1)) + _log_det(factor) + 0.5 * y.shape[-1] * math.log(2 * math.pi)
     m = tau**2 * (phi.mT @ alpha).squeeze(-1)
     return Evidence(energy, m, factor, tau, phi, log_std, y, alpha, dual=True)
 
