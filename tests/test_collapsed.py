@@ -120,8 +120,8 @@ def test_a_small_noise_is_precise_in_float32(seeded: Seeded, noise: float) -> No
 
 @pytest.mark.parametrize("n", [40, 200])
 def test_a_tiny_noise_at_a_few_points_gives_no_energy_that_is_too_low(seeded: Seeded, n: int) -> None:
-    """Stds from 1e-12 to 1: the energy is at least Σ log σᵢ, and its gradient finite. Prior draws of a noise that depends
-    on x have such stds. n = 40 has the N × N form. Seen to catch: yᵀΛy − bᵀm for the squares of residuals."""
+    """Stds from 1e-12 to 1: the energy is at least Σ log σᵢ, and its gradient finite. Prior draws of a noise that
+    depends on x have such stds. n = 40 has the N × N form. Seen to catch: yᵀΛy − bᵀm for the squares of residuals."""
     model = MLP(noise_std=HeteroscedasticNoise(center=0.1))
     collapsed, generator = Collapsed(model), seeded(0)
     x = 8 * torch.rand(1, n, 1, generator=generator) - 4

@@ -270,8 +270,8 @@ def _primal(phi: Tensor, log_std: Tensor, y: Tensor, tau: float) -> Evidence:
     a.diagonal(dim1=-2, dim2=-1).add_(1 / tau**2)
     factor = _cholesky(a)
     m = torch.cholesky_solve(b, factor)  # (..., H+1, 1)
-    # The minimum over w, so an error of m hardly counts. A sum of squares: where σ is tiny, yᵀΛy − bᵀm loses all digits,
-    # and a chain stays for ever at an energy that is far too low.
+    # The minimum over w, so an error of m hardly counts. As a sum of squares: where σ is tiny, yᵀΛy − bᵀm loses all
+    # digits, and a chain stays for ever at an energy that is far too low.
     residual = (both @ torch.cat([-m, torch.ones_like(m[..., :1, :])], -2)).square().sum((-2, -1))
     fit = 0.5 * (residual + m.square().sum((-2, -1)) / tau**2)
     sigmas = log_std.expand(y.shape).sum(-1)
