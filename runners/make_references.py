@@ -203,10 +203,9 @@ def _begun(task: Task, data: Problems, checkpoint: Path, generator: Generator, t
             tell(f"{checkpoint} cannot be gone on with ({error}): beginning anew")
     began, chains, target = time.monotonic(), task.method.chains, task.method.target(task.model)
     x, y, x_test = (part.to(task.device) for part in data.inputs)
-    q = target.start(generator, (1, chains))
-    inputs = x.unsqueeze(1), y.unsqueeze(1)
-    optima = target.optima(q[:, chains // 2 :], *inputs, OPTIMISER_STEPS, OPTIMISER_LR)
-    q = torch.cat([q[:, : chains // 2], optima], 1)
+    inputs, half = (x.unsqueeze(1), y.unsqueeze(1)), chains // 2
+    optima = target.optima(target.start(generator, (1, chains - half)), *inputs, OPTIMISER_STEPS, OPTIMISER_LR)
+    q = torch.cat([target.prior_draws(generator, (1, half)), optima], 1)
     laws = q.new_empty(3 if isinstance(task.model.noise_std, Noise) else 2, chains, 0, x_test.shape[1])
     state = start(task.method, target, q, x, y)
     return Run(state, Trace.empty((1, chains), 0, task.device), laws, time.monotonic() - began)

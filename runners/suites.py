@@ -284,7 +284,8 @@ def knobs_task(
 def equal_budget(method: UncertaintyMethod, task: Task) -> UncertaintyMethod:
     """The method with as many point gradients as on gapped_sine_noisy, whatever n is; SGLD's step goes with σ².
 
-    The curvature of the log likelihood goes with 1/σ², so a step that follows σ² is as stable for every noise.
+    The curvature of the log likelihood goes with 1/σ², so a step that follows σ² is as stable for every noise. Methods
+    that are in no such suite are returned as they are.
     """
     n = task.dataset.problems([0]).x.shape[1]
     share = AT_CENTER["n"] / n
@@ -341,24 +342,39 @@ class Unknown(ValueError):
 
 @dataclass(frozen=True)
 class Selection:
-    """The entries and tasks of a run. entries: name -> entry. tasks: name -> task. adapted: as in Suite."""
+    """The entries and tasks of a run. entries: name -> entry. tasks: name -> task.
+
+    adapted: as in Suite. own: name -> the settings that the user chose, which `adapted` must not change.
+    """
 
     entries: Mapping[str, Entry]
     tasks: Mapping[str, Task]
     adapted: Callable[[UncertaintyMethod, Task], UncertaintyMethod] = lambda method, task: method
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def cells(self, replicas: int, seed: int, block: int) -> list[Cell]:
         """All cells. block: replicas that are trained as one stack (so --replicas 20 reuses the cells of --replicas
         10); the last one is smaller if `replicas` is not a multiple of it."""
         return [
-            Cell(of, task.dataset, task.model, name, self._on(task, entry), first, min(first + block, replicas), seed)
+            Cell(
+                of,
+                task.dataset,
+                task.model,
+                name,
+                self._on(task, name, entry),
+                first,
+                min(first + block, replicas),
+                seed,
+            )
             for of, task in self.tasks.items()
             for name, entry in self.entries.items()
             for first in range(0, replicas, block)
         ]
 
-    def _on(self, task: Task, entry: Entry) -> Entry:
-        return Trained(self.adapted(entry.method, task)) if isinstance(entry, Trained) else entry
+    def _on(self, task: Task, name: str, entry: Entry) -> Entry:
+        if not isinstance(entry, Trained):
+            return entry
+        return Trained(replace(self.adapted(entry.method, task), **self.own.get(name, {})))
 
 
 def select(
@@ -380,16 +396,17 @@ def select(
         name, task = task_of(word, suite)
         if type(tasks.setdefault(name, task).dataset) is not type(task.dataset):
             raise _taken(word, name, "another class that you named")
-    chosen = with_settings(chosen, settings)
+    chosen, own = with_settings(chosen, settings)
     entries = {name: Trained(one) if isinstance(one, UncertaintyMethod) else one for name, one in chosen.items()}
     controls = {name: one for name, one in CONTROLS.items() if name not in entries}
-    return Selection({**entries, **controls}, tasks, suite.adapted)
+    return Selection({**entries, **controls}, tasks, suite.adapted, own)
 
 
 def with_settings(
     chosen: Mapping[str, UncertaintyMethod | Control], settings: Sequence[str]
-) -> dict[str, UncertaintyMethod | Control]:
-    """The methods, some with other settings and a name that tells them: mc_dropout[rate=0.2]. Raises Unknown."""
+) -> tuple[dict[str, UncertaintyMethod | Control], dict[str, dict[str, Any]]]:
+    """The methods, some with other settings and a name that tells them: mc_dropout[rate=0.2]; and these settings by
+    that name. Raises Unknown."""
     changes: dict[str, dict[str, Any]] = {}
     for setting in settings:
         place, equals, text = setting.partition("=")
@@ -404,12 +421,14 @@ def with_settings(
         known = {one.name: getattr(method, one.name) for one in fields(method) if one.init}
         own[field_name] = _read(setting, one_of(f"setting of {name}", field_name, known), text.strip())
     found: dict[str, UncertaintyMethod | Control] = {}
+    told: dict[str, dict[str, Any]] = {}
     for name, method in chosen.items():
         own = changes.get(name, {})
         words = ",".join(f"{field_name}={value}" for field_name, value in sorted(own.items()))
+        full = f"{name}[{words}]" if own else name
         with _explained(f"--set {name}"):
-            found[f"{name}[{words}]" if own else name] = replace(method, **own)
-    return found
+            found[full], told[full] = replace(method, **own), own
+    return found, told
 
 
 def _read(setting: str, old: object, text: str) -> object:

@@ -332,6 +332,16 @@ def test_every_method_has_the_same_budget_on_every_task() -> None:
     assert suite.adapted(sgld, louder) == replace(sgld, lr=sgld.lr * (0.3 / 0.1) ** 2)
 
 
+def test_a_setting_of_the_user_is_not_adapted() -> None:
+    """The row's name says it. Seen to catch: the step size that was set times nine."""
+    suite = suites.suites()["knobs"]
+    selection = select(suite, ["sgld", "svi"], ["noise@0.3"], ["sgld.lr=0.001"])
+    entries = {cell.name: cell.entry for cell in selection.cells(5, 0, 10)}
+    one = entries["sgld[lr=0.001]"]
+    assert isinstance(one, Trained) and isinstance(one.method, SGLD) and one.method.lr == 0.001
+    assert one.method == replace(suite.methods["sgld"], lr=0.001)
+
+
 def test_the_notebooks_settings_are_those_of_the_notebook() -> None:
     """100 epochs of 63 steps at batches of 16, with 0.01 added to the std of f. Seen to catch: the jitter forgotten."""
     suite = suites.suites()["notebook_sgld"]

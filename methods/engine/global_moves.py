@@ -2,10 +2,11 @@
 
     q₀ the chain's place,  q₁ … q_K ~ p(q):   go to q_k with probability ∝ p(y | q_k)
 
-This leaves the posterior as it is (Andrieu, Lee & Vihola 2018, https://arxiv.org/abs/1312.6432). A likelihood has an
-upper bound, so the chain forgets its start at a rate that does not depend on the start. It is quick where the prior has
-places as good as the posterior's: with the output layer integrated out, a few of a hundred draws of the hidden layers'
-prior are. Between such moves, a local sampler explores (Samsonov et al. 2022, https://arxiv.org/abs/2111.02702).
+This leaves the posterior as it is (Andrieu, Lee & Vihola 2018, https://arxiv.org/abs/1312.6432). A likelihood of known
+noise has an upper bound, so the chain forgets its start at a rate that does not depend on the start. The rate is high
+where the prior has places as good as the posterior's: with the output layer integrated out, a few of a hundred draws of
+the hidden layers' prior are. Between such moves, a local sampler explores (Samsonov et al. 2022,
+https://arxiv.org/abs/2111.02702).
 """
 
 from __future__ import annotations

@@ -111,9 +111,9 @@ def show(datasets: tuple[str, ...], suite: str, replicas: list[int] | None, fold
 
     from gapbench.evaluation.certificate import MAX_RHAT
 
-    columns = ("rhat", "ess", "mcse_mean", "mcse_log_std", "halves apart")
+    columns = ("rhat", "rhat of components", "ess", "mcse_mean", "mcse_log_std", "halves apart")
     table = Table(title="References", title_justify="left", pad_edge=False)
-    for name in ("dataset", "replica", "region", *columns, "draws", "gradients", "seconds"):
+    for name in ("dataset", "replica", "region", *columns, "rhat of U", "draws", "gradients", "seconds"):
         table.add_column(name, justify="left" if name in ("dataset", "replica", "region") else "right")
     settings: dict[str, None] = {}
     for dataset, number, problems, found in _references(datasets, suite, replicas, folder):
@@ -125,7 +125,12 @@ def show(datasets: tuple[str, ...], suite: str, replicas: list[int] | None, fold
         recorded = about["certificate"]
         for region in sorted(recorded["regions"], key=lambda name: (name not in MAX_RHAT, name)):
             values = (f"{recorded['regions'][region][column]:.4g}" for column in columns)
-            rest = (f"{recorded['draws']}", f"{about['gradient evaluations']:.3g}", f"{about['seconds']}")
+            rest = (
+                f"{recorded['energy']['rhat']:.4g}",
+                f"{recorded['draws']}",
+                f"{about['gradient evaluations']:.3g}",
+                f"{about['seconds']}",
+            )
             table.add_row(dataset, str(number), region, *values, *rest)
     if table.rows:
         print_whole(make_console(), table)
@@ -173,4 +178,4 @@ def _references(
                 hint = f"`gapbench reference make {name} --replicas {number}{more}` makes it"
                 yield name, number, [f"no reference; {hint}"], None
             else:
-                yield name, number, verdict(found), found
+                yield name, number, verdict(found, task.mcse), found
