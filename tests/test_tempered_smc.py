@@ -37,7 +37,7 @@ from gapbench.methods.engine.target import Point, Target
 from gapbench.methods.hmc import HMC
 from gapbench.runners.suites import suites
 
-REPLICAS = (0,)
+REPLICAS = (0, 3)
 EVERY = 4  # test points between those that are kept
 FILE = Path(__file__).parent / "smc_references.npz"
 
