@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from gapbench.evaluation.diagnostics import RHAT_THRESHOLD, convergence, limit
+from gapbench.evaluation.diagnostics import RHAT_THRESHOLD, component_statistics, convergence, limit
 from gapbench.methods.engine.predictions import MixturePrediction
 
 Floats = NDArray[np.float64]
@@ -241,3 +241,11 @@ def test_a_fine_grid_is_looked_at_at_every_fifth_point() -> None:
         np.testing.assert_array_equal(values[:, ::5], whole[name][:, ::5])
         assert np.isnan(np.delete(values, np.s_[::5], 1)).all()
         assert not np.isnan(whole[name]).any() and not np.isnan(diagnosed(f[..., :24])[name]).any()
+
+
+def test_a_tail_of_components_has_a_twentieth_of_f() -> None:
+    """For components whose mixture is a normal law. Seen to catch: tails of the components' means."""
+    mean = 0.6 * np.random.default_rng(0).standard_normal((4, 2000, 3))
+    found = component_statistics(mean, np.full_like(mean, 0.8), None)
+    for tail in ("low tail", "high tail"):
+        np.testing.assert_allclose(found[tail].mean((0, 1)), 0.05, atol=0.005)

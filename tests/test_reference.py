@@ -355,6 +355,7 @@ def test_a_certificate_is_judged_again_by_todays_limits(monkeypatch: pytest.Monk
     about = {**reference.about, "certificate": measured(chains, reference, everywhere(6))}
     sound = replace(reference, about=about)
     assert verdict(sound, 0.04) == []
+    assert verdict(sound, 1e-4)[0].startswith("mcse_mean in the data is")  # the task's limit, not the file's
     other = replace(sound.errors, mcse_mean=sound.errors.mcse_mean * 2)
     assert verdict(replace(sound, errors=other), 0.04) == ["its certificate is not that of its numbers"]
     monkeypatch.setattr(certificates, "MIN_ESS", 10_000)
@@ -413,11 +414,15 @@ def test_a_reference_is_the_posterior(tmp_path: Path) -> None:
 
 
 def test_half_of_the_chains_start_at_optima(tmp_path: Path) -> None:
-    """The energy there is below that of every draw of the prior. Seen to catch: optima left out, all chains there."""
+    """The energy there is below that of every draw of the prior. Seen to catch: optima left out, all chains there, the
+    center for a draw of σ."""
     generator = torch.Generator().manual_seed(0)
     run = making._begun(task(tmp_path), problems_of(0), tmp_path / "none", generator, print)
     prior, optima = run.state.point.energy[0].split(2)
     assert optima.max() < prior.min() - 1 and (prior - prior.mean()).abs().max() > 0.1
+    learned = task(tmp_path, model=replace(MODEL, noise_std=LearnedNoise(center=2.0)))
+    run = making._begun(learned, problems_of(0), tmp_path / "none", generator, print)
+    assert run.state.point.q[0, :2, -1].abs().min() > 0.01  # σ is a draw of its prior too
 
 
 def test_with_learned_noise_the_law_of_y_is_kept_too(tmp_path: Path) -> None:
@@ -724,17 +729,18 @@ def test_nothing_else_is_shipped() -> None:
         assert all(path_of(key_of(one.dataset.problems([r]), 0, one.model)).exists() for r in replicas), name
 
 
-@pytest.mark.parametrize("replica", range(10))
-def test_the_references_agree_with_those_of_hmc(replica: int) -> None:
-    """HMC on all parameters made those of before; their moments and quantiles, at every fourth point, are kept here.
+@pytest.mark.parametrize(("other", "replica"), [*(("hmc", r) for r in range(10)), ("smc", 0), ("smc", 3)])
+def test_the_references_agree_with_other_samplers(other: str, replica: int) -> None:
+    """The references of before, by HMC on all parameters; and tempered SMC, by test_tempered_smc.py. Their moments and
+    quantiles at every fourth point are kept here.
 
     Seen to catch: the reference of another replica, a std that is 10 % too small, quantiles at other levels.
     """
     one = suites.suites()["default"].tasks["gapped_sine_noisy"]
     reference = find(one.dataset.problems([replica]), 0, one.model)
     assert reference is not None
-    with np.load(Path(__file__).parent / "hmc_references.npz", allow_pickle=False) as arrays:
-        before = {name: arrays[f"{replica} {name}"].astype(float) for name in HMC_NUMBERS}
+    with np.load(Path(__file__).parent / f"{other}_references.npz", allow_pickle=False) as arrays:
+        before = {name: arrays[f"{replica} {name}"].astype(float) for name in KEPT_NUMBERS}
     errors, every = reference.errors, slice(None, None, 4)
     std = reference.std[every]
     mean_error = np.hypot(before["mcse_mean"], errors.mcse_mean[every])
@@ -765,4 +771,4 @@ def test_truths_drawn_from_the_prior_rank_evenly_in_their_references() -> None:
         assert stats.chi2.ppf(0.005, 15) < square < stats.chi2.ppf(0.995, 15), found
 
 
-HMC_NUMBERS = ("mean", "std", "mcse_mean", "mcse_log_std", "quantiles")
+KEPT_NUMBERS = ("mean", "std", "mcse_mean", "mcse_log_std", "quantiles")
