@@ -20,7 +20,8 @@ from gapbench.evaluation.scores import SCORES
 
 RESAMPLES = 2000
 MIN_REPLICAS = 5  # fewer replicas are too few for an interval, or for a significant difference
-CHUNK = 2**19  # bytes of one array of a piece: it stays in the cache (up to 8 times that, if it would have < 8 resamples)
+# Bytes of one array of a piece: it stays in the cache. Up to 8 times that, if a piece would have under 8 resamples.
+CHUNK = 2**19
 KEPT = 32 * 2**20  # bytes of counts that are kept for the next method
 
 
