@@ -83,8 +83,11 @@ def component_statistics(mean: Floats, std: Floats, noise: Floats | None) -> dic
 def component_convergence(mean: Tensor, std: Tensor, noise: Tensor | None) -> NDArray[np.float64]:
     """The largest R-hat of `component_statistics` at every test point, (R, M), as `convergence` looks at points.
 
-    mean, std: (R, chains, draws, M). noise: the same shape, or None where it is known.
+    mean, std: (R, chains, draws, M). noise: the same shape, or None where it is known. A noise that never changes is
+    known too.
     """
+    if noise is not None and torch.equal(noise, noise[:, :1, :1].expand_as(noise)):
+        noise = None
     every = 5 if mean.shape[-1] >= FINE else 1
     parts = [None if one is None else one[..., ::every].double().cpu().numpy() for one in (mean, std, noise)]
     assert parts[0] is not None and parts[1] is not None

@@ -8,7 +8,13 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from gapbench.evaluation.diagnostics import RHAT_THRESHOLD, component_statistics, convergence, limit
+from gapbench.evaluation.diagnostics import (
+    RHAT_THRESHOLD,
+    component_convergence,
+    component_statistics,
+    convergence,
+    limit,
+)
 from gapbench.methods.engine.predictions import MixturePrediction
 
 Floats = NDArray[np.float64]
@@ -249,3 +255,18 @@ def test_a_tail_of_components_has_a_twentieth_of_f() -> None:
     found = component_statistics(mean, np.full_like(mean, 0.8), None)
     for tail in ("low tail", "high tail"):
         np.testing.assert_allclose(found[tail].mean((0, 1)), 0.05, atol=0.005)
+
+
+def test_a_noise_that_never_changes_is_known() -> None:
+    """A prediction in the units of the data has σ as (R, 1, 1). Seen to catch: the R-hat of a constant, inf, among
+    those of the components."""
+    rng = np.random.default_rng(0)
+    mean, std = (torch.from_numpy(part) for part in (rng.normal(size=(2, 4, 50, 3)), 1 + rng.random((2, 4, 50, 3))))
+    noise = torch.tensor([0.1, 0.2]).view(2, 1, 1, 1).expand(mean.shape)
+    assert np.array_equal(component_convergence(mean, std, noise), component_convergence(mean, std, None))
+    learned = noise * torch.from_numpy(1 + rng.random((2, 4, 50, 1)))
+    assert (component_convergence(mean, std, learned) >= component_convergence(mean, std, None)).all()
+    apart = noise + torch.arange(4).view(1, 4, 1, 1)  # constant along each chain, and different: no chain mixes
+    assert (
+        np.isinf(component_convergence(mean, std, apart)).all() or (component_convergence(mean, std, apart) > 2).all()
+    )

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from gapbench.methods.engine.adjusted import start
 from gapbench.methods.engine.collapsed import Collapsed, Components
-from gapbench.methods.engine.microcanonical import direction, kick, move, refresh
+from gapbench.methods.engine.microcanonical import bounded_move, direction, kick, move, refresh
 from gapbench.methods.engine.model import MLP
 from gapbench.methods.engine.noise import LearnedNoise
 from gapbench.methods.engine.target import AllParameters, Point, Target
@@ -93,6 +93,29 @@ def test_a_trajectory_is_reversible(seeded: Seeded) -> None:
     torch.testing.assert_close(back.q, point.q, rtol=0, atol=1e-9)
     torch.testing.assert_close(again, -u, rtol=0, atol=1e-9)
     torch.testing.assert_close(other, -change, rtol=0, atol=1e-9)
+
+
+def test_a_step_that_an_accept_step_would_refuse_is_not_made(seeded: Seeded) -> None:
+    """A chain whose U + K would rise by more than the limit, or to nan, stays and turns around; the others move as
+    ever. Seen to catch: a chain that stays and does not turn, nan that passes, the new gradient at the old place."""
+    target, point, u, x, y = smooth(seeded)
+    eps = torch.full_like(point.energy, 0.1)
+    eps[0, 0], eps[1, 1] = 30.0, torch.nan
+    after, turned, change = move(target, point, u, eps, x, y)
+    limit = float(change.nan_to_num(-torch.inf).flatten().sort().values[-2]) + 1e-6  # one is above
+    assert change[0, 0] > limit
+    kept, u_kept, bounded, refused = bounded_move(target, point, u, eps, limit, x, y)
+    assert refused.nonzero().tolist() == [[0, 0], [1, 1]]
+    for found, old, new in (
+        (kept.q, point.q, after.q),
+        (kept.gradient, point.gradient, after.gradient),
+        (u_kept, -u, turned),
+    ):
+        assert torch.equal(found[refused], old[refused]) and torch.equal(found[~refused], new[~refused])
+    assert torch.equal(kept.energy[refused], point.energy[refused]) and torch.equal(
+        kept.energy[~refused], after.energy[~refused]
+    )
+    assert (bounded[refused] == limit).all() and torch.equal(bounded[~refused], change[~refused])
 
 
 def test_the_energy_error_is_of_second_order(seeded: Seeded) -> None:
@@ -312,11 +335,11 @@ def test_the_energy_error_is_the_square_for_each_dimension(seeded: Seeded) -> No
 
 
 def test_a_step_size_that_does_not_arrive_fails_its_replica(seeded: Seeded) -> None:
-    """In one line with both numbers."""
+    """In one line with the numbers; too many refused steps do too. Seen to catch: refused steps that count as none."""
     model, (x, y) = MLP(hidden=(10, 10), noise_std=0.01), data(seeded)
     fit = MCLMC(lr=0.5, burn_in=0, draws=4, thin=5).fit(model, x, y, seeded(2))
     assert list(fit.failures) == [0, 1]
-    assert "after burn_in, 0.0005 wanted: the step size did not settle" in fit.failures[0]
+    assert "energy error 0 (0.0005 wanted), 100% of the steps refused (at most 5%)" in fit.failures[0]
 
 
 def test_draws_are_components_along_chains(seeded: Seeded) -> None:

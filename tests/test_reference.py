@@ -694,8 +694,8 @@ def test_make_check_and_show(gapbench: Callable[..., Result], shipped: Path) -> 
 # 7. What is shipped
 
 
-def shipped_tasks() -> Iterator[tuple[str, suites.Task, int]]:
-    """Every task of a suite, and replica, that has a reference."""
+def promised() -> Iterator[tuple[str, suites.Task, int, Path]]:
+    """Every task and replica that should have a reference, with its file. The tasks of two suites are named once."""
     seen: set[str] = set()
     for suite in ("default", "knobs", "tasks"):
         made = suites.suites()[suite]
@@ -703,12 +703,18 @@ def shipped_tasks() -> Iterator[tuple[str, suites.Task, int]]:
             data = one.dataset.problems(range(made.replicas))
             for r in range(made.replicas):
                 key = key_of(data, r, one.model)
-                if key not in seen and path_of(key).exists():
+                if key not in seen:
                     seen.add(key)
-                    yield name, one, r
+                    yield name, one, r, path_of(key)
 
 
-@pytest.mark.parametrize(("name", "one", "replica"), list(shipped_tasks()))
+PROMISED = list(promised())
+# Not made yet; docs/truth.md names them.
+MISSING = {*(("two_clusters", r) for r in (3, 4)), *(("gapped_heteroscedastic", r) for r in (1, 2, 3, 4))}
+SHIPPED = [(name, one, r) for name, one, r, path in PROMISED if path.exists()]
+
+
+@pytest.mark.parametrize(("name", "one", "replica"), SHIPPED)
 def test_the_shipped_references_are_certified(name: str, one: suites.Task, replica: int) -> None:
     """As `gapbench reference check` does, and precise enough for the task."""
     reference = find(one.dataset.problems([replica]), 0, one.model)
@@ -717,16 +723,13 @@ def test_the_shipped_references_are_certified(name: str, one: suites.Task, repli
     assert reference.about["replica"] == replica and reference.about["model"] == repr(one.model)
 
 
-def test_nothing_else_is_shipped() -> None:
+def test_all_that_is_promised_is_shipped_and_nothing_else() -> None:
     """12 MB in all, of which nothing is carried along that nothing finds."""
     files = {path.name for path in FOLDER.iterdir() if not path.name.startswith(".")}
-    found = [path_of(key_of(one.dataset.problems([r]), 0, one.model)) for _, one, r in shipped_tasks()]
-    assert files == {path.name for one in found for path in (one, one.with_suffix(".npz"))}
+    expected = {path.name for *_, one in PROMISED for path in (one, one.with_suffix(".npz"))}
+    missing = {(name, r) for name, _, r, path in PROMISED if path.name not in files}
+    assert missing <= MISSING and files <= expected
     assert sum((FOLDER / name).stat().st_size for name in files) < 12e6
-    for name, one, replicas in (
-        ("gapped_sine_noisy", suites.suites()["default"].tasks["gapped_sine_noisy"], range(10)),
-    ):
-        assert all(path_of(key_of(one.dataset.problems([r]), 0, one.model)).exists() for r in replicas), name
 
 
 @pytest.mark.parametrize(("other", "replica"), [*(("hmc", r) for r in range(10)), ("smc", 0), ("smc", 3)])

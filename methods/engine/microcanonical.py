@@ -55,6 +55,26 @@ def move(target: Target, point: Point, u: Tensor, step: Tensor, x: Tensor, y: Te
     return after, u, after.energy - point.energy + first + second
 
 
+def bounded_move(
+    target: Target, point: Point, u: Tensor, step: Tensor, limit: float, x: Tensor, y: Tensor
+) -> tuple[Point, Tensor, Tensor, Tensor]:
+    """`move`, without the steps that raise U + K by more than `limit`, or to nan: such a chain stays and turns around.
+
+    An accept step would refuse them too, with probability 1 − exp(−limit) at least. A chain that makes one is far from
+    where the posterior has its mass, and may need thousands of steps to come back. Also returns which chains were
+    refused, (...) bool; their change of U + K is `limit`, not what it would have been.
+    """
+    after, turned, change = move(target, point, u, step, x, y)
+    refused = ~(change <= limit)
+    stays = refused.unsqueeze(-1)
+    kept = Point(
+        torch.where(stays, point.q, after.q),
+        torch.where(refused, point.energy, after.energy),
+        torch.where(stays, point.gradient, after.gradient),
+    )
+    return kept, torch.where(stays, -u, turned), change.masked_fill(refused, limit), refused
+
+
 def refresh(u: Tensor, share: Tensor, generator: Generator) -> Tensor:
     """The directions after a partial refresh: u ← (u + ν z)/‖·‖ with z ~ N(0, I) and ν = √((e^{2ε/L} − 1)/d).
 
