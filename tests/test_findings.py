@@ -13,7 +13,7 @@ import pytest
 
 from gapbench.evaluation.headline import percent
 from gapbench.evaluation.results import Result
-from gapbench.evaluation.tables import departures, tabulate
+from gapbench.evaluation.tables import cpu_seconds, departures, tabulate
 from gapbench.runners.load import results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,6 +54,11 @@ def narrow(method: str, region: str, dataset: str = "gapped_sine_noisy") -> str:
     return f"{1 / ratio(method, region, dataset):.1f}"
 
 
+def excess(method: str, dataset: str = "gapped_sine_noisy") -> list[str]:
+    """By how much the std of f is too large, in the data and in the gap."""
+    return [percent(ratio(method, region, dataset) - 1) for region in ("data", "gap")]
+
+
 def words(number: float) -> str:
     names = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
     return names[round(number)] if round(number) < len(names) else "many"
@@ -61,6 +66,13 @@ def words(number: float) -> str:
 
 def in_gap(method: str) -> str:
     return percent(task(method, "coverage_90_f", "gap"))
+
+
+def part(of: str, what: Callable[[str], float] | None = None) -> str:
+    """What mclmc costs of another method's cost, as a fraction in words; CPU seconds unless `what` is given."""
+    cost = what or (lambda method: cpu_seconds(found("default")["gapped_sine_noisy", method]) or math.nan)
+    names = {2: "half", 3: "third", 4: "quarter", 5: "fifth", 6: "sixth", 7: "seventh", 8: "eighth"}
+    return names[round(cost(of) / cost("mclmc"))]
 
 
 def falling(method: str) -> str:
@@ -76,12 +88,13 @@ def inside_band() -> set[str]:
 
 
 def readme() -> list[str]:
-    sgld = {region: percent(ratio("sgld", region) - 1) for region in ("data", "gap")}
+    sgld, mclmc = excess("sgld"), excess("mclmc")
     gradients = diagnostic("hmc@60", "gradient evaluations", "budgets") / diagnostic("sgld", "gradient evaluations")
     return [
         f"the true posterior's grows {words(value('reference', 'gap_ratio', 'all'))}fold in the gap",
+        f"Its std is {mclmc[0]} too large among the data and {mclmc[1]} in the gap, for a {part('svi')} of the CPU",
         f"It costs {gradients:.0f} times the gradients of SGLD",
-        f"its std is {sgld['data']} too large among the data and {sgld['gap']} in the gap",
+        f"Its std is {sgld[0]} too large among the data and {sgld[1]} in the gap",
         f"Their std is there {narrow('mc_dropout', 'gap')} and {narrow('svi', 'gap')} times too small",
         f"their 90 % intervals hold the truth in {in_gap('mc_dropout')} and {in_gap('svi')} of cases",
         f"Its error bars are {words(ratio('sgld_private', 'data'))} times too wide among the data",
@@ -95,9 +108,11 @@ def findings() -> list[str]:
     error = np.mean([value("sgld", "reference_w1_mc_error", region) for region in ("data", "gap")])
     crps = task("prior", "crps_f", "gap") / task("hmc", "crps_f", "gap")
     better = 1 - task("hmc", "crps_f", "gap") / task("sgld", "crps_f", "gap")
-    sgld = {region: percent(ratio("sgld", region) - 1) for region in ("data", "gap")}
+    sgld, mclmc, on_sine = excess("sgld"), excess("mclmc"), excess("mclmc", "gapped_sine")
     steps = diagnostic("sgld", "gradient evaluations") / diagnostic("mc_dropout", "gradient evaluations")
     sine = "gapped_sine"
+    gradients = part("sgld", lambda method: diagnostic(method, "gradient evaluations"))
+    distance = {f"{value('mclmc', 'reference_w1', r):.2f}" for r in ("data", "gap")}
     return [
         f"The true posterior's std of f is {std['data']:.2g} among the data and {std['gap']:.2g} in the gap",
         f"error bars that are right grow {words(grow[2])}fold",
@@ -108,8 +123,13 @@ def findings() -> list[str]:
         f"hold the truth in {in_gap('mc_dropout')} (MC dropout) and {in_gap('svi')} (SVI) of cases",
         f"In {falling('mc_dropout')} and {falling('svi')} of the tasks their loss still falls",
         f"When the loss stands still it has {ratio('svi', 'gap'):.1g}",
+        f"Its std is {mclmc[0]} too large among the data and {mclmc[1]} in the gap",
+        f"its distance to the posterior is {' or '.join(distance)} in both",
+        f"It takes a {gradients} of SGLD's gradients and a {part('svi')} of SVI's CPU time",
+        f"the std is {on_sine[0]} and {on_sine[1]} too large",
+        f"It is {wide('mile', 'data')} times too wide among the data and {narrow('mile', 'gap')} times too narrow in",
         f"It takes {words(steps)} times the gradients of MC dropout",
-        f"Its std is {sgld['data']} too large among the data and {sgld['gap']} in the gap",
+        f"Its std is {sgld[0]} too large among the data and {sgld[1]} in the gap",
         f"Its distance to the posterior is {w1['sgld'][0]:.2f} and {w1['sgld'][1]:.2f} stds",
         f"200 draws of the posterior itself score {error:.1f}",
         f"MC dropout scores {w1['mc_dropout'][0]:.1f} and {w1['mc_dropout'][1]:.1f}",
@@ -118,7 +138,7 @@ def findings() -> list[str]:
         f"R-hat of f is {value('sgld', 'rhat', 'all'):.1f} where {value('sgld', 'rhat_limit', 'all'):.2f} is the limit",
         f"SVI and MC dropout are {wide('svi', 'data', sine)} and {wide('mc_dropout', 'data', sine)} times too wide",
         f"in the gap {narrow('svi', 'gap', sine)} and {narrow('mc_dropout', 'gap', sine)} times too narrow",
-        f"SGLD is {wide('sgld', 'data', sine)} times too wide in both",
+        f"SGLD is {wide('sgld', 'data', sine)} times too wide among the data, and {wide('sgld', 'gap', sine)} times in",
     ]
 
 
@@ -154,7 +174,7 @@ def notebook() -> list[str]:
 
 
 def cases() -> list[str]:
-    methods = ("sgld_private", "mc_dropout", "svi", "sgld")
+    methods = ("sgld_private", "mclmc", "mc_dropout", "svi", "sgld")
     costs = {method: diagnostic(method, "gradient evaluations") for method in methods}
     costs["hmc, 60 trajectories of 8 chains"] = diagnostic("hmc@60", "gradient evaluations", "budgets")
     return [f"| {method} | {power(cost)} |" for method, cost in costs.items()]
