@@ -183,7 +183,9 @@ def test_the_frame_has_the_columns_that_the_docs_name() -> None:
     found: dict[str, Any] = {}
     exec(curves.replace('"results/published', f'"{PUBLISHED}'), found)
     shapes = {name: found[name].shape for name in ("x", "low", "high")}
-    assert shapes["low"] == shapes["high"] == shapes["x"][:2] and (found["low"] <= found["high"])[..., ::2].all()
+    assert shapes["low"] == shapes["high"] == shapes["x"][:2]
+    there = ~np.isnan(found["low"])
+    assert there[:, [0, -1]].all() and (found["low"] <= found["high"])[there].all()
 
 
 @pytest.fixture(scope="module")
