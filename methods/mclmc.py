@@ -4,8 +4,9 @@
     refresh   u ← (u + ν z)/‖·‖,   z ~ N(0, I),   ν = √((e^{2ε/L} − 1)/d)
 
 https://arxiv.org/abs/2212.08549, https://arxiv.org/abs/2303.18221
-Caveat: no step is rejected but the few that an accept step would hardly ever accept, so the chains have a bias, which
-grows with ε. The step size is tuned to a wanted energy error, and the error that the draws had is a diagnostic.
+Caveat: there is no accept step, so the chains have a bias, which grows with ε. The step size is tuned to a wanted
+energy error, and the error that the draws had is a diagnostic. A step is refused only if it raises U + K by more than
+JUMP · (1 + √(error · d)), which an accept step would hardly ever accept.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from gapbench.methods.engine.target import Target
 WINDOW = 10  # steps between two changes of the step size
 # The range of one change of log ε. Steps a little too large have huge errors, and a chain comes back from them slowly.
 CHANGE = (-1.0, 0.3)
-JUMP = 25.0  # a step is refused if U + K rises by more than this, where none is wanted: e^−25 is 1e-11
+JUMP = 25.0  # an accept step accepts such a rise of U + K with probability e^−25 = 1e-11
 UNSETTLED = 10.0  # a realised energy error this many times the wanted one is a failure
 MAX_REFUSED = 0.05  # and so is a larger share of refused steps
 
@@ -96,7 +97,7 @@ class MCLMC(UncertaintyMethod):
         unit = target.model.prior_std * math.sqrt(target.size)
         log_step = torch.full_like(point.energy, math.log(self.lr))
         error, refused, late = torch.zeros_like(log_step), torch.zeros_like(log_step), []
-        limit = JUMP * (1 + math.sqrt(self.error * target.size))  # far above the changes that are wanted
+        limit = JUMP * (1 + math.sqrt(self.error * target.size))  # the root is the size of change that is wanted
         for number in range(1, self.steps + 1):
             step = log_step.exp() * unit
             point, u, change, stayed = bounded_move(target, point, u, step, limit, *inputs)
