@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -281,8 +281,8 @@ def cost(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
         ax.set_title(_verbatim(region), fontsize=10)
     hollow = "; hollow: over fewer" if fewer else ""
     title = f"{rows[0].dataset}: what compute buys, mean over {len(rows[0].replicas)} replicas{hollow}"
-    figure.suptitle(title, fontsize=11)
-    _legend(figure, max(axes[0], key=lambda ax: len(ax.get_legend_handles_labels()[0])))
+    figure.suptitle(f"{title}\n{DOTTED}", fontsize=11)
+    _legend(figure, *axes.flat)
     return figure
 
 
@@ -294,7 +294,7 @@ def _cost_panel(
     region: str,
 ) -> bool:
     """Draw the lines of one region over the costs of their methods. True if a point is of fewer replicas."""
-    column, own_error = ("reference_w1", region), ("reference_w1_mc_error", region)
+    column = ("reference_w1", region)
     bootstrap = Bootstrap(column)
     fewer = False
     for name, members in lines.items():
@@ -312,18 +312,34 @@ def _cost_panel(
         if some.any():
             fewer = True
             ax.plot(at[some], value[some], marker="o", ls="", color=colour, mfc="white", ms=5)
-    everybody = [result for members in lines.values() for result in members]
-    errors = np.array([estimate(result, own_error, result.valid(own_error)) for result in everybody])
-    if np.isfinite(errors).any():
-        level = float(np.nanmean(errors))
+    for level in floors([result for members in lines.values() for result in members], region):
         ax.axhline(level, color="#555555", lw=1, ls=":")
-        where = ax.get_yaxis_transform()
-        ax.text(0.02, level, "the reference's own error", transform=where, fontsize=8, va="bottom")
     return fewer
 
 
+DOTTED = "dotted: what as many draws, or components, of the posterior itself have"
+
+
+def floors(results: Iterable[Result], region: str) -> list[float]:
+    """The mean distances to the reference that draws, or components, of the reference itself have, from the lowest.
+
+    It depends on their kind and number, so results that share these have one floor: those within 15 % of each other.
+    """
+    column = ("reference_w1_mc_error", region)
+    each = (estimate(one, column, one.valid(column)) for one in results if one.kind == "method")
+    found = sorted(level for level in each if np.isfinite(level))
+    groups: list[list[float]] = []
+    for level in found:
+        if groups and level < 1.15 * groups[-1][0]:
+            groups[-1].append(level)
+        else:
+            groups.append([level])
+    return [float(np.mean(group)) for group in groups]
+
+
 def turned(results: Sequence[Result], style: Mapping[str, Style], score: str) -> Figure:
-    """A score against each knob, in the data and in the gap: a panel a knob, a line a method; hollow if not converged.
+    """A score against each knob, in the data and in the gap: a panel a knob, a line a method. A point is hollow if the
+    method did not converge there, or if some of its replicas failed.
 
     The dataset that all knobs start at is in every panel. score: "reference_log_std" or "reference_w1".
     """
@@ -351,7 +367,8 @@ def turned(results: Sequence[Result], style: Mapping[str, Style], score: str) ->
                 values = [estimate(result, column, result.valid(column)) for _, result in own]
                 colour, line = style[method]
                 ax.plot(at, values, marker="o", ls=line, color=colour, lw=1.6, ms=4.5, label=_verbatim(method))
-                hollow = [place for place, (_, result) in enumerate(own) if result.status != "ranked"]
+                whole = [len(result.valid(column)) == len(result.replicas) for _, result in own]
+                hollow = [i for i, (_, result) in enumerate(own) if result.status != "ranked" or not whole[i]]
                 ax.plot([at[i] for i in hollow], [values[i] for i in hollow], "o", color=colour, mfc="white", ms=4.5)
             ax.margins(x=0.12)
             ax.set_xticks(range(len(ticks)), [f"{value:g}" for value in ticks])
@@ -359,11 +376,16 @@ def turned(results: Sequence[Result], style: Mapping[str, Style], score: str) ->
                 ax.axhline(0, color="#000000", lw=1)
             else:
                 ax.set_yscale("log")
+                for place, value in enumerate(ticks):
+                    for level in floors([result for at, result in here if at == value], region):
+                        ax.plot([place - 0.3, place + 0.3], [level, level], color="#555555", lw=1, ls=":")
         row[0].set_ylabel(f"in the {region}")
     for ax, knob in zip(axes[-1], knobs, strict=True):
         ax.set_xlabel(WORDS[knob], fontsize=9)
-    figure.suptitle(f"{TURNED[score]}: one factor at a time; hollow: not converged", fontsize=11)
-    _legend(figure, axes[0, 0])
+    dotted = f"\n{DOTTED}" if score == "reference_w1" else ""
+    title = f"{TURNED[score]}: one factor at a time; hollow: not converged, or some replicas failed{dotted}"
+    figure.suptitle(title, fontsize=11)
+    _legend(figure, *axes.flat)
     return figure
 
 
@@ -509,11 +531,13 @@ def _lines(labels: Sequence[str], width: float) -> int:
     return -(-len(labels) // _columns(labels, width))
 
 
-def _legend(figure: Figure, ax: Axes) -> None:
-    handles, labels = ax.get_legend_handles_labels()
-    columns = _columns(labels, figure.get_figwidth())
+def _legend(figure: Figure, *axes: Axes) -> None:
+    """One legend below the figure, with each line of the axes once."""
+    lines = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in axes]
+    labelled = {label: handle for pairs in lines for handle, label in pairs}
+    columns = _columns(list(labelled), figure.get_figwidth())
     look = {"fontsize": 8, "frameon": False, "handlelength": 3.2}
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **look)
+    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=columns, **look)
 
 
 def _shade_gap(ax: Axes, result: Result, feature: int) -> None:

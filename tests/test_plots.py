@@ -16,7 +16,19 @@ from numpy.typing import NDArray
 
 from gapbench.datasets.base import Layout
 from gapbench.evaluation.entries import Kind
-from gapbench.evaluation.plots import BANDS, Undrawable, bands, calibration, cost, families, plot, stds, styles, turned
+from gapbench.evaluation.plots import (
+    BANDS,
+    Undrawable,
+    bands,
+    calibration,
+    cost,
+    families,
+    floors,
+    plot,
+    stds,
+    styles,
+    turned,
+)
 from gapbench.evaluation.results import Result
 
 X = np.linspace(-3, 3, 25)
@@ -39,6 +51,7 @@ def make(
     features: int = 1,
     std: float | None = None,
     w1: float | None = None,
+    floor: float = 0.1,
     gradients: float | None = None,
 ) -> Result:
     """A result of `count` replicas, from 3 on, over a grid in the last feature. Replicas in `failures` are nan."""
@@ -66,7 +79,7 @@ def make(
     if w1 is not None:
         near, far = np.where(failed, np.nan, w1), np.where(failed, np.nan, 2 * w1)
         scores["reference_w1"] = {"data": near, "gap": far}
-        scores["reference_w1_mc_error"] = {"data": np.full(count, 0.1), "gap": np.full(count, 0.1)}
+        scores["reference_w1_mc_error"] = {region: np.full(count, floor) for region in ("data", "gap")}
     diagnostics = {} if gradients is None else {"gradient evaluations": np.full(count, gradients)}
     masks = {name: np.tile(mask, (count, 1)) for name, mask in regions.items()}
     return Result(
@@ -430,7 +443,7 @@ def test_a_point_of_fewer_replicas_is_hollow() -> None:
     """And the title says what that means. Seen to catch: every point hollow, none."""
     rows = [*at_budgets("a", {1: 0.5}, {3: "diverged"}), *at_budgets("a", {2: 0.4})]
     figure = cost(rows, styles(rows))
-    assert figure.get_suptitle().endswith("; hollow: over fewer")
+    assert "; hollow: over fewer\n" in figure.get_suptitle()
     for ax, factor in zip(figure.axes, (1, 2), strict=True):
         hollow = [line.get_xydata() for line in ax.get_lines() if line.get_markerfacecolor() == "white"]
         np.testing.assert_allclose(hollow, [[[100, 0.5 * factor]]])
@@ -470,6 +483,35 @@ def test_knobs_are_a_panel_each(tmp_path: Path) -> None:
             np.testing.assert_allclose(panel["svi"], list(enumerate(values)))
         labels = [[tick.get_text() for tick in ax.get_xticklabels()] for ax in figure.axes[2:4]]
         assert labels == [["20", "200", "1000"], ["0.1", "0.3"]]
+
+
+def test_knobs_show_what_is_not_of_all_replicas() -> None:
+    """A point without some replicas is hollow though the others converged, and a method that is only in the second
+    panel is in the legend. Seen to catch: status alone, the legend of the first panel."""
+    some = make("svi", dataset="n@20", w1=0.1, failures={3: "diverged"})
+    rows = [*(one for one in at_knobs("svi") if one.dataset != "n@20"), some, make("late", dataset="noise@0.3", w1=0.5)]
+    figure = turned(rows, styles(rows), "reference_w1")
+    hollow = [line.get_xydata() for line in figure.axes[0].get_lines() if line.get_markerfacecolor() == "white"]
+    np.testing.assert_allclose([at for at in hollow if len(at)], [[[0, 0.1]]])
+    (legend,) = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == {"svi", "late"}
+
+
+def test_a_floor_a_kind() -> None:
+    """200 draws of the posterior have another distance than 200 components of it, so figures show both. Baselines have
+    none. Seen to catch: one level, the mean over all methods."""
+    rows = [
+        make("svi", dataset="n@20", w1=0.5, floor=0.09, gradients=1.0),
+        make("sgld", dataset="n@20", w1=0.4, floor=0.094, gradients=2.0),
+        make("mclmc", dataset="n@20", w1=0.1, floor=0.03, gradients=3.0),
+        make("prior", dataset="n@20", kind="baseline", w1=0.5, floor=0.5),
+    ]
+    np.testing.assert_allclose(floors(rows, "data"), [0.03, 0.092])
+    for figure in (turned(rows, styles(rows), "reference_w1"), cost(rows, styles(rows))):
+        for ax in figure.axes:
+            levels = [line.get_ydata()[0] for line in ax.get_lines() if line.get_linestyle() == ":"]
+            np.testing.assert_allclose(levels, [0.03, 0.092])
+        assert "dotted" in figure.get_suptitle()
 
 
 def test_knobs_without_references_have_no_figure(tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ class AdjustedSampler(UncertaintyMethod):
     acceptance: float = 0.75
     max_steps: int = 2000
     burn_in: int = 100
-    draws: int = 50
-    thin: int = 6
+    draws: int = 25
+    thin: int = 12
     chains: int = 8
     collapse: bool = False
     proposals: int = 0
