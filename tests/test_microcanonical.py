@@ -160,9 +160,9 @@ SMALL = MLP(hidden=(2,), noise_std=0.5)
 @pytest.mark.parametrize(
     "method",
     [
-        MAMS(trajectory=1.0, jitter=0.9, burn_in=50, draws=120),
-        MAMS(trajectory=1.0, jitter=0.9, burn_in=50, draws=120, collapse=False),
-        MAMS(trajectory=0.1, burn_in=50, draws=60, proposals=16),
+        MAMS(trajectory=1.0, jitter=0.9, burn_in=50, thin=1, draws=120),
+        MAMS(trajectory=1.0, jitter=0.9, burn_in=50, thin=1, draws=120, collapse=False),
+        MAMS(trajectory=0.1, burn_in=50, thin=1, draws=60, proposals=16),
         MCLMC(error=1e-5, length=1.0, burn_in=500, draws=100, thin=25),
     ],
 )
@@ -189,7 +189,7 @@ def test_the_law_of_f_is_that_of_importance_sampling(seeded: Seeded, method: MAM
         assert allowed.max() < 0.35
 
 
-@pytest.mark.parametrize("method", [MAMS(draws=100), MCLMC(burn_in=300, draws=50)])
+@pytest.mark.parametrize("method", [MAMS(draws=100, thin=1), MCLMC(burn_in=300, draws=50)])
 def test_without_data_the_law_is_the_prior(seeded: Seeded, method: MAMS | MCLMC) -> None:
     """Mean 0, and the variance of the network's prior, which the recursion over its layers gives for ReLU."""
     model = MLP(hidden=(20, 20))
@@ -266,7 +266,7 @@ def test_global_moves_do_not_drift_from_the_truth(seeded: Seeded, noise: float |
     Seen to catch: the own place left out or with another weight, the weights without the likelihood or with that of
     another proposal, starts of training for draws of the prior.
     """
-    method = MAMS(burn_in=0, lr=30.0, draws=6, chains=1, proposals=8)
+    method = MAMS(burn_in=0, lr=30.0, draws=6, thin=1, chains=1, proposals=8)
     moved = drift(method, 1000, seeded(0), noise)
     for name, change in moved.items():
         assert change.std() > 0.05 and abs(standard_errors(change)) < 4, (name, standard_errors(change))
@@ -278,7 +278,7 @@ def test_a_rejected_proposal_leaves_nothing_behind(seeded: Seeded) -> None:
     Seen to catch: a rejected proposal's gradient kept, or its energy; the place before the global move.
     """
     target, (x, y) = Collapsed(MLP(hidden=(10, 10), noise_std=0.3)), data(seeded)
-    method = MAMS(burn_in=0, lr=0.1, trajectory=0.05, draws=12, chains=4, proposals=2)
+    method = MAMS(burn_in=0, lr=0.1, trajectory=0.05, draws=12, thin=1, chains=4, proposals=2)
     q = target.start(seeded(2), (2, 4))
     seen = []
     for state in method.walk(target, x, y, start(method, target, q, x, y), seeded(3)):

@@ -47,7 +47,7 @@ EVERY = 4  # grid points between those that are looked at
 
 def variants(draws: int) -> Mapping[str, UncertaintyMethod]:
     """The samplers, each with as many draws a chain. MCLMC of all parameters starts at optima."""
-    hmc, mams = HMC(draws=draws, thin=1), MAMS(jitter=0.9, acceptance=0.7, draws=draws)
+    hmc, mams = HMC(draws=draws, thin=1), MAMS(jitter=0.9, acceptance=0.7, draws=draws, thin=1)
     mclmc = MCLMC(draws=draws, thin=10)
     return {
         "HMC": hmc,
