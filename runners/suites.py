@@ -285,8 +285,8 @@ def equal_budget(method: UncertaintyMethod, task: Task) -> UncertaintyMethod:
     """The method with as many point gradients as on gapped_sine_noisy, whatever n is; SGLD's step goes with σ².
 
     The curvature of the log likelihood goes with 1/σ², so a step that follows σ² is as stable for every known noise. If
-    the noise is learned, nobody knows σ beforehand, and the step is that of the center of its prior. Methods that are in
-    no such suite are returned as they are.
+    the noise is learned, nobody knows σ beforehand, and the step is that of the center of its prior. Methods that are
+    in no such suite are returned as they are.
     """
     n = task.dataset.problems([0]).x.shape[1]
     share = AT_CENTER["n"] / n
