@@ -732,7 +732,7 @@ def test_all_that_is_promised_is_shipped_and_nothing_else() -> None:
     assert sum((FOLDER / name).stat().st_size for name in files) < 12e6
 
 
-@pytest.mark.parametrize(("other", "replica"), [*(("hmc", r) for r in range(10)), ("smc", 0), ("smc", 3)])
+@pytest.mark.parametrize(("other", "replica"), [*(("hmc", r) for r in range(10)), *(("smc", r) for r in (0, 3, 7))])
 def test_the_references_agree_with_other_samplers(other: str, replica: int) -> None:
     """The references of before, by HMC on all parameters; and tempered SMC, by test_tempered_smc.py. Their moments and
     quantiles at every fourth point are kept here.
