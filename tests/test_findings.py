@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gapbench.evaluation.headline import percent
+from gapbench.evaluation.knobs import CENTER
 from gapbench.evaluation.results import Result
 from gapbench.evaluation.tables import cpu_seconds, departures, tabulate
 from gapbench.runners.load import results
@@ -146,6 +147,50 @@ def findings() -> list[str]:
     ]
 
 
+def knob(method: str, region: str, dataset: str) -> float:
+    """The std of f over the posterior's in the suite knobs."""
+    return math.exp(value(method, "reference_log_std", region, "knobs", dataset))
+
+
+def extremes(method: str, region: str) -> str:
+    """The smallest and the largest of these over all settings of the knobs."""
+    ratios = [knob(method, region, dataset) for dataset in dict.fromkeys(of for of, _ in found("knobs"))]
+    return f"{min(ratios):.2f} to {max(ratios):.2f}"
+
+
+def knobs() -> list[str]:
+    svi_n, svi_noise = (
+        [f"{knob('svi', 'gap', dataset):.2f}" for dataset in datasets]
+        for datasets in (("n@20", "n@1000"), ("noise@0.3", "noise@0.03"))
+    )
+    grow = [
+        value(method, "std_f", "gap", "knobs", "gap@2") / value(method, "std_f", "gap", "knobs", "gap@0.25")
+        for method in ("mc_dropout", "reference")
+    ]
+    assert knob("mc_dropout", "gap", "gap@0.25") == pytest.approx(1, abs=0.05)
+    hard = [f"{knob('sgld', 'gap', dataset):.2f}" for dataset in ("n@1000", "noise@0.03", "layers@1", "width@10")]
+    easy = [knob("sgld", "gap", of) for of in ("n@20", "n@50", CENTER, "noise@0.3", "width@200", "layers@3")]
+    steps = diagnostic("mclmc", "gradient evaluations", "knobs", "n@1000") / 1000 / 8
+    unsure = sorted(
+        dataset for (dataset, one), result in found("knobs").items() if one == "mclmc" and result.status != "ranked"
+    )
+    assert unsure == ["layers@1", "n@1000", "width@10"]
+    return [
+        f"its std is {extremes('mclmc', 'data')} times the posterior's among the data and "
+        f"{extremes('mclmc', 'gap')} times in the gap",
+        f"from {svi_n[0]} to {svi_n[1]} of the posterior's as n grows from 20 to 1000, and from {svi_noise[0]} to "
+        f"{svi_noise[1]} as the noise falls from 0.3 to 0.03",
+        f"its std there grows {grow[0]:.1f} times and the posterior's {grow[1]:.1f} times",
+        f"has {knob('mc_dropout', 'gap', 'gap@2'):.2f} of the right std in the widest",
+        f"{min(easy):.2f} to {max(easy):.2f} times the posterior's with few points, much noise or a large network",
+        f"{hard[0]} times with 1000 points, {hard[1]} with a noise of 0.03, {hard[2]} with one hidden layer and "
+        f"{hard[3]} with layers of 10 units",
+        f"{extremes('mile', 'data')} times the posterior's among the data and "
+        f"{extremes('mile', 'gap')} times in the gap",
+        f"with 1000 points MCLMC has {steps:.0f} steps",
+    ]
+
+
 def privacy() -> list[str]:
     log_std = value("sgld_private", "reference_log_std", "data")
     epsilon = {dataset: diagnostic("sgld_private", "epsilon", dataset=dataset) for dataset in SINES}
@@ -201,6 +246,7 @@ NOTEBOOK = ("notebook_sgld", "gapped_sine_notebook")
     [
         ("README.md", readme),
         ("docs/findings.md", findings),
+        ("docs/findings.md", knobs),
         ("docs/privacy.md", privacy),
         ("docs/notebook.md", notebook),
         ("docs/choose_a_method.md", cases),
