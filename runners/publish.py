@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from gapbench.datasets.base import Layout
 from gapbench.evaluation.headline import headlines
 from gapbench.evaluation.plots import plot
-from gapbench.evaluation.render import markdown, markdown_headline, markdown_runs
+from gapbench.evaluation.render import markdown, markdown_headlines, markdown_runs
 from gapbench.evaluation.results import Column, Result, tidy
 from gapbench.evaluation.scores import METRICS_VERSION
 from gapbench.evaluation.tables import everything, run_table, sentences, tabulate
@@ -140,19 +140,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def page(folder: Path, results: Sequence[Result]) -> str:
-    """The page beside the data, in Markdown: tables, sentences, the existing figures, and every score by region."""
+    """The page beside the data, in Markdown: the existing figures, tables, sentences, and every score by region."""
     regions = dict.fromkeys(("all", *(name for result in results for name in result.regions)))
     images = [path.relative_to(folder).as_posix() for path in sorted((folder / "figures").glob("*.png"))]
     parts = [
         f"# Suite {folder.name}",
         "This page is written by `gapbench publish`. [docs/scores.md](../../../docs/scores.md) explains the columns. "
         f"`{SCORES}` has the scores of every replica; `gapbench table`, `plot` and `export` read this folder.",
-        *map(markdown_headline, headlines(results)),
+        "\n".join(f"![{Path(image).stem}]({image})" for image in images),
+        markdown_headlines(headlines(results)),
         "## The numbers",
         markdown(tabulate(results)),
         markdown_runs(run_table(results)),
         "\n".join(f"* {sentence}" for sentence in sentences(results)),
-        "\n".join(f"![{Path(image).stem}]({image})" for image in images),
         "## Every score by region",
     ]
     for region in regions:

@@ -15,7 +15,7 @@ from rich.console import Console
 from gapbench.datasets.base import Layout
 from gapbench.evaluation.entries import Kind
 from gapbench.evaluation.headline import Headline, factor, headlines, most
-from gapbench.evaluation.render import markdown_headline, text_headline
+from gapbench.evaluation.render import markdown_headline, markdown_headlines, text_headline
 from gapbench.evaluation.results import Result
 from gapbench.runners.cli.console import print_whole
 
@@ -192,6 +192,20 @@ def test_it_fits_a_hundred_columns() -> None:
     narrow = printed(headline, 40)
     assert max(map(len, narrow.splitlines())) <= 40
     assert all(word in narrow for word in ("0.65 × too narrow", "0.0247", "1.5"))
+
+
+def test_notes_that_all_tables_have_stand_once() -> None:
+    """Below the last table; the others stand beside their own. Seen to catch: all notes at the end, a note lost."""
+    rows = [make("a", **FULL), replace(make("a", coverage_90_y=0.45), dataset="other")]
+    of_one, of_other = headlines(rows)
+    text = markdown_headlines([of_one, of_other])
+    shared = set(of_one.notes) & set(of_other.notes)
+    own = set(of_one.notes) - shared
+    assert own and shared
+    for note in (*shared, *own):
+        assert text.count(f"* {note}") == 1
+    between = text.partition(of_one.title)[2].partition(of_other.title)[0]
+    assert all(note in between for note in own) and not any(note in between for note in shared)
 
 
 def test_markdown_has_the_same_words() -> None:

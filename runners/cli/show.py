@@ -61,7 +61,7 @@ def table(
     elif form == "latex":
         click.echo(render.latex(tabulate(found.results, which)), nl=False)
     elif form == "markdown" and in_words:
-        click.echo("\n\n".join(map(render.markdown_headline, headlines(found.results))))
+        click.echo(render.markdown_headlines(headlines(found.results)))
     elif form == "markdown":
         click.echo(render.markdown(tabulate(found.results, which), intervals))
     elif in_words:
