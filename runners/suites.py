@@ -43,6 +43,8 @@ T = TypeVar("T")
 # chains and the energy error that were published, with a tenth of the 60,000 steps.
 MILE = MCLMC(error=0.1, collapse=False, adam_steps=2000, burn_in=5000, draws=20, thin=50, chains=10)
 
+TO_OPTIMA = 200  # steps of Adam by which MCLMC's chains come near enough to an optimum, at 200 points
+
 CONTROLS: Mapping[str, Control] = {"reference": ReferencePosterior(), "prior": PriorPredictive(), "truth": Truth()}
 
 
@@ -285,15 +287,18 @@ def equal_budget(method: UncertaintyMethod, task: Task) -> UncertaintyMethod:
     """The method with as many point gradients as on gapped_sine_noisy, whatever n is; SGLD's step goes with σ².
 
     The curvature of the log likelihood goes with 1/σ², so a step that follows σ² is as stable for every known noise. If
-    the noise is learned, nobody knows σ beforehand, and the step is that of the center of its prior. Methods that are
-    in no such suite are returned as they are.
+    the noise is learned, nobody knows σ beforehand, and the step is that of the center of its prior. Where it depends
+    on x, some draws of the prior are so steep that MCLMC does not come down from them, so its chains start at optima.
+    Methods that are in no such suite are returned as they are.
     """
     n = task.dataset.problems([0]).x.shape[1]
     share = AT_CENTER["n"] / n
     if isinstance(method, MCLMC):  # a step is a gradient of all n points
-        burn_in, thin = (max(1, round(part * share)) for part in (method.burn_in, method.thin))
-        adam_steps = round(method.adam_steps * share)
-        return replace(method, burn_in=10 * math.ceil(burn_in / 10), thin=thin, adam_steps=adam_steps)
+        steep = isinstance(task.model.noise_std, HeteroscedasticNoise) and not method.adam_steps
+        adam_steps = (TO_OPTIMA if steep else method.adam_steps) * share
+        burn_in = 10 * math.ceil(max(1, round(method.burn_in * share)) / 10)
+        thin = method.thin * share - (adam_steps / method.draws if steep else 0)
+        return replace(method, burn_in=burn_in, thin=max(1, round(thin)), adam_steps=round(adam_steps))
     if isinstance(method, SGLD):
         batch = min(method.batch, max(1, n // 2))
         known = task.model.noise_std

@@ -312,7 +312,7 @@ def test_every_method_has_the_same_budget_on_every_task() -> None:
 
     Seen to catch: steps for point gradients, σ for σ², the inverse share.
     """
-    suite = suites.suites()["knobs"]
+    suite, tasks = suites.suites()["knobs"], suites.suites()["tasks"].tasks
 
     def gradients(method: UncertaintyMethod, n: int) -> float:
         if isinstance(method, MCLMC):
@@ -324,12 +324,14 @@ def test_every_method_has_the_same_budget_on_every_task() -> None:
 
     for name, method in suite.methods.items():
         wanted = gradients(method, 200)
-        for task in suite.tasks.values():
+        for task in (*suite.tasks.values(), *tasks.values()):
             n = task.dataset.problems([0]).x.shape[1]
             assert gradients(suite.adapted(method, task), n) == pytest.approx(wanted, rel=0.1), (name, n)
     sgld, louder = suite.methods["sgld"], suite.tasks["noise@0.3"]
     assert isinstance(sgld, SGLD)
     assert suite.adapted(sgld, louder) == replace(sgld, lr=sgld.lr * (0.3 / 0.1) ** 2)
+    mclmc = suite.adapted(suite.methods["mclmc"], tasks["gapped_heteroscedastic"])
+    assert isinstance(mclmc, MCLMC) and mclmc.adam_steps == 100
 
 
 def test_a_setting_of_the_user_is_not_adapted() -> None:
