@@ -202,6 +202,29 @@ def knobs() -> list[str]:
     ]
 
 
+def tasks() -> list[str]:
+    def gap(dataset: str, **methods: str) -> str:
+        ratios = {
+            words: math.exp(value(method, "reference_log_std", "gap", "tasks", dataset))
+            for method, words in methods.items()
+        }
+        return ", ".join(f"{words} {ratio:.2f}" for words, ratio in ratios.items())
+
+    held = {
+        m: percent(value(m, "coverage_90_f", "gap", "tasks", "gapped_step")) for m in ("reference", "svi", "mc_dropout")
+    }
+    assert found("tasks")["gapped_heteroscedastic", "sgld"].status == "failed"
+    mclmc, sgld, dropout, svi = {"mclmc": "MCLMC"}, {"sgld": "SGLD"}, {"mc_dropout": "MC dropout"}, {"svi": "SVI"}
+    return [
+        gap("two_clusters", **mclmc, **sgld, **dropout, **svi),
+        gap("gapped_step", **mclmc, **sgld, **svi, **dropout),
+        f"hold the truth at {held['reference']} of the points in the gap",
+        f"For SVI it is {held['svi']} and for MC dropout {held['mc_dropout']}",
+        gap("gapped_heteroscedastic", **mclmc, **dropout, **svi),
+        gap("prior_draws_learned_noise", **mclmc, **sgld, **svi, **dropout),
+    ]
+
+
 def privacy() -> list[str]:
     log_std = value("sgld_private", "reference_log_std", "data")
     epsilon = {dataset: diagnostic("sgld_private", "epsilon", dataset=dataset) for dataset in SINES}
@@ -262,6 +285,7 @@ NOTEBOOK = ("notebook_sgld", "gapped_sine_notebook")
         ("README.md", readme),
         ("docs/findings.md", findings),
         ("docs/findings.md", knobs),
+        ("docs/findings.md", tasks),
         ("docs/privacy.md", privacy),
         ("docs/notebook.md", notebook),
         ("docs/choose_a_method.md", cases),
