@@ -127,16 +127,15 @@ def markdown(tables: Sequence[Table], intervals: bool = True) -> str:
 def markdown_headlines(headlines: Sequence[Headline]) -> str:
     """A GitHub table each, with its notes. The notes that all tables have stand once, below the last."""
     shared = [note for note in headlines[0].notes if all(note in one.notes for one in headlines)] if headlines else []
-    parts = [markdown_headline(one, [note for note in one.notes if note not in shared]) for one in headlines]
+    parts = [_headline(one, [note for note in one.notes if note not in shared]) for one in headlines]
     return "\n\n".join(part for part in (*parts, _bullets(shared)) if part)
 
 
-def markdown_headline(headline: Headline, notes: Sequence[str] | None = None) -> str:
-    """One GitHub table, with its notes or with these."""
+def _headline(headline: Headline, notes: Sequence[str]) -> str:
     lines = [["", *map(_plain, headline.headings)], ["---", *["---:"] * len(headline.headings)]]
     for method, _, words in headline.lines:
         lines.append([_plain(method), *(f"**{word.rstrip('*')}**" if word.endswith("*") else word for word in words)])
-    parts = [f"**{_plain(headline.title)}**", _piped(lines), _bullets(headline.notes if notes is None else notes)]
+    parts = [f"**{_plain(headline.title)}**", _piped(lines), _bullets(notes)]
     return "\n\n".join(part for part in parts if part)
 
 

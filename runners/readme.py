@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from gapbench.evaluation.headline import headlines
-from gapbench.evaluation.render import markdown_headline
+from gapbench.evaluation.render import markdown_headlines
 from gapbench.runners.publish import MANIFEST, README, page, read_published
 from gapbench.runners.store import StoreError
 
@@ -39,7 +39,7 @@ def with_headline(readme: Path) -> str:
         rows = [result for result in results if result.dataset == match["dataset"]]
         if not rows:
             raise StoreError(f"{readme}: {match[1].strip()}: suite {match['suite']} has no dataset of this name")
-        return f"{match[1]}{markdown_headline(headlines(rows)[0])}\n{match[4]}"
+        return f"{match[1]}{markdown_headlines(headlines(rows)[:1])}\n{match[4]}"
 
     return PART.sub(headline, readme.read_text(encoding="utf-8"))
 

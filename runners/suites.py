@@ -288,7 +288,7 @@ def equal_budget(method: UncertaintyMethod, task: Task) -> UncertaintyMethod:
 
     The curvature of the log likelihood goes with 1/σ², so a step that follows σ² is as stable for every known noise. If
     the noise is learned, nobody knows σ beforehand, and the step is that of the center of its prior. Where it depends
-    on x, some draws of the prior are so steep that MCLMC does not come down from them, so its chains start at optima.
+    on x, MCLMC's chains start at optima: from some draws of the prior their step size did not settle.
     Methods that are in no such suite are returned as they are.
     """
     n = task.dataset.problems([0]).x.shape[1]

@@ -15,7 +15,7 @@ from rich.console import Console
 from gapbench.datasets.base import Layout
 from gapbench.evaluation.entries import Kind
 from gapbench.evaluation.headline import Headline, factor, headlines, most
-from gapbench.evaluation.render import markdown_headline, markdown_headlines, text_headline
+from gapbench.evaluation.render import markdown_headlines, text_headline
 from gapbench.evaluation.results import Result
 from gapbench.runners.cli.console import print_whole
 
@@ -211,6 +211,6 @@ def test_notes_that_all_tables_have_stand_once() -> None:
 def test_markdown_has_the_same_words() -> None:
     """And names that are no markup. Seen to catch: a | that ends a cell, notes left out."""
     [headline] = headlines([make("a|b", **FULL)])
-    text = markdown_headline(headline)
+    text = markdown_headlines([headline])
     assert r"| a\|b | 0.5 × too narrow | 0.25 × too narrow | 0.6 |" in text
     assert all(f"* {note}" in text for note in headline.notes)

@@ -310,7 +310,7 @@ def test_a_gap_of_another_width_has_the_same_density() -> None:
 def test_every_method_has_the_same_budget_on_every_task() -> None:
     """Point gradients within a tenth, whatever n is; SGLD's step goes with σ².
 
-    Seen to catch: steps for point gradients, σ for σ², the inverse share.
+    Seen to catch: steps for point gradients, σ for σ², the inverse share, Adam's steps on top of the budget.
     """
     suite, tasks = suites.suites()["knobs"], suites.suites()["tasks"].tasks
 
