@@ -226,6 +226,40 @@ def tasks() -> list[str]:
     ]
 
 
+def compute() -> list[str]:
+    def w1(method: str, region: str = "data") -> float:
+        return value(method, "reference_w1", region, "budgets")
+
+    steps = (630, 2450, 9800)
+    assert all(w1(f"sgld_lr0.0002@{n}") > w1(f"sgld_lr{lr}@{n}") for n in steps for lr in ("0.0006", "0.0008"))
+    larger = {f"{w1(f'sgld_lr{lr}@9800'):.1f}" for lr in ("0.0006", "0.0008")}
+    stays = {f"{w1(f'sgld_lr0.0006@{n}', 'gap'):.1f}" for n in (9800, 39_200)}
+    assert len(larger) == len(stays) == 1
+    assert diagnostic("mclmc@300", "gradient evaluations", "budgets") < diagnostic(
+        "sgld_lr0.0006@630", "gradient evaluations", "budgets"
+    )
+    spent = cpu_seconds(found("budgets")["gapped_sine_noisy", "mclmc@300"])
+    later = [w1(f"mclmc@{n}", region) for n in (750, 1500, 3000) for region in ("data", "gap")]
+    hmc = [w1("hmc@60", region) for region in ("data", "gap", "extrapolation")]
+    longer = [w1("hmc@120", region) for region in ("data", "gap", "extrapolation")]
+    assert max(abs(a - b) for a, b in zip(hmc, longer, strict=True)) < 0.01
+    one = found("budgets")["gapped_sine_noisy", "hmc@60"]
+    floor = np.mean([value("hmc@60", "reference_w1_mc_error", region, "budgets") for region in ("data", "gap")])
+    rhat, limit = (one.scores[name]["all"][one.sound] for name in ("rhat", "rhat_limit"))
+    return [
+        f"The larger two come to {larger.pop()} stds among the data",
+        f"Four times as many buy {w1('sgld_lr0.0006@39200'):.1f} among the data",
+        f"nothing in the gap, where it stays at {stays.pop()}",
+        f"is at {w1('mclmc@300'):.2f} among the data and {w1('mclmc@300', 'gap'):.2f} in the gap after 300 steps",
+        f"and {spent:.1f} CPU seconds",
+        f"it is at {min(later):.2f} to {max(later):.2f} in both",
+        f"With 60 trajectories, {power(diagnostic('hmc@60', 'gradient evaluations', 'budgets'))} gradients, it scores "
+        f"{min(hmc):.2f} to {max(hmc):.2f} in every region, where 200 draws of the posterior itself score {floor:.2f}",
+        f"{words(np.sum(~found('budgets')['gapped_sine_noisy', 'hmc@30'].sound))} of five replicas are refused",
+        f"its R-hat is {rhat.min():.2f} to {rhat.max():.2f}, where so few draws allow {limit.max():.2f}",
+    ]
+
+
 def privacy() -> list[str]:
     log_std = value("sgld_private", "reference_log_std", "data")
     epsilon = {dataset: diagnostic("sgld_private", "epsilon", dataset=dataset) for dataset in SINES}
@@ -285,6 +319,7 @@ NOTEBOOK = ("notebook_sgld", "gapped_sine_notebook")
     [
         ("README.md", readme),
         ("docs/findings.md", findings),
+        ("docs/findings.md", compute),
         ("docs/findings.md", knobs),
         ("docs/findings.md", tasks),
         ("docs/privacy.md", privacy),
