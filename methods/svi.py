@@ -26,6 +26,7 @@ from gapbench.methods.engine.minibatches import FixedSize, gather_points
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.optimise import adam, arrival
 from gapbench.methods.engine.posterior_draws import PosteriorDraws
+from gapbench.methods.engine.streams import own_streams
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class SVI(UncertaintyMethod):
                 theta = pyro.sample("theta", prior).squeeze(-2)  # (..., R, P)
                 # A plate of n points, b of them seen: Pyro scales the likelihood by n/b.
                 with pyro.plate("data", n, subsample=everyone, dim=-1):
-                    pyro.factor("y", model.log_likelihood(theta, x, y))
+                    lead = theta.shape[:-1]
+                    points = x.expand(*lead, *x.shape[-2:]), y.expand(*lead, y.shape[-1])
+                    pyro.factor("y", model.training_log_likelihood(theta, *points))
 
         with pyro_sandbox(generator):
             guide = AutoNormal(
@@ -102,22 +105,6 @@ def negative_elbo(program: Callable[..., None], guide: AutoNormal, x: Tensor, y:
 
 @contextmanager
 def pyro_sandbox(generator: Generator) -> Iterator[None]:
-    """Run Pyro with a parameter store and random streams of its own; restore the global ones afterwards.
-
-    Pyro keeps its parameters in a global store and draws from torch's global streams. Inside, the streams start from a
-    seed that `generator` draws.
-    """
-    device = generator.device
-    seed = int(torch.randint(2**62, (), generator=generator, device=device))
-    apple = torch.mps.get_rng_state() if device.type == "mps" else None  # fork_rng does not know this stream
-    try:
-        with (
-            torch.random.fork_rng([device] if device.type == "cuda" else []),
-            pyro.get_param_store().scope(),
-            pyro.validation_enabled(False),
-        ):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        if apple is not None:
-            torch.mps.set_rng_state(apple)
+    """Run Pyro with a parameter store and random streams of its own: it keeps both of them globally."""
+    with own_streams(generator), pyro.get_param_store().scope(), pyro.validation_enabled(False):
+        yield

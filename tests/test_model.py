@@ -132,6 +132,12 @@ def test_per_sample_gradients_are_autograds(
             each_weight = torch.ones_like(weights) if some is None else some
             sums = (each_weight.unsqueeze(-1) * expected).sum(-2)
             torch.testing.assert_close(out, 1 + sums, rtol=1e-5, atol=1e-8)
+    # The log likelihood of a loss, whose backward is the same book-keeping.
+    theta.requires_grad_()
+    said = model.training_log_likelihood(theta, x, y)
+    torch.testing.assert_close(said, model.log_likelihood(theta, x, y), rtol=1e-6, atol=1e-8)
+    [gradient] = torch.autograd.grad((weights * said).sum(), theta)
+    torch.testing.assert_close(gradient, -(weights.unsqueeze(-1) * expected).sum(-2), rtol=1e-5, atol=1e-8)
 
 
 def test_densities_are_torch_distributions(seeded: Callable[[int], Generator]) -> None:

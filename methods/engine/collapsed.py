@@ -110,17 +110,17 @@ class Collapsed(Target):
                 gradient.narrow(-1, self._parts[0], head).add_((phi.mT @ by_z.unsqueeze(-1)).squeeze(-1))
             else:
                 gradient.select(-1, -1).add_(by_z.sum(-1), alpha=1 / self.model.prior_std)
-        by_hidden = by_phi.narrow(-1, 0, self.width - 1).mul(scale)
+        by_hidden = by_phi.narrow(-1, 0, self.width - 1).mT.mul(scale).contiguous()
         deltas = backward(self.model, layers, outputs, by_hidden)
         for layer, a, delta, (_, _, by) in zip(
             stacked_layers(self.model, gradient, len(layers)), inputs, deltas, self.model.layers, strict=False
         ):
-            layer.add_(product(a.mT, delta), alpha=by)
+            layer.add_(product(a, delta.mT), alpha=by)
         return evidence.energy
 
     def _features(self, q: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """The features φ(x), (..., N, H+1), and log σ, which broadcasts to (..., N). last: φ(x) / scale."""
-        phi = last * self.model.layers[-1][2]
+        """The features φ(x), (L, N, H+1), and log σ, which broadcasts to (L, N). last: φ(x) / scale, (L, H+1, N)."""
+        phi = last.mT * self.model.layers[-1][2]
         noise, (_, head, entry) = self.model.noise_std, q.split(self._parts, dim=-1)
         if isinstance(noise, HeteroscedasticNoise):
             return phi, math.log(noise.center) + noise.spread * (phi @ head.unsqueeze(-1)).squeeze(-1)

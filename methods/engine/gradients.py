@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -58,6 +59,29 @@ def functional_gradients(model: Model, theta: Tensor, x: Tensor, y: Tensor) -> F
     return FullGradients(of_stack(*flat).view(*y.shape, theta.shape[-1]))
 
 
+class ByHand(torch.autograd.Function):
+    """log p(yᵢ | xᵢ, θ) of each point, (..., B), whose derivative by θ is that of `Model.per_sample_gradients`."""
+
+    @staticmethod
+    def forward(ctx: Any, theta: Tensor, model: MLP, x: Tensor, y: Tensor) -> Tensor:
+        gradients = mlp_gradients(model, theta, x, y)
+        ctx.gradients, ctx.shape = gradients, theta.shape
+        return gradients.log_likelihood
+
+    @staticmethod
+    def backward(ctx: Any, by_point: Tensor) -> tuple[Tensor, None, None, None]:
+        by_theta = by_point.new_zeros(ctx.shape)
+        ctx.gradients.add_weighted_sum(-by_point, by_theta)
+        return by_theta, None, None, None
+
+
+def energy_gradient(model: Model, theta: Tensor, x: Tensor, y: Tensor, n: int) -> Tensor:
+    """The estimate of −∇ log p(θ | data) from a batch of n points, (..., P). theta: (..., P); x, y: (..., B[, D])."""
+    total = torch.zeros_like(theta)
+    model.per_sample_gradients(theta, x, y).add_weighted_sum(None, total)
+    return total.mul_(n / y.shape[-1]).add_(theta, alpha=1 / model.prior_std**2)
+
+
 @dataclass(frozen=True)
 class Kernels:
     """An activation φ, by the kernels that autograd calls.
@@ -92,9 +116,12 @@ class MLPGradients(PerSampleGradients):
     norms and weighted sums never need the (..., B, P) tensor.
 
     shape: (..., B); L is the product of the leading dimensions.
-    inputs: a, (L, B, fan_in + 1) per layer: the activations and a 1/scale for the bias.
-    deltas: δ = ∂(−log p)/∂(pre-activation), (L, B, fan_out).
+    inputs: a, (L, fan_in + 1, B) per layer: the activations and a 1/scale for the bias.
+    deltas: δ = ∂(−log p)/∂(pre-activation), (L, fan_out, B).
+    Points come last, so that the part of a without the bias is one piece of memory: half the time of a step went into
+    passes over pieces.
     noise: ∂(−log p)/∂(the noise's entry of θ), (L, B); None if θ has none.
+    error, std: f − y, (L, B), and σ, which broadcasts to that.
     """
 
     model: MLP
@@ -102,26 +129,39 @@ class MLPGradients(PerSampleGradients):
     inputs: list[Tensor]
     deltas: list[Tensor]
     noise: Tensor | None
+    error: Tensor
+    std: Tensor
+
+    @property
+    def log_likelihood(self) -> Tensor:
+        """The log likelihood of each point, (..., B)."""
+        z = self.error / self.std
+        return (-0.5 * z.square() - self.std.log() - 0.5 * math.log(2 * math.pi)).view(self.shape)
 
     @property
     def norms(self) -> Tensor:
         parts = [
-            vector_norm(delta, dim=-1) * vector_norm(a, dim=-1) * scale
+            (square_norm(delta) * square_norm(a)).mul_(scale**2)
             for a, delta, (_, _, scale) in zip(self.inputs, self.deltas, self.model.layers, strict=True)
         ]
-        parts += [] if self.noise is None else [self.noise]
-        whole: Tensor = vector_norm(torch.stack(parts), dim=0)
-        return whole.view(self.shape)
+        parts += [] if self.noise is None else [self.noise.square()]
+        whole: Tensor = sum(parts[1:], parts[0])
+        return whole.sqrt().view(self.shape)
 
     def add_weighted_sum(self, weights: Tensor | None, out: Tensor) -> None:
         layers = stacked_layers(self.model, out)
         for layer, a, delta, (_, _, scale) in zip(layers, self.inputs, self.deltas, self.model.layers, strict=True):
-            weighted = delta if weights is None else delta * weights.reshape(*delta.shape[:-1], 1)
+            weighted = delta if weights is None else delta * weights.reshape(len(delta), 1, -1)
             # A batched product cannot write into a view. The extra sum costs less than a loop of single products.
-            layer.add_(product(a.mT, weighted), alpha=scale)
+            layer.add_(product(a, weighted.mT), alpha=scale)
         if self.noise is not None:
             weighted = self.noise if weights is None else self.noise * weights.reshape(self.noise.shape)
             out.view(-1, out.shape[-1]).select(1, -1).add_(weighted.sum(-1))
+
+
+def square_norm(columns: Tensor) -> Tensor:
+    """The squared norm of each column, (L, B). columns: (L, m, B)."""
+    return columns.square().sum(1)
 
 
 def mlp_gradients(model: MLP, theta: Tensor, x: Tensor, y: Tensor) -> MLPGradients:
@@ -129,64 +169,65 @@ def mlp_gradients(model: MLP, theta: Tensor, x: Tensor, y: Tensor) -> MLPGradien
     *hidden, last = stacked_layers(model, theta)
     inputs, outputs = forward(model, hidden, x.reshape(-1, *x.shape[-2:]))
     scale = model.layers[-1][2]
-    delta, noise = _likelihood_gradients(model, theta, product(inputs[-1], last, scale), y)
+    f = product(last.mT, inputs[-1], scale)  # (L, K, B)
+    std = model.noise_of(theta.view(-1, theta.shape[-1]), f.mT)
+    error = f.select(1, 0) - y.reshape(len(f), -1)
+    delta, noise = _likelihood_gradients(model, f, error, std)
     deltas = [delta]
     if hidden:
-        by_hidden = product(delta, last.narrow(1, 0, last.shape[1] - 1).mT, scale)
+        by_hidden = product(last.narrow(1, 0, last.shape[1] - 1), delta, scale)
         deltas = [*backward(model, hidden, outputs, by_hidden), delta]
-    return MLPGradients(model, y.shape, inputs, deltas, noise)
+    return MLPGradients(model, y.shape, inputs, deltas, noise, error, std)
 
 
 def forward(model: MLP, layers: Sequence[Tensor], x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """The inputs a of each of the first layers and of the layer behind them, and the outputs z of each of them.
 
-    layers: as `stacked_layers` gives them, any number of a network's first ones. x: (L, B, D). a: (L, B, fan_in + 1):
-    activations, and a 1/scale for the bias.
+    layers: as `stacked_layers` gives them, any number of a network's first ones. x: (L, B, D). a: (L, fan_in + 1, B):
+    activations, and a 1/scale for the bias. z: (L, fan_out, B).
     """
     kernels = KERNELS[model.activation]
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
     for number, (m, _, scale) in enumerate(model.layers[: len(layers) + 1]):
-        h = x.new_empty(*x.shape[:2], m + 1)
-        h.select(2, m).fill_(1 / scale)  # the factor of the bias
+        h = x.new_empty(len(x), m + 1, x.shape[1])
+        h.select(1, m).fill_(1 / scale)  # the factor of the bias
         if outputs:
-            kernels.forward(outputs[-1], h.narrow(2, 0, m))
+            kernels.forward(outputs[-1], h.narrow(1, 0, m))
         else:
-            h.narrow(2, 0, m).copy_(x)
+            h.narrow(1, 0, m).copy_(x.mT)
         inputs.append(h)
         if number < len(layers):
-            outputs.append(product(h, layers[number], scale))
+            outputs.append(product(layers[number].mT, h, scale))
     return inputs, outputs
 
 
 def backward(model: MLP, layers: Sequence[Tensor], outputs: Sequence[Tensor], by_hidden: Tensor) -> list[Tensor]:
-    """The derivatives δ by the outputs z of each of the first layers. by_hidden: that by the last activation; changed
-    in place."""
+    """The derivatives δ by the outputs z of each of the first layers, (L, fan_out, B). by_hidden: that by the last
+    activation; changed in place."""
     kernels = KERNELS[model.activation]
     kernels.backward(by_hidden, outputs[-1])
     deltas = [by_hidden]
     for number in range(len(layers) - 1, 0, -1):
         m, _, scale = model.layers[number]
-        deltas.append(product(deltas[-1], layers[number].narrow(1, 0, m).mT, scale))
+        deltas.append(product(layers[number].narrow(1, 0, m), deltas[-1], scale))
         kernels.backward(deltas[-1], outputs[number - 1])
     return deltas[::-1]
 
 
-def _likelihood_gradients(model: MLP, theta: Tensor, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The derivatives of −log p by the network's outputs, (L, B, K), and by the noise's entry of θ, (L, B) or None.
+def _likelihood_gradients(model: MLP, outputs: Tensor, error: Tensor, std: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The derivatives of −log p by the network's outputs, (L, K, B), and by the noise's entry of θ, (L, B) or None.
 
     With e = f − y:  ∂/∂f = e/σ²,  ∂/∂ log σ = 1 − e²/σ².
     """
-    noise = model.noise_of(theta.view(-1, theta.shape[-1]), outputs)
-    error = outputs.select(-1, 0) - y.reshape(outputs.shape[:-1])
-    by_mean = error / noise.square()
+    by_mean = error / std.square()
     if model.network_outputs == 1:
-        last = by_mean.unsqueeze(-1)
+        last = by_mean.unsqueeze(1)
     else:
         last = torch.zeros_like(outputs)
-        last.select(-1, 0).copy_(by_mean)
+        last.select(1, 0).copy_(by_mean)
     if isinstance(model.noise_std, HeteroscedasticNoise):
-        last.select(-1, 1).copy_(model.noise_std.spread * (1 - error * by_mean))
+        last.select(1, 1).copy_(model.noise_std.spread * (1 - error * by_mean))
     if isinstance(model.noise_std, LearnedNoise):
         return last, model.noise_std.spread / model.prior_std * (1 - error * by_mean)
     return last, None

@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from gapbench.methods.engine.gradients import PerSampleGradients, functional_gradients, mlp_gradients
+from gapbench.methods.engine.gradients import ByHand, PerSampleGradients, functional_gradients, mlp_gradients
 from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise, Noise
 
 Perturb = Callable[[Tensor, int], Tensor]  # (hidden activations (..., N, width), layer index) -> the same shape
@@ -110,9 +110,14 @@ class Model(ABC):
 
     def log_likelihood(self, theta: Tensor, x: Tensor, y: Tensor, perturb: Perturb | None = None) -> Tensor:
         """The log likelihood log p(yᵢ | xᵢ, θ) of each point, (..., N)."""
-        mean, noise = self.mean_and_noise(theta, x, perturb)
-        z = (y - mean) / noise
-        return -0.5 * z.square() - noise.log() - 0.5 * math.log(2 * math.pi)
+        return log_density(y, *self.mean_and_noise(theta, x, perturb))
+
+    def training_log_likelihood(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """The log likelihood of each point, (..., N), for a loss: it can be differentiated once, and by θ alone.
+
+        theta (..., P), x (..., N, D), y (..., N), with the same leading dimensions.
+        """
+        return self.log_likelihood(theta, x, y)
 
     def log_prior(self, theta: Tensor) -> Tensor:
         """The log prior density log p(θ), (...)."""
@@ -213,6 +218,16 @@ class MLP(Model):
     def per_sample_gradients(self, theta: Tensor, x: Tensor, y: Tensor) -> PerSampleGradients:
         # Written by hand: autograd stores and touches more memory than the arithmetic needs.
         return mlp_gradients(self, theta.detach(), x, y)
+
+    def training_log_likelihood(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        found: Tensor = ByHand.apply(theta.contiguous(), self, x, y)  # type: ignore[no-untyped-call]
+        return found
+
+
+def log_density(y: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
+    """The log density of y under N(mean, noise²), with broadcasting."""
+    z = (y - mean) / noise
+    return -0.5 * z.square() - noise.log() - 0.5 * math.log(2 * math.pi)
 
 
 def linear(h: Tensor, weight: Tensor, bias: Tensor, scale: float) -> Tensor:

@@ -13,23 +13,26 @@ from torch import Tensor
 from gapbench.methods.engine.precision import widest
 
 
-def adam(loss: Callable[[], Tensor], parameters: Iterable[Tensor], steps: int, lr: float) -> Tensor:
+def adam(
+    loss: Callable[[], Tensor], parameters: Iterable[Tensor], steps: int, lr: float, annealed: bool = True
+) -> Tensor:
     """Move the leaf tensors `parameters` by `steps` steps of Adam on the sum of the losses that `loss` returns.
 
     With summed losses the replicas' gradients are independent, and Adam is elementwise. So this equals one optimiser
-    for each replica. The cosine schedule of the step size ends at 0, so the result has little minibatch noise.
-    Returns the losses of the second half of the steps, (K, *), which `arrival` judges.
+    for each replica. The cosine schedule of the step size ends at 0, so the result has little minibatch noise; it is
+    constant if not `annealed`. Returns the losses of the second half of the steps, (K, *), which `arrival` judges.
     """
     parameters, second_half = list(parameters), []
-    optimizer = torch.optim.Adam(parameters, lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)  # one pass over the parameters in each step
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1)) if annealed else None
     with denormals_flushed():
         for step in range(steps):
             losses = loss()
             for parameter, gradient in zip(parameters, torch.autograd.grad(losses.sum(), parameters), strict=True):
                 parameter.grad = gradient
             optimizer.step()
-            schedule.step()
+            if schedule:
+                schedule.step()
             if step >= steps // 2:
                 second_half.append(losses.detach())
     return torch.stack(second_half) if second_half else torch.empty(0)
