@@ -16,16 +16,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from gapbench.methods.base import Claim, FittedMethod, UncertaintyMethod
-from gapbench.methods.engine.minibatches import FixedSize, gather_points
+from gapbench.methods.base import Claim, FittedMethod
+from gapbench.methods.engine.adam_trained import AdamTrained
+from gapbench.methods.engine.minibatches import gather_points
 from gapbench.methods.engine.model import Model, Perturb
-from gapbench.methods.engine.optimise import arrival, minimise, negative_log_posterior
+from gapbench.methods.engine.optimise import negative_log_posterior
 from gapbench.methods.engine.posterior_draws import mixture
 from gapbench.methods.engine.predictions import MixturePrediction
 
 
 @dataclass(frozen=True)
-class MCDropout(UncertaintyMethod):
+class MCDropout(AdamTrained):
     """Dropout after every hidden layer, in training and in prediction; the prior is the weight decay.
 
     rate: probability that a unit is dropped. rate = 0 is the MAP estimate, with no uncertainty about f.
@@ -44,18 +45,13 @@ class MCDropout(UncertaintyMethod):
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Dropout:
         replicas, n = y.shape
-        batch = min(self.batch, n)
-        batches = FixedSize().draw((replicas,), batch, n, generator)
 
-        def loss(theta: Tensor) -> Tensor:
-            index = next(batches).index
-            drop = dropout(draw_masks(model, self.rate, (replicas, batch), generator))  # each point has its own mask
+        def loss(theta: Tensor, index: Tensor) -> Tensor:
+            drop = dropout(draw_masks(model, self.rate, index.shape, generator))  # each point has its own mask
             likelihood = model.log_likelihood(theta, gather_points(x, index), gather_points(y, index), drop)
             return negative_log_posterior(likelihood, model.log_prior(theta), n)
 
-        theta, losses = minimise(loss, model.init(generator, (replicas,)), self.steps, self.lr)
-        evaluations = torch.full((replicas,), float(self.steps * batch), device=x.device)
-        diagnostics = {"gradient evaluations": evaluations, **arrival(losses, n)}
+        theta, diagnostics = self.train(loss, model.init(generator, (replicas,)), n, generator)
         # One mask for each draw, the same at every x, so that a draw is a function.
         masks = [draw_masks(model, self.rate, (replicas, 1), generator) for _ in range(self.draws)]
         return Dropout(model, theta, masks, diagnostics=diagnostics)

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import TypeGuard
 
 from gapbench.methods.base import UncertaintyMethod
+from gapbench.methods.engine.requirements import requirements
 
 GROUP = "gapbench.methods"
 FILE_MODULE = "gapbench_file_"  # prefix of the names of modules that are loaded from a user's file
@@ -83,7 +84,9 @@ def registry() -> Registry:
 
 def _why(error: BaseException, advice: str) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("gapbench"):
-        return f"needs {error.name}: pip install {error.name.partition('.')[0]}"
+        missing = error.name.partition(".")[0]
+        extras = (f"'gapbench[{one.extra}]'" for one in requirements() if one.extra and one.name == missing)
+        return f"needs {error.name}: pip install {next(extras, missing)}"
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}: {advice}"
 
 

@@ -155,6 +155,8 @@ class SGLD(UncertaintyMethod):
             "likelihood temperature": torch.full_like(clipped, likelihood),
             "prior temperature": torch.full_like(clipped, prior),
             "epsilon": torch.full_like(clipped, self.epsilon(n)),
+            "noise multiplier": torch.full_like(clipped, self.noise_multiplier),
+            "clipping norm": torch.full_like(clipped, self.max_grad_norm(n)),
             "steps": torch.full_like(clipped, self.steps),
             "gradient evaluations": optimizer.seen.sum(1),
         }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from gapbench.methods.engine.requirements import requirements
 
 
 @dataclass(frozen=True)
@@ -33,22 +34,23 @@ def examine(folder: Path) -> list[Finding]:
 
 
 def _packages() -> list[Finding]:
-    """A finding for each package that gapbench needs, by its metadata; and one for all missing test packages."""
-    found, absent = [], []
-    for requirement in metadata.requires("gapbench") or []:
-        specification, _, marker = requirement.partition(";")
-        name = re.split(r"[ <>=!~\[]", specification.strip())[0]
+    """A finding for each package that gapbench needs, and one for what is missing of each extra."""
+    found: list[Finding] = []
+    absent: dict[str, list[str]] = {}
+    for one in requirements():
         try:
-            version = metadata.version(name)
+            version = metadata.version(one.name)
         except metadata.PackageNotFoundError:
             version = ""
-        if not marker:
-            advice = f"gapbench does not work without it: pip install '{specification.strip()}'"
-            found.append(Finding(name, version or "missing", "" if version else advice))
+        if not one.extra:
+            advice = f"gapbench does not work without it: pip install '{one.specification}'"
+            found.append(Finding(one.name, version or "missing", "" if version else advice))
         elif not version:
-            absent.append(name)
-    if absent:
-        found.append(Finding("for tests", f"{', '.join(absent)}: missing", "needed to change gapbench, not to use it"))
+            absent.setdefault(one.extra, []).append(one.name)
+    for extra, names in absent.items():
+        advice = "needed to change gapbench, not to use it: " if extra == "test" else ""
+        advice += f"pip install 'gapbench[{extra}]'"
+        found.append(Finding(f"extra {extra}", f"{', '.join(names)}: missing", advice))
     return found
 
 

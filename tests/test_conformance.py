@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from torch import Generator, Tensor
 
 from gapbench.evaluation import conformance
-from gapbench.evaluation.conformance import EXACT, PROMISES, verdicts
+from gapbench.evaluation.conformance import EXACT, PROMISES, Verdict, verdicts
 from gapbench.methods import sgld
 from gapbench.methods.base import Claim, FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.dp_sgd import StackedDPOptimizer
@@ -23,6 +23,7 @@ from gapbench.methods.engine.exactness import Gaussian, LinearRegression
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.posterior_draws import PosteriorDraws
 from gapbench.methods.engine.predictions import MixturePrediction, QuantilePrediction, StudentTPrediction
+from gapbench.runners import suites as suites_module
 from gapbench.runners.cli.main import main
 
 
@@ -588,3 +589,26 @@ def test_check_knows_the_rows_and_names_what_it_does_not_know() -> None:
     assert code == 2 and "did you mean sgld" in said
     code, said = check("nowhere.py:SGLD")
     assert code == 2 and "nowhere.py" in said and "no file" in said
+
+
+def test_all_methods_are_checked_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more repeats, and exit code 1 if one of them breaks a promise. Seen to catch: the verdict of the last one
+    taken for that of all, 128 repeats."""
+    repeats = []
+
+    def some(method: UncertaintyMethod, number: int) -> Iterator[Verdict]:
+        repeats.append(number)
+        yield Verdict("a promise", "broken" if isinstance(method, GlobalStream) else "kept")
+
+    monkeypatch.setattr(conformance, "verdicts", some)
+    found = {"stream": GlobalStream(), "prior": Prior()}
+    default = suites_module.suites()["default"]
+    monkeypatch.setitem(suites_module.BUILDERS, "all", lambda: replace(default, methods=found))
+    result = CliRunner().invoke(main, ["check", "--all"], prog_name="gapbench")
+    assert result.exit_code == 1 and repeats == [conformance.MANY_REPEATS] * 2
+    assert [line.split()[0] for line in result.stdout.splitlines() if "a promise" in line] == ["broken", "kept"]
+    monkeypatch.setitem(suites_module.BUILDERS, "all", lambda: replace(default, methods={"prior": Prior()}))
+    assert CliRunner().invoke(main, ["check", "--all"]).exit_code == 0
+    for words in (["check"], ["check", "svi", "--all"]):
+        refused = CliRunner().invoke(main, words, prog_name="gapbench")
+        assert refused.exit_code == 2 and "expected one METHOD or more, or --all" in refused.output

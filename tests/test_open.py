@@ -100,7 +100,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package with an entry point, as pip leaves it, and one that is broken; the user's files."""
     folder = tmp_path_factory.mktemp("open")
     (folder / "somebody.py").write_text(METHOD.format(name="OwnMethod", top="", body="", field="", dtype=""))
-    for name, entry in (("somebody", "somebodys = somebody:OwnMethod"), ("broken", "swag = broken_package:Swag")):
+    for name, entry in (("somebody", "somebodys = somebody:OwnMethod"), ("broken", "vogn = broken_package:Vogn")):
         info = folder / f"{name}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
@@ -192,7 +192,7 @@ def test_svg_figures_are_the_same_bytes(folder: Path, run: subprocess.CompletedP
 def test_a_broken_plugin_is_listed_as_such(folder: Path) -> None:
     """Seen to catch: exit code 4, "this should not happen", for every command."""
     listed = gapbench(folder, "list")
-    words = "entry point swag = broken_package:Swag: needs broken_package: pip install broken_package"
+    words = "entry point vogn = broken_package:Vogn: needs broken_package: pip install broken_package"
     assert listed.returncode == 0 and words in listed.stdout and "\nsomebodys " in listed.stdout
 
 
@@ -236,7 +236,9 @@ def test_doctor_tells_versions_device_and_folder(tmp_path: Path, monkeypatch: py
     assert "is not writable" in CliRunner().invoke(main, ["doctor", str(tmp_path / "file" / "below")]).output
 
     needs = ["torch>=2", "nowhere-to-be-found[all]>=1", 'nor-this>=2; extra == "test"', 'nor-that; extra == "test"']
+    needs.append('not-here; extra == "gp"')
     monkeypatch.setattr(doctor.metadata, "requires", lambda name: needs)
     lines = CliRunner().invoke(main, ["doctor", str(tmp_path)]).output
     assert re.search(r"^nowhere-to-be-found +missing — .* pip install 'nowhere-to-be-found\[all\]>=1'$", lines, re.M)
-    assert re.search(r"^for tests +nor-this, nor-that: missing — needed to change gapbench, not to", lines, re.M)
+    assert re.search(r"^extra test +nor-this, nor-that: missing — needed to change gapbench, not to", lines, re.M)
+    assert re.search(r"^extra gp +not-here: missing — pip install 'gapbench\[gp\]'$", lines, re.M)

@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gapbench.methods.evidential import Evidential
+from gapbench.methods.hmc import HMC
+from gapbench.methods.mc_dropout import MCDropout
+from gapbench.methods.svi import SVI
 from gapbench.runners.load import load
+from gapbench.runners.methods_page import SHOWN, claim, methods_page, panels
 from gapbench.runners.publish import CURVES, MANIFEST, README, SCORES, page, read_manifest, read_published
 from gapbench.runners.readme import PART, refresh, with_headline
 from gapbench.runners.store import StoreError
@@ -23,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FRONT = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PUBLISHED = ROOT / "results" / "published"
-REPLICAS = {"default": 10, "prior": 200, "budgets": 5, "notebook_sgld": 20, "knobs": 5, "tasks": 5}
+REPLICAS = {"default": 10, "prior": 200, "budgets": 5, "notebook_sgld": 20, "knobs": 5, "tasks": 5, "all": 10}
 
 
 def blocks(document: Path) -> list[str]:
@@ -51,6 +56,19 @@ def test_the_page_of_a_suite_is_of_its_results(suite: str) -> None:
     folder = PUBLISHED / suite
     text = (folder / README).read_text(encoding="utf-8")
     assert page(folder, read_published(folder)) == text, "run `gapbench readme` and commit what it writes"
+
+
+@pytest.mark.one_file
+def test_the_page_of_the_methods_is_of_their_files_and_results() -> None:
+    """Seen to catch: a caveat or a default that was changed, a panel removed."""
+    rows = [one for one in read_published(PUBLISHED / "all") if one.dataset == SHOWN]
+    text = (DOCS / "methods.md").read_text(encoding="utf-8")
+    assert text == methods_page(rows), "run `gapbench readme` and commit what it writes"
+    pictures = panels(rows)
+    assert pictures.keys() == {path.stem for path in (DOCS / "methods").glob("*.png")}
+    assert all(len(data) < 20_000 for data in pictures.values())
+    assert claim(HMC()) == "the exact posterior" and claim(SVI()) == "the mean-field optimum"
+    assert claim(MCDropout()) == "the mode, without variance" and claim(Evidential()) == "none"
 
 
 @pytest.mark.one_file
@@ -197,7 +215,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / folder, root / "gapbench" / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "pyproject.toml"):
         shutil.copy(ROOT / name, root / "gapbench")
-    (root / "gapbench" / "methods" / "deep_ensemble.py").write_text(code, encoding="utf-8")
+    (root / "gapbench" / "methods" / "snapshot_ensemble.py").write_text(code, encoding="utf-8")
     return root
 
 
@@ -213,24 +231,24 @@ def test_the_new_method_runs_from_its_one_file(checkout: Path) -> None:
     """It is found, trained, scored and tabled, and its docstring is what `list` shows. Seen to catch: a method of the
     registry that `run` does not know."""
     listed = in_checkout(checkout, "-c", CLI, "list")
-    assert "Deep ensemble (Lakshminarayanan, Pritzel & Blundell 2017" in listed.stdout, listed.stderr
-    assert "https://arxiv.org/abs/1612.01474" in listed.stdout
-    chosen = ("--methods", "deep_ensemble", "--datasets", "gapped_sine_noisy", "--out", "out", "--jobs", "1")
+    assert "Snapshot ensemble (Huang et al. 2017" in listed.stdout, listed.stderr
+    assert "https://arxiv.org/abs/1704.00109" in listed.stdout
+    chosen = ("--methods", "snapshot_ensemble", "--datasets", "gapped_sine_noisy", "--out", "out", "--jobs", "1")
     run = in_checkout(checkout, "-c", CLI, "run", "--suite", "quick", *chosen)
-    assert run.returncode == 0 and "deep_ensemble" in run.stdout, run.stderr
+    assert run.returncode == 0 and "snapshot_ensemble" in run.stdout, run.stderr
 
 
 def test_the_new_method_keeps_its_promises_and_its_claim(checkout: Path) -> None:
     """`gapbench check`, on the file as it is printed, and with the claim that is printed below it. Seen to catch: a
     claim printed for another class."""
     _, _, claim = blocks(DOCS / "add_a_method.md")
-    code = (checkout / "gapbench" / "methods" / "deep_ensemble.py").read_text(encoding="utf-8")
+    code = (checkout / "gapbench" / "methods" / "snapshot_ensemble.py").read_text(encoding="utf-8")
     code = code.replace("import UncertaintyMethod", "import Claim, UncertaintyMethod").replace(
         "dataclass\n", "dataclass, replace\n", 1
     )
-    code = code.replace("class DeepEnsemble(", "class Claiming(")  # the name is taken here
+    code = code.replace("class SnapshotEnsemble(", "class Claiming(")  # the name is taken here
     (checkout / "claiming.py").write_text(code + "\n" + textwrap.indent(claim, "    "), encoding="utf-8")
-    plain = in_checkout(checkout, "-c", CLI, "check", "deep_ensemble")
+    plain = in_checkout(checkout, "-c", CLI, "check", "snapshot_ensemble")
     claiming = in_checkout(checkout, "-c", CLI, "check", "claiming.py:Claiming")
     for found, verdict in ((plain, "no claim"), (claiming, "kept    ")):
         assert found.returncode == 0, found.stdout + found.stderr
@@ -245,7 +263,7 @@ def test_one_new_file_fails_nothing(checkout: Path) -> None:
     of_methods = [str(tests / name) for name in ("test_contract.py", "test_device.py")]  # a case a method
     settings = ("-c", str(checkout / "gapbench" / "pyproject.toml"), "-p", "no:cacheprovider", "-q")
     walk = (str(tests), "-m", "one_file", *(f"--ignore={path}" for path in of_methods))
-    for chosen in (walk, (*of_methods, "-k", "deep_ensemble")):
+    for chosen in (walk, (*of_methods, "-k", "snapshot_ensemble")):
         tested = in_checkout(checkout, "-m", "pytest", *settings, *chosen)
         assert tested.returncode == 0, tested.stdout[-3000:]
         assert re.search(r"[1-9]\d* passed", tested.stdout)

@@ -12,6 +12,7 @@ from gapbench import methods as package
 from gapbench.datasets.base import Dataset
 from gapbench.methods import registry
 from gapbench.methods.base import UncertaintyMethod
+from gapbench.methods.engine.requirements import Requirement
 from gapbench.methods.engine.single_model import SingleModelMethod
 
 METHOD = """
@@ -121,6 +122,16 @@ def test_a_file_that_cannot_be_imported_is_named_and_spoils_no_other(add: Add, t
     found = registry.registry()
     assert list(found.methods) == ["sound"] and list(found.unavailable) == ["broken_in_this_test"]
     assert found.unavailable["broken_in_this_test"].startswith(said)
+
+
+def test_a_package_of_an_extra_is_installed_by_the_extra(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to catch: `pip install gpytorch`, without the range that this version needs."""
+    known = [Requirement("a_package_that_is_not_there", "a_package_that_is_not_there>=2", "gp")]
+    monkeypatch.setattr(registry, "requirements", lambda: known)
+    add("broken_in_this_test", "import a_package_that_is_not_there.part\n")
+    assert registry.registry().unavailable == {
+        "broken_in_this_test": "needs a_package_that_is_not_there: pip install 'gapbench[gp]'"
+    }
 
 
 def test_a_method_that_needs_arguments_is_not_available(add: Add) -> None:

@@ -496,3 +496,33 @@ def _tail_crps(z: Tensor, scale: Tensor, mass: Tensor) -> Tensor:
     left = _survival(z, scale)
     outside = z.clamp(min=0) - 2 * mass * scale * (1 - left) + mass.square() * scale / 2 * (1 - left.square())
     return outside + mass.square() * scale / 2 * left.square()
+
+
+@dataclass(frozen=True)
+class Band(HasQuantiles):
+    """A point prediction and quantiles at some levels, of which nothing between or beyond is known: no distribution
+    function.
+
+    location: (R, M). levels: (L,), increasing. values: (R, L, M).
+    """
+
+    location: Tensor
+    levels: Tensor
+    values: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The point prediction, which is what a squared error is of."""
+        return self.location
+
+    @property
+    def std(self) -> Tensor:
+        return torch.full_like(self.location, torch.nan)
+
+    def quantiles(self, levels: Sequence[float]) -> Tensor:
+        found = self.location.new_full((len(self.location), len(levels), self.location.shape[1]), torch.nan)
+        for position, level in enumerate(_probabilities(levels).tolist()):
+            known = ((self.levels - level).abs() < 1e-9).nonzero().flatten()
+            if len(known):
+                found[:, position] = self.values[:, known[0]]
+        return found

@@ -64,6 +64,23 @@ class FixedSize(Minibatches):
 
 
 @dataclass(frozen=True)
+class Epochs(Minibatches):
+    """Passes over all points in random order, cut into batches of b; the last one of a pass is smaller if b does not
+    divide n. Most published code trains like this. A point of a smaller batch has more weight."""
+
+    def rate(self, batch: int, n: int) -> float:
+        return min(batch, n) / n
+
+    def divisor(self, batch: int, n: int) -> int:
+        return batch
+
+    def draw(self, shape: Sequence[int], batch: int, n: int, generator: Generator) -> Iterator[Batch]:
+        while True:
+            order = torch.rand((*shape, n), generator=generator, device=generator.device).argsort(-1)
+            yield from map(Batch, order.split(batch, -1))
+
+
+@dataclass(frozen=True)
 class Poisson(Minibatches):
     """Batches that each point enters independently with probability q = b/n, as privacy accountants assume."""
 

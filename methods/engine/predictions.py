@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapbench.methods.engine.distributions import Distribution, Interpolated, NormalMixture, StudentT
+from gapbench.methods.engine.distributions import Band, Distribution, Interpolated, NormalMixture, StudentT
 
 DIVERGED = "predictions are not finite: the training diverged; a smaller lr may help"
 
@@ -303,23 +303,7 @@ class QuantilePrediction(Prediction):
     def faults(self, replicas: int, points: int) -> dict[int, str]:
         parts = {"values": self.values} | ({} if self.f_values is None else {"f_values": self.f_values})
         floating(self, *parts)
-        levels = self.levels
-        if not isinstance(levels, tuple) or not all(isinstance(p, float) for p in levels):
-            raise PredictionError(f"levels = {levels!r}: expected a tuple of floats")
-        if len(levels) < 2 or not all(low < high for low, high in pairwise((0.0, *levels, 1.0))):
-            raise PredictionError(f"levels = {levels}: expected two or more, increasing, between 0 and 1")
-        for name, values in parts.items():
-            shape, expected = tuple(values.shape), (replicas, len(levels), points)
-            if shape != expected:
-                raise PredictionError(f"{name}: shape {shape}, expected (R, L, M) = {expected}")
-        all_values = torch.stack(list(parts.values()), 1)
-        return first_faults(
-            replicas,
-            {
-                DIVERGED: ~all_values.isfinite(),
-                "quantiles cross: expected them sorted by level": all_values.diff(dim=2) < 0,
-            },
-        )
+        return quantile_faults(self.levels, parts, replicas, points)
 
     def rescaled(self, shift: Tensor, scale: Tensor) -> Self:
         def moved(values: Tensor) -> Tensor:
@@ -331,7 +315,41 @@ class QuantilePrediction(Prediction):
         )
 
 
-SHIPPED = ("MixturePrediction", "StudentTPrediction", "QuantilePrediction")
+@dataclass(frozen=True)
+class BandPrediction(Prediction):
+    """The ends of intervals of y at some levels, around a point prediction: no distribution function, and no f.
+
+    levels: of quantiles, increasing. values: (R, L, M), not decreasing over L. location: (R, M).
+    """
+
+    levels: tuple[float, ...]
+    values: Tensor
+    location: Tensor
+
+    @cached_property
+    def y(self) -> Band:
+        levels = torch.tensor(self.levels, dtype=torch.float64, device=self.values.device)
+        return Band(self.location.double(), levels, self.values.double())
+
+    def faults(self, replicas: int, points: int) -> dict[int, str]:
+        floating(self, "values", "location")
+        if tuple(self.location.shape) != (replicas, points):
+            raise PredictionError(
+                f"location: shape {tuple(self.location.shape)}, expected (R, M) = ({replicas}, {points})"
+            )
+        faults = quantile_faults(self.levels, {"values": self.values}, replicas, points)
+        return first_faults(replicas, {DIVERGED: ~self.location.isfinite()}) | faults
+
+    def rescaled(self, shift: Tensor, scale: Tensor) -> Self:
+        def moved(part: Tensor) -> Tensor:
+            ones = (-1, *(1,) * (part.ndim - 1))
+            whole = shift.double().view(ones) + scale.double().view(ones) * part.double()
+            return whole.to(precision(part, shift, scale))
+
+        return replace(self, values=moved(self.values), location=moved(self.location))
+
+
+SHIPPED = ("MixturePrediction", "StudentTPrediction", "QuantilePrediction", "BandPrediction")
 
 
 def precision(part: Tensor, shift: Tensor, scale: Tensor) -> torch.dtype:
@@ -351,6 +369,26 @@ def floating(prediction: Prediction, *names: str) -> None:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             what = str(value.dtype) if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise PredictionError(f"{name}: {what}, expected a tensor of floating-point numbers")
+
+
+def quantile_faults(levels: object, parts: Mapping[str, Tensor], replicas: int, points: int) -> dict[int, str]:
+    """The faulty replicas of quantiles: replica -> what is wrong. parts: name -> (R, L, M). Raises PredictionError."""
+    if not isinstance(levels, tuple) or not all(isinstance(p, float) for p in levels):
+        raise PredictionError(f"levels = {levels!r}: expected a tuple of floats")
+    if len(levels) < 2 or not all(low < high for low, high in pairwise((0.0, *levels, 1.0))):
+        raise PredictionError(f"levels = {levels}: expected two or more, increasing, between 0 and 1")
+    for name, values in parts.items():
+        shape, expected = tuple(values.shape), (replicas, len(levels), points)
+        if shape != expected:
+            raise PredictionError(f"{name}: shape {shape}, expected (R, L, M) = {expected}")
+    all_values = torch.stack(list(parts.values()), 1)
+    return first_faults(
+        replicas,
+        {
+            DIVERGED: ~all_values.isfinite(),
+            "quantiles cross: expected them sorted by level": all_values.diff(dim=2) < 0,
+        },
+    )
 
 
 def _broadcasts(name: str, value: Tensor, shape: tuple[int, ...]) -> None:

@@ -73,27 +73,35 @@ def first_line(value: object) -> str:
 
 
 @click.command(cls=Command)
-@click.argument("method")
-def check(method: str) -> None:
-    """Check that METHOD keeps the promises of every method, and has the law that it claims: a verdict a line.
+@click.argument("methods", nargs=-1, metavar="METHOD...")
+@click.option("--all", "everything", is_flag=True, help="Every method that is found; eight times the repeats; an hour.")
+def check(methods: tuple[str, ...], everything: bool) -> None:
+    """Check that each METHOD keeps the promises of every method, and has the law that it claims: a verdict a line.
 
     METHOD is a method's name, such as sgld, or PATH.PY:CLASS, a class of yours; its code is run.
     """
+    if bool(methods) == everything:
+        raise UserError("expected one METHOD or more, or --all")
     with make_console(stderr=True).status("loading torch, opacus and pyro"):
-        from gapbench.evaluation.conformance import verdicts
-        from gapbench.evaluation.controls import Control
+        from gapbench.evaluation.conformance import MANY_REPEATS, REPEATS, verdicts
+        from gapbench.methods.base import UncertaintyMethod
         from gapbench.runners.suites import method_of, suites
 
-        _, one = method_of(method, suites()["default"])
-    if isinstance(one, Control):
-        raise UserError(f"{method} is a control, which promises nothing: expected a method")
+        default = suites()["default"]
+        found = suites()["all"].methods if everything else dict(method_of(word, default) for word in methods)
+    chosen: dict[str, UncertaintyMethod] = {}
+    for name, one in found.items():
+        if not isinstance(one, UncertaintyMethod):
+            raise UserError(f"{name} is a control, which promises nothing: expected a method")
+        chosen[name] = one
     sound = True
-    click.echo(repr(one))
-    for verdict in verdicts(one):
-        sound = sound and verdict.outcome != "broken"
-        click.echo(f"{verdict.outcome:9} {verdict.promise}" + (f": {verdict.detail}" if verdict.detail else ""))
-        if verdict.traceback:
-            click.echo(textwrap.indent(verdict.traceback.rstrip(), "          "))
+    for one in chosen.values():
+        click.echo(repr(one))
+        for verdict in verdicts(one, MANY_REPEATS if everything else REPEATS):
+            sound = sound and verdict.outcome != "broken"
+            click.echo(f"{verdict.outcome:9} {verdict.promise}" + (f": {verdict.detail}" if verdict.detail else ""))
+            if verdict.traceback:
+                click.echo(textwrap.indent(verdict.traceback.rstrip(), "          "))
     sys.exit(0 if sound else 1)
 
 

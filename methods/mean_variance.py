@@ -1,0 +1,68 @@
+"""Mean-variance network (Nix & Weigend 1994) with the β-NLL loss (Seitzer et al. 2022).
+
+    minimise  −Σₙ ⌊σ(xₙ)/c⌋^2β log N(yₙ; f(xₙ), σ(xₙ)²) − log p(θ),    ⌊·⌋: no gradient
+
+https://doi.org/10.1109/ICNN.1994.374138, https://arxiv.org/abs/2203.09168
+β = 0 is the likelihood. At β = 1 the gradient of the mean is that of the squared error. c is the noise that the prior
+expects, so that the weight of data against prior does not depend on the units of y.
+Caveat: one network has one f. Its variance is that of y given x and is learned where the data are; in a gap it is
+whatever the network extrapolates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Generator, Tensor
+
+from gapbench.methods.engine.adam_trained import AdamTrained, Loss
+from gapbench.methods.engine.minibatches import gather_points
+from gapbench.methods.engine.model import Model, log_density
+from gapbench.methods.engine.noise import HeteroscedasticNoise, Noise
+from gapbench.methods.engine.optimise import negative_log_posterior
+from gapbench.methods.engine.posterior_draws import PosteriorDraws
+
+
+@dataclass(frozen=True)
+class MeanVariance(AdamTrained):
+    """One network with the outputs f and log σ, whatever noise the model knows.
+
+    beta: β, in [0, 1].
+    """
+
+    beta: float = 0.5
+    lr: float = 3e-2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.beta <= 1:
+            raise ValueError(f"MeanVariance: beta = {self.beta}: expected a number in [0, 1]")
+
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
+        model = with_variance(model)
+        start = model.init(generator, (len(y), 1))
+        loss = beta_nll(model, x, y, y.shape[1], self.beta)
+        theta, diagnostics = self.train(loss, start, y.shape[1], generator)
+        return PosteriorDraws(model, theta, diagnostics=diagnostics)
+
+
+def with_variance(model: Model) -> Model:
+    """The same network with a noise that depends on x, around the noise that the model knows or expects."""
+    known = model.noise_std
+    if isinstance(known, HeteroscedasticNoise):
+        return model
+    return replace(model, noise_std=HeteroscedasticNoise(center=known.center if isinstance(known, Noise) else known))
+
+
+def beta_nll(model: Model, x: Tensor, y: Tensor, n: int, beta: float) -> Loss:
+    """The β-NLL of a model whose noise depends on x, with its prior. The arguments are those of `map_loss`."""
+    assert isinstance(model.noise_std, HeteroscedasticNoise)
+    center = model.noise_std.center
+
+    def loss(theta: Tensor, index: Tensor) -> Tensor:
+        mean, noise = model.mean_and_noise(theta, gather_points(x, index))
+        weight = (noise.detach() / center) ** (2 * beta)
+        likelihood = weight * log_density(gather_points(y, index), mean, noise)
+        return negative_log_posterior(likelihood, model.log_prior(theta), n)
+
+    return loss

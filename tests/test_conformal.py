@@ -1,0 +1,80 @@
+"""Conformal prediction: the exact law of its coverage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Generator, Tensor
+
+from gapbench.methods.base import FittedMethod, UncertaintyMethod
+from gapbench.methods.cqr import CQR
+from gapbench.methods.engine.conformal import COVERAGES, LEVELS, Split, rank
+from gapbench.methods.engine.model import MLP, Model
+from gapbench.methods.engine.predictions import MixturePrediction
+from gapbench.methods.split_conformal import SplitConformal
+
+REPLICAS, N, HELD = 3000, 100, 40
+
+
+@dataclass(frozen=True)
+class Wrong(FittedMethod):
+    """N(0.3, 2²) everywhere, where the truth is N(0, 1)."""
+
+    def __call__(self, x: Tensor) -> MixturePrediction:
+        return MixturePrediction(torch.full((*x.shape[:1], 1, x.shape[1]), 0.3), torch.zeros(()), torch.tensor(2.0))
+
+
+@dataclass(frozen=True)
+class Believer(UncertaintyMethod):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Wrong:
+        assert y.shape == (REPLICAS, N - HELD)
+        return Wrong()
+
+
+@pytest.mark.parametrize("cls", [SplitConformal, CQR])
+def test_coverage_given_the_calibration_points_is_beta(cls: type) -> None:
+    """Beta(k, n + 1 − k) exactly, however wrong the method. Seen to catch: ⌈pn⌉ for ⌈p(n + 1)⌉, calibration on the
+    training points, one end's score alone, the k-th largest."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(REPLICAS, N, generator=generator)
+    fit = cls(Believer(), calibration=HELD / N).fit(MLP(), y.unsqueeze(-1), y, generator)
+    prediction = fit(torch.zeros(REPLICAS, 1, 1))
+    for coverage in COVERAGES:
+        low, high = prediction.y.quantiles([(1 - coverage) / 2, (1 + coverage) / 2])[:, :, 0].numpy().T
+        covered = stats.norm.cdf(high) - stats.norm.cdf(low)
+        k = rank(coverage, HELD)
+        assert stats.kstest(covered, stats.beta(k, HELD + 1 - k).cdf).pvalue > 1e-3
+        assert abs(covered.mean() - k / (HELD + 1)) < 0.01
+
+
+def test_a_band_is_no_distribution() -> None:
+    """It has the quantiles of its levels alone, a mean, no std and no f. Seen to catch: nan for a known level."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(REPLICAS, N, generator=generator)
+    band = SplitConformal(Believer(), HELD / N).fit(MLP(), y.unsqueeze(-1), y, generator)(torch.zeros(REPLICAS, 2, 1))
+    found = band.y.quantiles([*LEVELS, 0.2])
+    assert found[:, :-1].isfinite().all() and found[:, -1].isnan().all() and (found[:, :-1].diff(dim=1) >= 0).all()
+    assert band.f is None and band.y.std.isnan().all() and torch.allclose(band.y.mean, torch.tensor(0.3).double())
+    moved = band.rescaled(torch.full((REPLICAS,), 5.0), torch.full((REPLICAS,), 2.0))
+    assert torch.allclose(moved.y.quantiles([0.95]), 5 + 2 * band.y.quantiles([0.95]))
+    assert not np.allclose(band.values[0], band.values[1])  # each replica has points of its own
+
+
+def test_the_split_is_a_partition() -> None:
+    """Every point is in one part, and x goes with y. Seen to catch: held-out points that are trained on."""
+    x = torch.arange(20.0).view(2, 10, 1)
+    parts = Split.of(x, x.squeeze(-1), 3, torch.Generator().manual_seed(0))
+    assert torch.equal(parts.x.squeeze(-1), parts.y) and torch.equal(parts.x_held.squeeze(-1), parts.y_held)
+    for r in range(2):
+        assert sorted([*parts.y[r].tolist(), *parts.y_held[r].tolist()]) == x[r].flatten().tolist()
+    assert not torch.equal(parts.y_held[0] + 10, parts.y_held[1])
+
+
+def test_too_few_points_are_refused_before_training() -> None:
+    reason = SplitConformal(calibration=0.3).skip(MLP(), torch.zeros(1, 60, 1))
+    assert reason is not None and "calibration = 0.3: 18 of 60 points: at least 19 for intervals of 95%" in reason
+    assert CQR(calibration=0.3).skip(MLP(), torch.zeros(1, 64, 1)) is None

@@ -1,0 +1,105 @@
+"""Ensembles: their limits, their randomised targets, and the loss of the mean-variance network. Their laws on linear
+regression are tested with those of all methods (test_contract.py)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from gapbench.methods.anchored_ensemble import AnchoredEnsemble
+from gapbench.methods.deep_ensemble import DeepEnsemble
+from gapbench.methods.engine.model import MLP
+from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise
+from gapbench.methods.mc_dropout import MCDropout
+from gapbench.methods.mean_variance import MeanVariance, beta_nll, with_variance
+from gapbench.methods.randomised_prior import RandomisedPrior
+
+MODEL = MLP(hidden=(6,), noise_std=0.3)
+
+
+def seeded(seed: int = 0) -> Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def data(n: int = 24, replicas: int = 2) -> tuple[Tensor, Tensor]:
+    x = torch.randn(replicas, n, 1, generator=seeded(1))
+    return x, x.squeeze(-1).sin()
+
+
+def test_one_member_is_the_map() -> None:
+    """And so is dropout that drops nothing, from the same random numbers. Seen to catch: the prior forgotten in
+    `map_loss`, the likelihood of a batch not scaled to n."""
+    x, y = data()
+    one = DeepEnsemble(members=1, steps=60, batch=8).fit(MODEL, x, y, seeded())(x)
+    dropout = MCDropout(rate=0.0, steps=60, batch=8, draws=1).fit(MODEL, x, y, seeded())(x)
+    assert torch.allclose(one.location, dropout.location, atol=1e-5)
+
+
+def test_a_member_sees_its_own_block() -> None:
+    """Other targets in the second block change the second member alone. Seen to catch: blocks that overlap, every
+    member on the first block."""
+    x, y = data()
+    ensemble = DeepEnsemble(members=3, steps=20, batch=4, own_data=True)
+    changed = y.clone()
+    changed[:, 8:16] += 1
+    before, after = (ensemble.fit(MODEL, x, targets, seeded())(x).location for targets in (y, changed))
+    assert torch.equal(before[:, [0, 2]], after[:, [0, 2]]) and not torch.allclose(before[:, 1], after[:, 1])
+    assert "shared equally by 5 members" in str(replace(ensemble, members=5).skip(MODEL, x))
+
+
+@pytest.mark.parametrize("cls", [AnchoredEnsemble, RandomisedPrior])
+def test_a_learned_noise_does_not_explain_the_noise_that_was_added(cls: type) -> None:
+    """On 400 points of a line with noise 0.3. With one likelihood of the redrawn targets σ grows without end. Seen to
+    catch: exactly that."""
+    x = torch.randn(1, 400, 1, generator=seeded(2))
+    y = x.squeeze(-1) + 0.3 * torch.randn(1, 400, generator=seeded(3))
+    model = MLP(hidden=(), noise_std=LearnedNoise(center=1.0))
+    noise = cls(members=4, steps=600, lr=0.05, batch=400).fit(model, x, y, seeded())(x[:, :1]).noise_std
+    assert noise.shape == (1, 4, 1) and torch.allclose(noise, torch.tensor(0.3), rtol=0.15)
+
+
+def test_randomised_functions_keep_their_fixed_part() -> None:
+    """Without training, f is the start plus prior_scale times the fixed network. Seen to catch: prior_scale left out of
+    the prediction, of the training."""
+    x, y = data()
+    parts = {}
+    for scale in (0.0, 1.0, 3.0):
+        fit = RandomisedPrior(members=2, prior_scale=scale, steps=0).fit(MODEL, x, y, seeded())
+        parts[scale] = fit(x).location
+        assert torch.allclose(
+            parts[scale][:, 0], MODEL.mean(fit.theta[:, 0], x) + scale * MODEL.mean(fit.anchors[:, 0], x)
+        )
+    assert torch.allclose(parts[3.0] - parts[0.0], 3 * (parts[1.0] - parts[0.0]), atol=1e-5)
+    trained = RandomisedPrior(members=2, prior_scale=3.0, steps=1500, lr=0.02).fit(MODEL, x, y, seeded())(x).location
+    assert (trained.mean(1) - y).abs().mean() < 0.3  # the trained part undoes the fixed one at the data
+
+
+def test_beta_nll_at_1_has_the_gradient_of_the_squared_error() -> None:
+    """By the mean, whatever σ is; at β = 0 it is the likelihood's. Seen to catch: σ² not detached, β not doubled."""
+    model = with_variance(MODEL)
+    assert model.noise_std == HeteroscedasticNoise(center=0.3)
+    x, y = data()
+    theta = model.sample_prior(seeded(4), (2,)).requires_grad_()
+    index = torch.arange(24).expand(2, 24)
+    mean, _ = model.mean_and_noise(theta, x)
+    error = 0.5 * ((y - mean) / 0.3).square().sum() - model.log_prior(theta).sum()
+
+    def of_f(loss: Tensor) -> Tensor:
+        """The gradient by the bias of the output f, the last but one entry of θ."""
+        return torch.autograd.grad(loss, theta, retain_graph=True)[0][:, -2]
+
+    assert torch.allclose(of_f(beta_nll(model, x, y, y.shape[1], 1.0)(theta, index).sum()), of_f(error), rtol=1e-4)
+    likelihood = -(model.log_likelihood(theta, x, y).sum() + model.log_prior(theta).sum())
+    assert torch.allclose(beta_nll(model, x, y, y.shape[1], 0.0)(theta, index).sum(), likelihood, rtol=1e-5)
+
+
+def test_the_mean_variance_network_learns_the_variance() -> None:
+    """0.1 on the left and 0.5 on the right, although the model says 0.3. Seen to catch: the model's own noise kept."""
+    x = torch.rand(1, 600, 1, generator=seeded(5)) * 2 - 1
+    y = (0.1 + 0.4 * (x > 0)).squeeze(-1) * torch.randn(1, 600, generator=seeded(6))
+    fit = MeanVariance(steps=2000, lr=0.01).fit(MLP(hidden=(20,), noise_std=0.3), x, y, seeded())
+    left, right = fit(torch.tensor([[[-0.6], [0.6]]])).noise_std.flatten().tolist()
+    assert abs(left - 0.1) < 0.04 and abs(right - 0.5) < 0.12

@@ -1,0 +1,45 @@
+"""Flipout: decorrelated perturbations and the KL. Its optimum on linear regression is tested in test_contract.py."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator
+
+from gapbench.methods.engine.model import MLP
+from gapbench.methods.flipout import divergence, perturbed, signs
+
+
+def seeded(seed: int = 0) -> Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_points_of_a_batch_are_perturbed_without_correlation() -> None:
+    """Two equal points, 20,000 draws of ΔW with signs: f varies as without signs, and the two are uncorrelated; with
+    equal ΔW and no signs they would be equal. Seen to catch: one sign for the batch, signs on one side only (which keep
+    the sign of a shared input), signs on the mean weight."""
+    model, draws = MLP(features=2, hidden=(4,), activation="tanh", prior_std=0.5), 20_000
+    loc = model.sample_prior(seeded(1), (1,)).expand(draws, -1).contiguous()
+    no_bias = torch.ones(model.size)
+    for (m, n, _), start in zip(model.layers, (0, 3 * 4), strict=True):
+        no_bias[start + m * n : start + (m + 1) * n] = 0  # a bias has no signs, so its draw is shared
+    change = 0.05 * torch.randn(draws, model.size, generator=seeded(2)) * no_bias
+    x = torch.tensor([[0.7, -1.2], [0.7, -1.2]]).expand(draws, -1, -1)
+    f = perturbed(model, loc, change, x, seeded(3)).squeeze(-1).double()
+    plain = model.mean(loc + change, x)[:, 0].double()
+    correlation = float(torch.corrcoef(f.T)[0, 1])
+    assert abs(correlation) < 5 / draws**0.5
+    assert abs(float(f[:, 0].std() / plain.std()) - 1) < 0.03
+    assert abs(float((f[:, 0].mean() - plain.mean()) / plain.std())) < 0.05
+
+
+def test_the_divergence_is_torchs() -> None:
+    loc, scale = torch.randn(3, 5, generator=seeded(1)), torch.rand(3, 5, generator=seeded(2)) + 0.1
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Normal(loc, scale), torch.distributions.Normal(torch.zeros(3, 5), 1.7)
+    ).sum(-1)
+    assert torch.allclose(divergence(loc, scale, 1.7), expected, rtol=1e-5)
+
+
+def test_signs_are_plus_and_minus_one() -> None:
+    found = signs((1000,), seeded())
+    assert set(found.tolist()) == {-1.0, 1.0} and abs(float(found.mean())) < 0.2

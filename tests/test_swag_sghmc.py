@@ -1,0 +1,65 @@
+"""SWAG and SGHMC beside their stationary laws, which test_contract.py checks on linear regression."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Generator
+
+from gapbench.methods.engine.exactness import example
+from gapbench.methods.engine.gradients import energy_gradient
+from gapbench.methods.engine.minibatches import FixedSize
+from gapbench.methods.engine.model import MLP
+from gapbench.methods.engine.noise import HeteroscedasticNoise
+from gapbench.methods.engine.stationary_law import stationary_law, underdamped_law
+from gapbench.methods.sghmc import SGHMC
+from gapbench.methods.swag import SWAG
+
+
+def seeded(seed: int = 0) -> Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_gradient_of_the_energy_is_autograds() -> None:
+    """Of a batch scaled to n points, with the prior. Seen to catch: the prior scaled too, n/b turned around."""
+    model = MLP(features=2, hidden=(5, 4), activation="tanh", noise_std=HeteroscedasticNoise())
+    x = torch.randn(3, 8, 2, generator=seeded(1))
+    y = x.sum(-1).sin()
+    theta = model.sample_prior(seeded(2), (3,)).requires_grad_()
+    energy = -24 / 8 * model.log_likelihood(theta, x, y).sum() - model.log_prior(theta).sum()
+    [expected] = torch.autograd.grad(energy, theta)
+    assert torch.allclose(energy_gradient(model, theta.detach(), x, y, 24), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_swags_draws_have_the_law_of_its_snapshots() -> None:
+    """Mean and covariance of 200,000 draws against ½ diag(Σ̂) + ½ D Dᵀ/(K−1) by numpy. Seen to catch: K for K − 1, the
+    root of 2 left out of one part, one part's random numbers used for both."""
+    kept = torch.randn(1, 4, 3, generator=seeded(3)) @ torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.3], [0.0, 0.0, 2.0]])
+    draws = SWAG(snapshots=4, draws=200_000).sampled(kept, seeded())[0].double().numpy()
+    values = kept[0].double().numpy()
+    expected = np.diag(values.var(0)) / 2 + np.cov(values.T, ddof=1) / 2
+    assert np.allclose(draws.mean(0), values.mean(0), atol=0.02)
+    assert np.allclose(np.cov(draws.T), expected, atol=0.03 * np.abs(expected).max())
+
+
+def test_stationary_laws_tend_to_their_limits() -> None:
+    """With all points in a batch and a small step, SGHMC's and SGLD's laws are the posterior, and SGD's is a point.
+    Seen to catch: friction for its double in the noise, Langevin noise that stays in SGD."""
+    regression = example()
+    posterior, n = regression.posterior, len(regression.targets)
+    for law in (
+        underdamped_law(regression, 1e-4, 0.1, n),
+        stationary_law(regression, 1e-3, n, FixedSize()),
+    ):
+        assert np.allclose(law.mean, posterior.mean)
+        assert np.allclose(law.covariance, posterior.covariance, rtol=0.01, atol=1e-3)
+    assert np.allclose(stationary_law(regression, 0.1, n, FixedSize(), langevin=0.0).covariance, 0)
+
+
+def test_chains_start_apart_and_are_marked_as_chains() -> None:
+    """R-hat needs them. Seen to catch: chains forgotten in the fitted method."""
+    x = torch.randn(2, 12, 1, generator=seeded(1))
+    fit = SGHMC(batch=4, burn_in=5, draws=3, thin=2, chains=4).fit(MLP(hidden=(5,)), x, x.squeeze(-1), seeded())
+    chained = fit(x).chained_f
+    assert chained is not None and chained.shape == (2, 4, 3, 12)
+    assert fit.diagnostics["gradient evaluations"].tolist() == [11 * 4 * 4] * 2
