@@ -19,6 +19,7 @@ from PIL import Image
 from gapbench.evaluation.bootstrap import Bootstrap, estimate
 from gapbench.evaluation.calibration import pit_band
 from gapbench.evaluation.knobs import AT_CENTER, CENTER, KNOBS, WORDS, knob_of
+from gapbench.evaluation.notebooks import pairs
 from gapbench.evaluation.results import Floats, Result
 from gapbench.evaluation.tables import cpu_seconds
 
@@ -92,6 +93,8 @@ def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png
             except Undrawable as reason:
                 drawn.skipped.append(f"no figure of the knobs' {name}: {reason}")
         return drawn
+    if pairs(results):
+        write(of_notebooks(results), "notebooks")
     for dataset in dict.fromkeys(result.dataset for result in results):
         rows = [result for result in results if result.dataset == dataset and result.status != "failed"]
         figures = FIGURES if rows else {}
@@ -128,20 +131,8 @@ def bands(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
         r = _first_sound(result)
         remarks = [] if result.replicas[r] == replica else [f"replica {result.replicas[r]}"]
         remarks += [] if of == "f" else ["of y"]
-        x = result.curves["x_test"][r, :, feature]
-        low, lower, middle, upper, high = (result.curves[f"{of}_{level}"][r] for level in BANDS)
-        colour, _ = style[result.method]
-        ax.plot(
-            result.curves["x"][r, :, feature], result.curves["y"][r], ".", color="#999999", ms=3, alpha=0.5, zorder=1
-        )
-        for bottom, top, alpha in ((low, high, 0.18), (lower, upper, 0.35)):
-            at, bottom, top = _known(x, bottom, top)
-            ax.fill_between(at, bottom, top, color=colour, alpha=alpha, lw=0)
-        ax.plot(*_known(x, middle), color=colour, lw=1.6)
-        if "f_test" in result.curves:
-            ax.plot(*_known(x, result.curves["f_test"][r]), color="black", lw=1, ls="--")
+        _band(ax, result, of, r, feature, style[result.method][0])
         ax.set_title(_verbatim(", ".join([result.label, *remarks])), fontsize=10)
-        _shade_gap(ax, result, feature)
     axes[0].set_ylim(_limits(drawable))
     for index in range(len(drawable), len(axes)):
         axes[index].set_visible(False)
@@ -156,6 +147,38 @@ def bands(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
         _wrapped(heading + (" and the gap" if first.inside("gap").any() else ""), 52 * min(across, 3)), fontsize=11
     )
     return figure
+
+
+def _band(ax: Axes, result: Result, of: str, r: int, feature: int, colour: str) -> None:
+    """One panel of `bands`. of: "f" or "y". r: the position of the replica."""
+    x = result.curves["x_test"][r, :, feature]
+    low, lower, middle, upper, high = (result.curves[f"{of}_{level}"][r] for level in BANDS)
+    ax.plot(result.curves["x"][r, :, feature], result.curves["y"][r], ".", color="#999999", ms=3, alpha=0.5, zorder=1)
+    for bottom, top, alpha in ((low, high, 0.18), (lower, upper, 0.35)):
+        at, bottom, top = _known(x, bottom, top)
+        ax.fill_between(at, bottom, top, color=colour, alpha=alpha, lw=0)
+    ax.plot(*_known(x, middle), color=colour, lw=1.6)
+    if "f_test" in result.curves:
+        ax.plot(*_known(x, result.curves["f_test"][r]), color="black", lw=1, ls="--")
+    _shade_gap(ax, result, feature)
+
+
+def panel(result: Result, rows: Sequence[Result]) -> Figure | None:
+    """A method's panel of `bands` alone, with the limits that all rows of its dataset share; None without quantiles."""
+    of = _quantity(result)
+    if of is None or not result.sound.any():
+        return None
+    figure = Figure(figsize=(3.6, 2.4), layout="constrained")
+    ax = figure.subplots()
+    _band(ax, result, of, _first_sound(result), _feature([result]), COLOURS[0])
+    ax.set_ylim(_limits([(one, quantity) for one in rows if (quantity := _quantity(one)) and one.sound.any()]))
+    ax.set(xlabel="x", ylabel=of)
+    return figure
+
+
+def picture(figure: Figure, name: str, limit: int) -> bytes:
+    """A figure as a PNG of at most `limit` bytes, if colours and resolution can give way so far."""
+    return _bytes(figure, "png", name, limit)
 
 
 def stds(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
@@ -393,6 +416,41 @@ TURNED = {
     "reference_log_std": "Log of the std of f over the posterior's (0 is right)",
     "reference_w1": "Distance to the posterior (W1, in its stds)",
 }
+
+
+def of_notebooks(results: Sequence[Result]) -> Figure:
+    """A column a notebook, with the pair of plots that it has: median ± std of f with the data of one seed, and the
+    mean std over seeds against x, beside the same method in the suite's common setting."""
+    drawn = pairs(results)
+    figure = Figure(figsize=(2.9 * len(drawn) + 0.4, 5.6), layout="constrained")
+    axes = figure.subplots(2, len(drawn), sharex=True, sharey="row", squeeze=False)
+    for (above, below), (result, common) in zip(axes.T, drawn, strict=True):
+        r, feature = _first_sound(result), _feature([result])
+        curves = result.curves
+        x = curves["x_test"][r, :, feature]
+        above.plot(curves["x"][r, :, feature], curves["y"][r], ".", color="#999999", ms=2, alpha=0.4)
+        at, middle, std = _known(x, curves["f_50"][r], curves["std_f"][r])
+        above.fill_between(at, middle - std, middle + std, color=COLOURS[0], alpha=0.3, lw=0)
+        above.plot(at, middle, color=COLOURS[0], lw=1.5)
+        above.plot(*_known(x, curves["f_test"][r]), color="black", lw=1, ls="--")
+        above.set_title(_verbatim(result.method.removesuffix("_notebook").replace("_", " ")), fontsize=10)
+        labels = ("as it was", "common setting")
+        for label, one, (colour, line) in zip(labels, (result, common), by_position(labels).values(), strict=True):
+            if one is not None:
+                at, mean = one.curves["x_test"][0, :, feature], np.nanmean(one.curves["std_f"][one.sound], 0)
+                below.plot(*_known(at, mean), color=colour, ls=line, lw=1.6, label=label)
+        below.set_yscale("log")
+        for ax in (above, below):
+            _shade_gap(ax, result, feature)
+    axes[0, 0].set_ylabel("f(x)")
+    axes[1, 0].set_ylabel("std of f")
+    seeds = max(int(result.sound.sum()) for result, _ in drawn)
+    figure.suptitle(
+        f"The five notebooks: median ± std with the data of one seed, dashed the truth; mean std over {seeds} seeds",
+        fontsize=11,
+    )
+    _legend(figure, *axes[1])
+    return figure
 
 
 def _places(dataset: str) -> list[tuple[str, float]]:

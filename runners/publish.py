@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gapbench.datasets.base import Layout
-from gapbench.evaluation.headline import headlines
+from gapbench.evaluation.notebooks import all_headlines
 from gapbench.evaluation.plots import plot
 from gapbench.evaluation.render import markdown, markdown_headlines, markdown_runs
 from gapbench.evaluation.results import Column, Result, tidy
@@ -148,7 +148,7 @@ def page(folder: Path, results: Sequence[Result]) -> str:
         "This page is written by `gapbench publish`. [docs/scores.md](../../../docs/scores.md) explains the columns. "
         f"`{SCORES}` has the scores of every replica; `gapbench table`, `plot` and `export` read this folder.",
         "\n".join(f"![{Path(image).stem}]({image})" for image in images),
-        markdown_headlines(headlines(results)),
+        markdown_headlines(all_headlines(results)),
         "## The numbers",
         markdown(tabulate(results)),
         markdown_runs(run_table(results)),

@@ -1,4 +1,4 @@
-"""Pages generated from results/published: the headline of the README, and the page of each suite.
+"""Pages generated from results/published: the headline of the README, the page of each suite, and docs/methods.md.
 
 The headline stands between `<!-- headline: SUITE DATASET -->` and `<!-- end -->`.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gapbench.evaluation.headline import headlines
 from gapbench.evaluation.render import markdown_headlines
+from gapbench.runners.methods_page import SHOWN, methods_page, panels
 from gapbench.runners.publish import MANIFEST, README, page, read_published
 from gapbench.runners.store import StoreError
 
@@ -24,6 +25,14 @@ def refresh(readme: Path) -> list[Path]:
     changed = []
     suites = sorted(path.parent for path in published(readme).glob(f"*/{MANIFEST}"))
     texts = {readme: with_headline(readme), **{suite / README: page(suite, read_published(suite)) for suite in suites}}
+    every = published(readme) / "all"
+    if every in suites:
+        rows = [one for one in read_published(every) if one.dataset == SHOWN]
+        folder = readme.parent / "docs" / "methods"
+        folder.mkdir(exist_ok=True)
+        for name, data in panels(rows).items():
+            (folder / f"{name}.png").write_bytes(data)
+        texts[readme.parent / "docs" / "methods.md"] = methods_page(rows)
     for path, text in texts.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8", newline="\n")

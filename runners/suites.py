@@ -8,9 +8,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from gapbench.datasets.base import Dataset
+from gapbench.datasets.blocks import Blocks
 from gapbench.datasets.gapped_heteroscedastic import GappedHeteroscedastic
 from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.datasets.gapped_step import GappedStep
@@ -21,18 +23,26 @@ from gapbench.evaluation.conformance import cut
 from gapbench.evaluation.controls import Control, PriorPredictive, ReferencePosterior, Truth
 from gapbench.evaluation.entries import Entry, Trained
 from gapbench.evaluation.knobs import AT_CENTER, CENTER, KNOBS
+from gapbench.methods.anchored_ensemble import AnchoredEnsemble
 from gapbench.methods.base import UncertaintyMethod
+from gapbench.methods.cqr import CQR
+from gapbench.methods.deep_ensemble import DeepEnsemble
 from gapbench.methods.engine.jitter import Jittered
 from gapbench.methods.engine.minibatches import OpacusLoader, Poisson
 from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise, Noise
+from gapbench.methods.evidential import Evidential
+from gapbench.methods.flipout import Flipout
 from gapbench.methods.hmc import HMC
+from gapbench.methods.laplace import Laplace
 from gapbench.methods.mams import MAMS
 from gapbench.methods.mc_dropout import MCDropout
 from gapbench.methods.mclmc import MCLMC
+from gapbench.methods.nngp import NNGP
 from gapbench.methods.registry import Registry, class_from_file, method_name, registry
 from gapbench.methods.sgld import SGLD
 from gapbench.methods.svi import SVI
+from gapbench.methods.swag import SWAG
 from gapbench.runners.cell import Cell
 from gapbench.runners.guard import undisturbed
 from gapbench.runners.store import first_line
@@ -52,12 +62,14 @@ CONTROLS: Mapping[str, Control] = {"reference": ReferencePosterior(), "prior": P
 class Task:
     """A dataset with the model that is learned on it: its network, prior and noise.
 
-    mcse: the largest Monte-Carlo error of its references in data and gap, in stds of f.
+    mcse: the largest Monte-Carlo error of its references in data and gap, in stds of f. methods: the names of the
+    suite's methods that are run on it; all if none is named.
     """
 
     dataset: Dataset
     model: Model
     mcse: float = MAX_MCSE
+    methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +129,20 @@ def _default() -> Suite:
             "gapped_sine": Task(GappedSine(), MLP(), PRECISE),
             "gapped_sine_noisy": Task(GappedSine(n=200, noise_std=0.1), MLP(), PRECISE),
         },
-        {"mc_dropout": MCDropout(), "mclmc": MCLMC(), "sgld": SGLD(), "sgld_private": private, "svi": SVI()},
+        {
+            "anchored_ensemble": AnchoredEnsemble(),
+            "cqr": CQR(),
+            "deep_ensemble": DeepEnsemble(),
+            "evidential": Evidential(),
+            "laplace": Laplace(),
+            "mc_dropout": MCDropout(),
+            "mclmc": MCLMC(),
+            "nngp": NNGP(),
+            "sgld": SGLD(),
+            "sgld_private": private,
+            "svi": SVI(),
+            "swag": SWAG(),
+        },
         on_request={"hmc": HMC(), "mams": MAMS(), "mile": MILE},
     )
 
@@ -195,37 +220,114 @@ def _budgets() -> Suite:
     )
 
 
+# The SGLD notebook's run: 100 epochs of 63 steps, one model kept after each.
+AS_IT_WAS = SGLD(
+    lr=0.01,
+    batch=16,
+    noise_multiplier=1.0,
+    temperature=1.0,
+    allow_clipping=True,
+    burn_in=0,
+    draws=100,
+    thin=63,
+    chains=1,
+    sampling=OpacusLoader(),
+)
+
+
+def _of_notebook(hidden: tuple[int, ...], prior_std: float) -> MLP:
+    """A network of the notebooks, in torch's own parametrisation. Their loss (y − f)² means a noise variance of 0.5. A
+    weight decay of 10⁻⁴ for n points means a prior variance of 10⁴/n on every weight."""
+    return MLP(hidden=hidden, prior_std=prior_std, noise_std=math.sqrt(0.5), scale_by_fan_in=False, default_init=True)
+
+
 def _notebook_sgld() -> Suite:
-    """The notebook's run (100 epochs of 63 steps, one model kept after each) and what it would be done right."""
-    as_it_was = SGLD(
-        lr=0.01,
-        batch=16,
-        noise_multiplier=1.0,
-        temperature=1.0,
-        allow_clipping=True,
-        burn_in=0,
-        draws=100,
-        thin=63,
-        chains=1,
-        sampling=OpacusLoader(),
-    )
+    """The notebook's SGLD run and what it would be done right."""
     settings = {
-        "notebook": as_it_was,
-        "corrected_rates": replace(as_it_was, sampling=Poisson()),
-        "corrected": replace(as_it_was, sampling=Poisson(), noise_multiplier=1e-3, allow_clipping=False),
+        "notebook": AS_IT_WAS,
+        "corrected_rates": replace(AS_IT_WAS, sampling=Poisson()),
+        "corrected": replace(AS_IT_WAS, sampling=Poisson(), noise_multiplier=1e-3, allow_clipping=False),
     }
-    network = MLP(
-        hidden=(100, 100),
-        prior_std=math.sqrt(10),
-        noise_std=math.sqrt(0.5),
-        scale_by_fan_in=False,
-        default_init=True,
-    )
     return Suite(
         "the notebook's SGLD run as it was; at sampling rate b/n and divisor b; and also without clipping",
-        {"gapped_sine_notebook": Task(GappedSine(extrapolation=0.0, test_points=100), network)},
+        {
+            "gapped_sine_notebook": Task(
+                GappedSine(extrapolation=0.0, test_points=100), _of_notebook((100, 100), math.sqrt(10))
+            )
+        },
         {name: Jittered(method, f_std=0.01) for name, method in settings.items()},
         replicas=20,
+    )
+
+
+def _notebooks() -> Suite:
+    """The five notebooks of the series as they were, each beside the same method in the suite's common setting."""
+    few, many = (GappedSine(n=n, extrapolation=0.0, test_points=100) for n in (200, 1000))
+    decayed = math.sqrt(50)  # weight decay 1e-4 at 200 points
+    passes: dict[str, Any] = {"steps": 4000, "lr": 1e-3, "batch": 64, "by_epochs": True}  # 1000 epochs of four batches
+    rho = math.log1p(math.exp(-3))  # the std that the notebook's q starts at: softplus(−3)
+    flipout = Flipout(**passes, init_scale=rho, kl_weight=200 * 1e-4 / 64, draws=100)
+    tasks = {
+        "ensemble_notebook": Task(Blocks(dataset=few, blocks=10), _of_notebook((1000, 1000), decayed)),
+        "svi_notebook": Task(few, _of_notebook((100, 100), 1.0)),
+        "dropout_notebook": Task(few, _of_notebook((1000, 1000, 1000), decayed)),
+        "sgld_notebook": Task(many, _of_notebook((100, 100), math.sqrt(10))),
+    }
+    as_they_were: dict[str, UncertaintyMethod] = {
+        "ensemble_notebook": DeepEnsemble(**passes, members=10, own_data=True),
+        "svi_notebook": Jittered(flipout, f_std=math.sqrt(5e-5)),
+        "dropout_notebook": MCDropout(**passes, rate=0.5, draws=100),
+        "sgld_notebook": Jittered(AS_IT_WAS, f_std=0.01),
+    }
+    common: dict[str, UncertaintyMethod] = {
+        "deep_ensemble": DeepEnsemble(),
+        "flipout": Flipout(),
+        "mc_dropout": MCDropout(),
+        "sgld": SGLD(),
+    }
+    description = "the five notebooks of the series as they were, and the same methods in the suite's common setting"
+    if find_spec("gpytorch") is None:
+        description += "; without the deep GP, which needs: pip install 'gapbench[gp]'"
+    else:
+        from gapbench.methods.deep_gp import DeepGP
+
+        # gpytorch's noise variance is softplus of a parameter that starts at 0; so log σ starts at log 0.83, and moves
+        # 0.4 for a step of 1.
+        tasks["deep_gp_notebook"] = Task(few, MLP(noise_std=LearnedNoise(center=math.sqrt(math.log(2)), spread=0.4)))
+        as_they_were["deep_gp_notebook"] = DeepGP(
+            width=10,
+            hidden=2,
+            inducing=128,
+            kl_weight=0.01,
+            samples=10,
+            draws=10,
+            steps=200,
+            lr=0.01,
+            batch=128,
+            by_epochs=True,
+            average_variances=True,
+        )
+        common["deep_gp"] = DeepGP()
+    return Suite(
+        description,
+        {
+            **{name: replace(task, methods=(name,)) for name, task in tasks.items()},
+            "common_200": Task(few, MLP(), methods=tuple(name for name in common if name != "sgld")),
+            "common_1000": Task(many, MLP(), methods=("sgld",)),
+        },
+        {**as_they_were, **common},
+        block=2,  # networks of a million parameters: more replicas at once are no faster
+    )
+
+
+def _data_size() -> Suite:
+    """Does SGLD need more data than SVI and dropout? The same methods at three numbers of points."""
+    default = _default()
+    return Suite(
+        "sgld, svi, mc_dropout and mclmc on the gapped sine at n = 50, 200 and 1000, with equal gradients",
+        {f"n@{n}": knobs_task(n=n) for n in (50, 1000)} | {CENTER: default.tasks["gapped_sine_noisy"]},
+        {name: default.methods[name] for name in ("mc_dropout", "mclmc", "sgld", "svi")},
+        adapted=equal_budget,
     )
 
 
@@ -326,6 +428,8 @@ BUILDERS: Mapping[str, Callable[[], Suite]] = {
     "knobs": _knobs,
     "budgets": _budgets,
     "notebook_sgld": _notebook_sgld,
+    "notebooks": _notebooks,
+    "data_size": _data_size,
 }
 
 
@@ -374,6 +478,7 @@ class Selection:
             )
             for of, task in self.tasks.items()
             for name, entry in self.entries.items()
+            if not task.methods or name in task.methods or not isinstance(entry, Trained)
             for first in range(0, replicas, block)
         ]
 

@@ -100,6 +100,13 @@ def readme() -> list[str]:
         f"It takes a {fraction(cpu('mclmc') / cpu('svi'))} of SVI's CPU time",
         f"It costs {gradients:.0f} times the gradients of SGLD",
         f"Its std is {sgld[0]} too large among the data and {sgld[1]} in the gap",
+        f"1 % and {percent(ratio('nngp', 'gap') - 1)} off that of 50 units a layer",
+        f"has {ratio('anchored_ensemble', 'data'):.2f} of the right std among the data and "
+        f"{ratio('anchored_ensemble', 'gap'):.2f} in the gap, and `laplace` "
+        f"{ratio('laplace', 'data'):.2f} and {ratio('laplace', 'gap'):.2f}",
+        f"their std in the gap is {ratio('deep_ensemble', 'gap'):.2f}, {ratio('swag', 'gap'):.2f} and "
+        f"{ratio('evidential', 'gap'):.2f} of the right one",
+        f"hold {percent(value('cqr', 'coverage_90_y', 'gap'))} of new observations there",
         f"Their std is there {narrow('mc_dropout', 'gap')} and {narrow('svi', 'gap')} times too small",
         f"their 90 % intervals hold the truth in {in_gap('mc_dropout')} and {in_gap('svi')} of cases",
         f"Its error bars are {words(ratio('sgld_private', 'data'))} times too wide among the data",
@@ -260,6 +267,28 @@ def compute() -> list[str]:
     ]
 
 
+def families() -> list[str]:
+    def std(method: str) -> list[str]:
+        return [f"{ratio(method, region):.2f}" for region in ("data", "gap")]
+
+    near = f"{value('nngp', 'reference_w1', 'gap'):.2f} in the gap, in {cpu('nngp'):.2f} CPU seconds a replica"
+    (anchored, laplace), nngp = (std("anchored_ensemble"), std("laplace")), std("nngp")
+    far = [f"{value(method, 'reference_w1', 'gap'):.2f}" for method in ("anchored_ensemble", "laplace")]
+    cells = tabulate(
+        [one for (of, _), one in found("default").items() if of == "gapped_sine_noisy"], lambda _: [("crps_y", "gap")]
+    )
+    assert [line.method for table in cells for line in table.lines if line.cells[0].best] == ["deep_ensemble"]
+    return [
+        f"{nngp[0]} of its std among the data and {nngp[1]} in the gap, at a distance of {near}",
+        f"{anchored[0]} and {laplace[0]} of the right std among the data, {anchored[1]} and {laplace[1]} in the gap",
+        f"Their distance to the posterior in the gap is still {far[0]} and {far[1]}",
+        f"wider in the gap than among the data, and {std('deep_ensemble')[1]} of its size there",
+        f"SWAG has {std('swag')[1]} of the right std in the gap",
+        f"{wide('evidential', 'data')} times too wide among the data, {std('evidential')[1]} in the gap",
+        f"In the gap its 90 % band holds {percent(value('cqr', 'coverage_90_y', 'gap'))} of new observations",
+    ]
+
+
 def privacy() -> list[str]:
     log_std = value("sgld_private", "reference_log_std", "data")
     epsilon = {dataset: diagnostic("sgld_private", "epsilon", dataset=dataset) for dataset in SINES}
@@ -319,6 +348,7 @@ NOTEBOOK = ("notebook_sgld", "gapped_sine_notebook")
     [
         ("README.md", readme),
         ("docs/findings.md", findings),
+        ("docs/findings.md", families),
         ("docs/findings.md", compute),
         ("docs/findings.md", knobs),
         ("docs/findings.md", tasks),

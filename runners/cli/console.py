@@ -93,12 +93,12 @@ def make_console(stderr: bool = False) -> Console:
 
 def print_headlines(found: Any) -> None:
     """Print the headline of each dataset, a line a method, and below it the meaning of its words."""
-    from gapbench.evaluation.headline import headlines
+    from gapbench.evaluation.notebooks import all_headlines
     from gapbench.evaluation.render import STAR, text_headline
     from gapbench.evaluation.tables import sentences
 
     console = make_console()
-    for headline in headlines(found):
+    for headline in all_headlines(found):
         print_whole(console, text_headline(headline))
         for note in headline.notes:
             console.print(note, style="dim", markup=False, highlight=False)

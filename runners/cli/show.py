@@ -41,7 +41,7 @@ def table(
     Any of --columns, --region, --intervals and --by shows numbers instead. --format csv and latex always do.
     """
     from gapbench.evaluation import render
-    from gapbench.evaluation.headline import headlines
+    from gapbench.evaluation.notebooks import all_headlines
     from gapbench.evaluation.tables import tabulate
 
     scores, regions = words(columns, "--columns"), words(region, "--region")
@@ -61,7 +61,7 @@ def table(
     elif form == "latex":
         click.echo(render.latex(tabulate(found.results, which)), nl=False)
     elif form == "markdown" and in_words:
-        click.echo(render.markdown_headlines(headlines(found.results)))
+        click.echo(render.markdown_headlines(all_headlines(found.results)))
     elif form == "markdown":
         click.echo(render.markdown(tabulate(found.results, which), intervals))
     elif in_words:

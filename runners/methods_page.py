@@ -1,0 +1,97 @@
+"""The page of the methods, docs/methods.md: what each is and claims, and how it did in the published suite `all`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gapbench.evaluation.bootstrap import estimate
+from gapbench.evaluation.headline import factor
+from gapbench.evaluation.plots import panel, picture
+from gapbench.evaluation.results import Result
+from gapbench.evaluation.tables import cpu_seconds, number
+from gapbench.methods.base import UncertaintyMethod
+from gapbench.methods.engine.exactness import Gaussian, example
+from gapbench.runners.suites import suites
+
+SHOWN = "gapped_sine_noisy"
+PANEL = 16_000  # bytes of a panel
+TOP = f"""# Methods
+
+This page is written by `gapbench readme`: each method's file, what it claims, and what it did on `{SHOWN}` in
+[the suite `all`](../results/published/all/README.md). Every panel shows replica 0: median, 50 and 90 % of f (of y where
+a method has no f); dashed the truth; grey the data and the gap.
+
+* **Claim**: the law of θ on Bayesian linear regression, which `gapbench check` compares over 128 data sets.
+* **In the data, in the gap**: the std of f over the true posterior's. 1 is right.
+* **Distance**: of f from the posterior in the gap (Wasserstein), in the posterior's stds.
+* **CPU seconds**: of training and predicting one of ten replicas."""
+
+
+def methods_page(rows: Sequence[Result]) -> str:
+    """The page of the published methods, in Markdown. rows: the published results on SHOWN."""
+    methods = suites()["all"].methods
+    found = {one.method: one for one in rows if one.kind == "method" and one.method in methods}
+    lines = ["| | in the data | in the gap | distance | CPU seconds |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines += [f"| [{name}](#{name}) | {' | '.join(measured(found[name]))} |" for name in sorted(found)]
+    parts = [TOP, "\n".join(lines), *(section(name, methods[name], found[name]) for name in sorted(found))]
+    return "\n\n".join(parts) + "\n"
+
+
+def panels(rows: Sequence[Result]) -> Mapping[str, bytes]:
+    """The picture of each method that has one, as PNG."""
+    own = [one for one in rows if one.kind == "method"]
+    drawn = {one.method: panel(one, own) for one in own}
+    return {name: picture(figure, name, PANEL) for name, figure in drawn.items() if figure is not None}
+
+
+def section(name: str, method: UncertaintyMethod, result: Result) -> str:
+    """The part of one method."""
+    title, _, rest = (sys.modules[type(method).__module__].__doc__ or "").strip().partition("\n")
+    body, _, caveat = rest.partition("Caveat:")
+    settings = repr(method).partition("(")[2].removesuffix(")")
+    facts = [f"* **Claim**: {claim(method)}"]
+    facts += [f"* **When it fails**: {' '.join(caveat.split())}"] if caveat else []
+    facts += [f"* **Settings**: `{settings}`"] if settings else []
+    data, gap, distance, seconds = measured(result)
+    facts.append(f"* In the data {data}, in the gap {gap}; distance {distance}; {seconds} CPU seconds")
+    parts = [f"## {name}", f"{title}\n{body.rstrip()}".strip(), "\n".join(facts)]
+    parts += [f"![{name}](methods/{name}.png)"] if result.sound.any() else []
+    return "\n\n".join(parts)
+
+
+def claim(method: UncertaintyMethod) -> str:
+    """What the method claims on linear regression, in words."""
+    if method.exactness is None:
+        return "none"
+    regression = example()
+    law = method.exactness.law(regression)
+    known = {
+        "the exact posterior": regression.posterior,
+        "the mean-field optimum": regression.mean_field,
+        "the mode, without variance": regression.point,
+    }
+    for words, one in known.items():
+        if _same(law, one):
+            return words
+    doc = inspect.getdoc(vars(type(method))["exactness"]) or ""
+    return doc.partition(".\n")[0].partition("; ")[0].rstrip(".")
+
+
+def _same(a: Gaussian, b: Gaussian) -> bool:
+    return np.allclose(a.mean, b.mean) and np.allclose(a.covariance, b.covariance)
+
+
+def measured(result: Result) -> tuple[str, str, str, str]:
+    """The ratios of stds in data and gap, the distance in the gap, and the CPU seconds, in words."""
+    columns = (("reference_log_std", "data"), ("reference_log_std", "gap"), ("reference_w1", "gap"))
+    data, gap, distance = (estimate(result, column, result.valid(column)) for column in columns)
+    seconds = cpu_seconds(result)
+    words = (factor(data), factor(gap), number(distance))
+    known = ("n/a" if math.isnan(value) else word for value, word in zip((data, gap, distance), words, strict=True))
+    first, second, third = known
+    return first, second, third, "" if seconds is None else number(seconds)
