@@ -172,6 +172,10 @@ def _quick() -> Suite:
     )
 
 
+def _without(methods: Mapping[str, UncertaintyMethod], *names: str) -> dict[str, UncertaintyMethod]:
+    return {name: method for name, method in methods.items() if name not in names}
+
+
 def shrunk(method: UncertaintyMethod) -> UncertaintyMethod:
     """The same method with budgets of seconds."""
     small = {"steps": 200, "burn_in": 100, "draws": 20, "thin": 5, "chains": 4, "members": 2, "max_steps": 20}
@@ -187,7 +191,8 @@ def _prior() -> Suite:
     return Suite(
         "200 tasks drawn from the prior of a 1-20-20-1, n = 40: on these, exact Bayes is calibrated in the gap too",
         {"prior_draws": Task(tasks, tasks.model)},
-        {**default.methods, "sgld": replace(sgld, batch=tasks.n // 2)},
+        # Not cqr: a third of 40 points cannot calibrate an interval of 95 %.
+        {**_without(default.methods, "cqr"), "sgld": replace(sgld, batch=tasks.n // 2)},
         replicas=200,
         on_request={"hmc": HMC(burn_in=100, draws=50, thin=4, chains=4)},
         block=100,
@@ -332,7 +337,7 @@ def _data_size() -> Suite:
 
 
 def _tasks() -> Suite:
-    """The default suite's methods on four more tasks whose true posterior is known."""
+    """Four methods on four more tasks whose true posterior is known."""
     default, learned = _default(), PriorDraws(model=MLP(hidden=(20, 20), noise_std=LearnedNoise(center=0.1)))
     return Suite(
         "two clusters, a step, noise that depends on x, prior draws with learned noise: each with its true posterior",
@@ -342,7 +347,7 @@ def _tasks() -> Suite:
             "gapped_heteroscedastic": Task(GappedHeteroscedastic(), MLP(noise_std=HeteroscedasticNoise(center=0.1))),
             "prior_draws_learned_noise": Task(learned, learned.model),
         },
-        {name: method for name, method in default.methods.items() if name != "sgld_private"},
+        {name: default.methods[name] for name in ("mc_dropout", "mclmc", "sgld", "svi")},
         replicas=5,
         on_request={"mile": MILE},
         adapted=equal_budget,

@@ -127,7 +127,7 @@ def findings() -> list[str]:
     steps = diagnostic("sgld", "gradient evaluations") / diagnostic("mc_dropout", "gradient evaluations")
     sine = "gapped_sine"
     gradients = fraction(diagnostic("mclmc", "gradient evaluations") / diagnostic("sgld", "gradient evaluations"))
-    distance = {f"{value('mclmc', 'reference_w1', r):.2f}" for r in ("data", "gap")}
+    distance = [f"{value('mclmc', 'reference_w1', r):.2f}" for r in ("data", "gap")]
     return [
         f"The true posterior's std of f is {std['data']:.2g} among the data and {std['gap']:.2g} in the gap",
         f"error bars that are right grow {words(grow[2])}fold",
@@ -139,7 +139,7 @@ def findings() -> list[str]:
         f"In {falling('mc_dropout')} and {falling('svi')} of the tasks their loss still falls",
         f"When the loss stands still it has {ratio('svi', 'gap'):.1g}",
         f"Its std is {mclmc[0]} too large among the data and {mclmc[1]} in the gap",
-        f"its distance to the posterior is {' or '.join(distance)} in both",
+        f"its distance to the posterior is {' and '.join(distance)}",
         f"It takes a {gradients} of SGLD's gradients and a {fraction(cpu('mclmc') / cpu('svi'))} of SVI's CPU time",
         f"the std is {on_sine[0]} and {on_sine[1]} too large",
         f"Its std is {wide('mile', 'data')} times too large among the data and {narrow('mile', 'gap')} times too small",

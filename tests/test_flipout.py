@@ -15,8 +15,7 @@ def seeded(seed: int = 0) -> Generator:
 
 def test_points_of_a_batch_are_perturbed_without_correlation() -> None:
     """Two equal points, 20,000 draws of ΔW with signs: f varies as without signs, and the two are uncorrelated; with
-    equal ΔW and no signs they would be equal. Seen to catch: one sign for the batch, signs on one side only (which keep
-    the sign of a shared input), signs on the mean weight."""
+    equal ΔW and no signs they would be equal. Seen to catch: one sign for the batch, signs on the mean weight."""
     model, draws = MLP(features=2, hidden=(4,), activation="tanh", prior_std=0.5), 20_000
     loc = model.sample_prior(seeded(1), (1,)).expand(draws, -1).contiguous()
     no_bias = torch.ones(model.size)
@@ -30,6 +29,19 @@ def test_points_of_a_batch_are_perturbed_without_correlation() -> None:
     assert abs(correlation) < 5 / draws**0.5
     assert abs(float(f[:, 0].std() / plain.std()) - 1) < 0.03
     assert abs(float((f[:, 0].mean() - plain.mean()) / plain.std())) < 0.05
+
+
+def test_inputs_and_outputs_have_signs_of_their_own() -> None:
+    """Of one ΔW, over signs: output j varies by Σₖ (xₖ ΔWₖⱼ)², and two outputs are uncorrelated. Seen to catch: no signs
+    of the inputs (whose variance is (Σₖ xₖ ΔWₖⱼ)²), no signs of the outputs (which then move together)."""
+    model, draws = MLP(features=2, hidden=(), outputs=2), 20_000
+    loc, change = torch.zeros(draws, model.size), torch.tensor([0.3, -0.5, 0.8, 0.4, 0.0, 0.0]).expand(draws, -1)
+    x = torch.tensor([[0.7, -1.2]])
+    f = perturbed(model, loc, change, x.expand(draws, 1, -1), seeded(4)).squeeze(1).double()
+    scale = model.layers[0][2]
+    variance = ((scale * x.T * model.weights(change[0])[0][0]) ** 2).sum(0).double()
+    assert torch.allclose(f.var(0), variance, rtol=0.05)
+    assert abs(float(torch.corrcoef(f.T)[0, 1])) < 5 / draws**0.5
 
 
 def test_the_divergence_is_torchs() -> None:

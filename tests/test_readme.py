@@ -243,7 +243,8 @@ def test_the_new_method_keeps_its_promises_and_its_claim(checkout: Path) -> None
     claim printed for another class."""
     _, _, claim = blocks(DOCS / "add_a_method.md")
     code = (checkout / "gapbench" / "methods" / "snapshot_ensemble.py").read_text(encoding="utf-8")
-    code = code.replace("import UncertaintyMethod", "import Claim, UncertaintyMethod").replace(
+    engine = "from gapbench.methods.engine.adam_trained"
+    code = code.replace(engine, f"from gapbench.methods.base import Claim\n{engine}").replace(
         "dataclass\n", "dataclass, replace\n", 1
     )
     code = code.replace("class SnapshotEnsemble(", "class Claiming(")  # the name is taken here
