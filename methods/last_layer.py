@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from gapbench.methods.base import FittedMethod
 from gapbench.methods.engine.adam_trained import AdamTrained
-from gapbench.methods.engine.collapsed import Collapsed, cannot_collapse
+from gapbench.methods.engine.collapsed import Collapsed, Components, cannot_collapse
 from gapbench.methods.engine.model import Model
 
 
@@ -31,4 +31,4 @@ class LastLayer(AdamTrained):
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         target = Collapsed(model)  # type: ignore[arg-type]  # `skip` refuses what is no MLP
         theta, diagnostics = self.train_map(model, x, y, generator)
-        return target.fitted(target.part(theta)[:, None, None], x, y, diagnostics, {})
+        return Components(target, target.part(theta).unsqueeze(1), x, y, 0, diagnostics=diagnostics)

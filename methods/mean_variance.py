@@ -31,6 +31,7 @@ class MeanVariance(AdamTrained):
     """
 
     beta: float = 0.5
+    steps: int = 16_000
     lr: float = 3e-2
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ class RandomisedPrior(AdamTrained):
     """An ensemble in which a fixed random network is added to each trained one."""
 
     members: int = 10
-    steps: int = 5_000
+    steps: int = 8_000
     lr: float = 3e-2
     prior_scale: float = 1.0
 

@@ -32,8 +32,8 @@ def test_points_of_a_batch_are_perturbed_without_correlation() -> None:
 
 
 def test_inputs_and_outputs_have_signs_of_their_own() -> None:
-    """Of one ΔW, over signs: output j varies by Σₖ (xₖ ΔWₖⱼ)², and two outputs are uncorrelated. Seen to catch: no signs
-    of the inputs (whose variance is (Σₖ xₖ ΔWₖⱼ)²), no signs of the outputs (which then move together)."""
+    """Of one ΔW, over signs: output j varies by Σₖ (xₖ ΔWₖⱼ)², and two outputs are uncorrelated. Seen to catch: no
+    signs of the inputs (whose variance is (Σₖ xₖ ΔWₖⱼ)²), no signs of the outputs (which then move together)."""
     model, draws = MLP(features=2, hidden=(), outputs=2), 20_000
     loc, change = torch.zeros(draws, model.size), torch.tensor([0.3, -0.5, 0.8, 0.4, 0.0, 0.0]).expand(draws, -1)
     x = torch.tensor([[0.7, -1.2]])

@@ -156,7 +156,10 @@ class Collapsed(Target):
 
 @dataclass(frozen=True)
 class Components(FittedMethod):
-    """The mixture of the laws of f given each of S draws. q: (R, S, size), chain-major; x, y: the training data."""
+    """The mixture of the laws of f given each of S draws. q: (R, S, size), chain-major; x, y: the training data.
+
+    chains: 0 if the draws are of no chain.
+    """
 
     target: Collapsed
     q: Tensor
