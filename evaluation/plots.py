@@ -166,14 +166,19 @@ def _band(ax: Axes, result: Result, of: str, r: int, feature: int, colour: str) 
 def panel(result: Result, rows: Sequence[Result]) -> Figure | None:
     """A method's panel of `bands` alone, with the limits that all rows of its dataset share; None without quantiles."""
     of = _quantity(result)
-    if of is None or not result.sound.any():
+    if of is None or not drawable(result):
         return None
     figure = Figure(figsize=(3.6, 2.4), layout="constrained")
     ax = figure.subplots()
     _band(ax, result, of, _first_sound(result), _feature([result]), COLOURS[0])
-    ax.set_ylim(_limits([(one, quantity) for one in rows if (quantity := _quantity(one)) and one.sound.any()]))
+    ax.set_ylim(_limits([(one, quantity) for one in rows if drawable(one) and (quantity := _quantity(one))]))
     ax.set(xlabel="x", ylabel=of)
     return figure
+
+
+def drawable(result: Result) -> bool:
+    """True if a method has a panel: its record has quantiles of f or y, and a replica that did not fail."""
+    return _quantity(result) is not None and bool(result.sound.any())
 
 
 def picture(figure: Figure, name: str, limit: int) -> bytes:

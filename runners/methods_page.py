@@ -11,7 +11,7 @@ import numpy as np
 
 from gapbench.evaluation.bootstrap import estimate
 from gapbench.evaluation.headline import factor
-from gapbench.evaluation.plots import panel, picture
+from gapbench.evaluation.plots import drawable, panel, picture
 from gapbench.evaluation.results import Result
 from gapbench.evaluation.tables import cpu_seconds, number
 from gapbench.methods.base import UncertaintyMethod
@@ -60,7 +60,7 @@ def section(name: str, method: UncertaintyMethod, result: Result) -> str:
     data, gap, distance, seconds = measured(result)
     facts.append(f"* In the data {data}, in the gap {gap}; distance {distance}; {seconds} CPU seconds")
     parts = [f"## {name}", f"{title}\n{body.rstrip()}".strip(), "\n".join(facts)]
-    parts += [f"![{name}](methods/{name}.png)"] if result.sound.any() else []
+    parts += [f"![{name}](methods/{name}.png)"] if drawable(result) else []
     return "\n\n".join(parts)
 
 
