@@ -84,7 +84,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(store, "has_links", lambda folder: True)
     monkeypatch.setattr("gapbench.runners.make_references.make_all", lambda *_: [])
     monkeypatch.setattr("gapbench.runners.readme.refresh", lambda readme: [readme])
-    monkeypatch.setattr("gapbench.evaluation.conformance.verdicts", lambda method: [])
+    monkeypatch.setattr("gapbench.evaluation.conformance.verdicts", lambda method, repeats: [])
     return tmp_path
 
 

@@ -536,6 +536,8 @@ def test_diagnostics(seeded: Seeded) -> None:
         "likelihood temperature": likelihood,
         "prior temperature": prior,
         "epsilon": method.epsilon(13),
+        "noise multiplier": method.noise_multiplier,
+        "clipping norm": method.max_grad_norm(13),
         "steps": 11,
     }
     assert set(diagnostics) == {"clipped fraction", "gradient evaluations", *expected}
