@@ -22,7 +22,6 @@ from gapbench.methods.base import FittedMethod
 from gapbench.methods.engine.adam_trained import AdamTrained
 from gapbench.methods.engine.minibatches import gather_points
 from gapbench.methods.engine.model import Model
-from gapbench.methods.engine.noise import Noise
 from gapbench.methods.engine.optimise import negative_log_posterior
 from gapbench.methods.engine.predictions import StudentTPrediction
 
@@ -43,7 +42,7 @@ class Evidential(AdamTrained):
             raise ValueError(f"Evidential: regularisation = {self.regularisation}: expected a number of at least 0")
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> EvidentialFit:
-        scale = model.noise_std.center if isinstance(model.noise_std, Noise) else model.noise_std
+        scale = model.expected_noise
         evidence = replace(model, noise_std=scale).with_outputs(4)
 
         def loss(theta: Tensor, index: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from gapbench.methods.engine.adam_trained import AdamTrained, Loss
 from gapbench.methods.engine.minibatches import gather_points
 from gapbench.methods.engine.model import Model, log_density
-from gapbench.methods.engine.noise import HeteroscedasticNoise, Noise
+from gapbench.methods.engine.noise import HeteroscedasticNoise
 from gapbench.methods.engine.optimise import negative_log_posterior
 from gapbench.methods.engine.posterior_draws import PosteriorDraws
 
@@ -49,10 +49,9 @@ class MeanVariance(AdamTrained):
 
 def with_variance(model: Model) -> Model:
     """The same network with a noise that depends on x, around the noise that the model knows or expects."""
-    known = model.noise_std
-    if isinstance(known, HeteroscedasticNoise):
+    if isinstance(model.noise_std, HeteroscedasticNoise):
         return model
-    return replace(model, noise_std=HeteroscedasticNoise(center=known.center if isinstance(known, Noise) else known))
+    return replace(model, noise_std=HeteroscedasticNoise(center=model.expected_noise))
 
 
 def beta_nll(model: Model, x: Tensor, y: Tensor, n: int, beta: float) -> Loss:

@@ -21,7 +21,6 @@ from gapbench.methods.base import FittedMethod
 from gapbench.methods.engine.adam_trained import AdamTrained
 from gapbench.methods.engine.minibatches import gather_points
 from gapbench.methods.engine.model import Model
-from gapbench.methods.engine.noise import Noise
 from gapbench.methods.engine.optimise import negative_log_posterior
 from gapbench.methods.engine.predictions import QuantilePrediction
 
@@ -45,7 +44,7 @@ class QuantileRegression(AdamTrained):
             )
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Quantiles:
-        scale = model.noise_std.center if isinstance(model.noise_std, Noise) else model.noise_std
+        scale = model.expected_noise
         outputs = replace(model, noise_std=scale).with_outputs(len(self.levels))
         p = torch.tensor(self.levels, device=x.device)
 

@@ -30,7 +30,7 @@ from gapbench.methods.deep_ensemble import DeepEnsemble
 from gapbench.methods.engine.jitter import Jittered
 from gapbench.methods.engine.minibatches import OpacusLoader, Poisson
 from gapbench.methods.engine.model import MLP, Model
-from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise, Noise
+from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise
 from gapbench.methods.evidential import Evidential
 from gapbench.methods.flipout import Flipout
 from gapbench.methods.hmc import HMC
@@ -408,13 +408,11 @@ def equal_budget(method: UncertaintyMethod, task: Task) -> UncertaintyMethod:
         return replace(method, burn_in=burn_in, thin=max(1, round(thin)), adam_steps=round(adam_steps))
     if isinstance(method, SGLD):
         batch = min(method.batch, max(1, n // 2))
-        known = task.model.noise_std
-        noise = known.center if isinstance(known, Noise) else known
         longer = method.batch / batch
         return replace(
             method,
             batch=batch,
-            lr=method.lr * (noise / AT_CENTER["noise"]) ** 2,
+            lr=method.lr * (task.model.expected_noise / AT_CENTER["noise"]) ** 2,
             burn_in=round(method.burn_in * longer),
             thin=round(method.thin * longer),
         )

@@ -118,8 +118,8 @@ class MLPGradients(PerSampleGradients):
     shape: (..., B); L is the product of the leading dimensions.
     inputs: a, (L, fan_in + 1, B) per layer: the activations and a 1/scale for the bias.
     deltas: δ = ∂(−log p)/∂(pre-activation), (L, fan_out, B).
-    Points come last, so that the part of a without the bias is one piece of memory: half the time of a step went into
-    passes over pieces.
+    Points come last, so that the part of a without the bias is one piece of memory: passes over many pieces took a
+    third of a step.
     noise: ∂(−log p)/∂(the noise's entry of θ), (L, B); None if θ has none.
     error, std: f − y, (L, B), and σ, which broadcasts to that.
     """

@@ -76,6 +76,11 @@ class Model(ABC):
         """The number K of all outputs of the network, with those of the noise."""
         return self.outputs + (self.noise_std.outputs if isinstance(self.noise_std, Noise) else 0)
 
+    @property
+    def expected_noise(self) -> float:
+        """The std σ of the noise that is known, or the center of its prior if it is learned."""
+        return self.noise_std.center if isinstance(self.noise_std, Noise) else self.noise_std
+
     def with_features(self, features: int) -> Self:
         """The same model for x with this number of features."""
         return replace(self, features=features)
