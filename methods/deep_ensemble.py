@@ -54,9 +54,20 @@ class DeepEnsemble(AdamTrained):
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
         model = with_variance(model) if self.mean_variance else model
-        n = y.shape[1] // (self.members if self.own_data else 1)  # points of each member
-        block = n * torch.arange(self.members, device=x.device).view(-1, 1) if self.own_data else 0
+        if not self.own_data:
+            theta, diagnostics = self._members(model, x, y, self.members, generator)
+            return PosteriorDraws(model, theta, diagnostics=diagnostics)
+        # One after another, whose weights stay in the cache: wide networks take half the time.
+        blocks = zip(x.chunk(self.members, 1), y.chunk(self.members, 1), strict=True)
+        thetas, found = zip(*(self._members(model, *block, 1, generator) for block in blocks), strict=True)
+        diagnostics = {name: torch.stack([one[name] for one in found]).mean(0) for name in found[0]}
+        diagnostics["gradient evaluations"] *= self.members
+        return PosteriorDraws(model, torch.cat(thetas, 1), diagnostics=diagnostics)
+
+    def _members(
+        self, model: Model, x: Tensor, y: Tensor, count: int, generator: Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The parameters of members that share their data, (R, count, P), and diagnostics."""
+        n = y.shape[1]
         loss = beta_nll(model, x, y, n, self.beta) if self.mean_variance else map_loss(model, x, y, n)
-        start = model.init(generator, (len(y), self.members))
-        theta, diagnostics = self.train(lambda theta, index: loss(theta, index + block), start, n, generator)
-        return PosteriorDraws(model, theta, diagnostics=diagnostics)
+        return self.train(loss, model.init(generator, (len(y), count)), n, generator)

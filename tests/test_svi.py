@@ -11,7 +11,6 @@ import pytest
 import torch
 from pyro import distributions as dist
 from pyro.infer import Trace_ELBO
-from pyro.infer.autoguide import AutoNormal
 from scipy import stats
 from torch import Generator
 
@@ -123,9 +122,12 @@ def test_its_elbo_is_pyros(regression: LinearRegression, own_randomness: None) -
                 pyro.sample("y", dist.Normal(model.mean(theta, x), model.noise_std), obs=y)
 
     start = torch.tensor(regression.posterior.mean).float() + torch.tensor([[0.0], [2.0]])  # a guide of its own each
-    with pyro.get_param_store().scope(), pyro.validation_enabled(False), torch.no_grad():
-        guide = AutoNormal(program, init_loc_fn=lambda site: start.unsqueeze(1), init_scale=0.2)
-        guide(x, y)
+
+    def guide(x: torch.Tensor, y: torch.Tensor) -> None:
+        with pyro.plate("replicas", 2, dim=-2):
+            pyro.sample("theta", dist.Normal(start.unsqueeze(1), 0.2).to_event(1))
+
+    with pyro.validation_enabled(False), torch.no_grad():
         ours = torch.stack([negative_elbo(program, guide, x, y, 4) for _ in range(1000)]).double().numpy()
         stock = Trace_ELBO(num_particles=4, vectorize_particles=True, max_plate_nesting=2)
         pyros = np.array([stock.loss(program, guide, x, y) for _ in range(1000)])

@@ -2,16 +2,22 @@
 
 Network 1-100-100-1, batch 16, n = 1000, Poisson sampling, one thread.
 
-    python timings/sgld_step.py [--device cuda] [--rounds 7] [--replicas 1,10,32]
+    python timings/sgld_step.py [--device cuda] [--rounds 7] [--replicas 1,10,32] [--oracle PYTHON]
+
+--oracle: the interpreter of an environment that has blackjax, whose SGLD then runs too (sgld_by_blackjax.py).
 """
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from opacus import PrivacyEngine
@@ -81,6 +87,37 @@ def ours(method: SGLD, replicas: int, steps: int, device: str) -> Callable[[], f
     return run
 
 
+def blackjax(python: str, replicas: int, steps: int) -> Callable[[], float]:
+    """A function that gives the seconds of one step of one of blackjax's chains, on one thread."""
+    problems = GappedSine().problems(range(replicas))
+    setting = {
+        "hidden": MODEL.hidden,
+        "prior_std": MODEL.prior_std,
+        "noise_std": MODEL.noise_std,
+        "batch": NO_CLIP.batch,
+        "step_size": NO_CLIP.lr / problems.y.shape[1],
+        "steps": steps,
+        "x": problems.x[..., 0].tolist(),
+        "y": problems.y.tolist(),
+    }
+    process = subprocess.Popen(
+        [python, str(Path(__file__).with_name("sgld_by_blackjax.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"},
+    )
+    assert process.stdin and process.stdout
+    print(json.dumps(setting), file=process.stdin, flush=True)
+
+    def run() -> float:
+        print(file=process.stdin, flush=True)
+        assert process.stdout
+        return float(process.stdout.readline())
+
+    return run
+
+
 def normals(replicas: int, device: str) -> Callable[[], float]:
     """A function that gives a lower bound: the seconds of drawing the Langevin noise of one step of one chain."""
     buffer = torch.empty(replicas, MODEL.size, device=device)
@@ -97,7 +134,7 @@ def normals(replicas: int, device: str) -> Callable[[], float]:
 
 
 def main() -> None:
-    options = arguments(__doc__, rounds=7, steps=500, replicas="1,10,32")
+    options = arguments(__doc__, rounds=7, steps=500, oracle=True, replicas="1,10,32")
     warnings.simplefilter("ignore")
     opacus = "stock Opacus loop, one chain"
     variants = {opacus: stock(options.steps, options.device)}
@@ -107,6 +144,8 @@ def main() -> None:
         variants[f"SGLD, no clip active, {name}"] = ours(NO_CLIP, replicas, options.steps, options.device)
     most = options.replicas[-1]
     variants[f"normal numbers alone, {most} replicas"] = normals(most, options.device)
+    if options.oracle:
+        variants |= {f"blackjax, {of} replicas": blackjax(options.oracle, of, options.steps) for of in options.replicas}
     rounds = timed(variants, options.rounds)
     print(f"{'':44} {'µs per chain-step':>18} {'× faster than stock':>20}")
     for name in variants:

@@ -16,14 +16,17 @@ from gapbench.runners.memory import keep_freed_memory
 Rounds = list[dict[str, float]]
 
 
-def arguments(doc: str | None, rounds: int, steps: int, **others: str) -> argparse.Namespace:
-    """The options of the command line. Sets torch to one thread, and prints the device. others: lists of numbers."""
+def arguments(doc: str | None, rounds: int, steps: int, oracle: bool = False, **others: str) -> argparse.Namespace:
+    """The options of the command line. Sets torch to one thread, and prints the device. oracle: whether there is one.
+    others: lists of numbers."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--steps", type=int, default=steps)
     for name, default in others.items():
         parser.add_argument(f"--{name}", default=default, type=lambda text: [int(one) for one in text.split(",")])
+    if oracle:
+        parser.add_argument("--oracle", metavar="PYTHON")
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
