@@ -33,11 +33,14 @@ def calibration_error(pits: Floats, weights: Floats | None = None) -> Floats:
     Returns (...): 0 is perfect, 1/2 the worst. nan without PITs.
     """
     knots, level = _empirical(pits, weights)
+    below, above = knots[:-1] - level, knots[1:] - level
+    # ∫ |p − level| dp = [(p − level) |p − level| / 2] between neighbouring knots
+    return np.asarray(sum_of_products(above, np.abs(above)) - sum_of_products(below, np.abs(below))) / 2
 
-    def integral(p: Floats) -> Floats:
-        return np.asarray((p - level) * np.abs(p - level) / 2)  # its derivative by p is |p − level|
 
-    return np.asarray((integral(knots[1:]) - integral(knots[:-1])).sum(-1))
+def sum_of_products(a: Floats, b: Floats) -> Floats:
+    """Σₖ a b over the last axis, (...), without an array of the products."""
+    return np.asarray(np.einsum("...k,...k->...", a, b))
 
 
 def pit_ks(pits: Floats, weights: Floats | None = None) -> Floats:
@@ -58,11 +61,14 @@ def pit_band(pits: int, regions: int, probability: float = 0.95) -> float:
 def _empirical(pits: Floats, weights: Floats | None) -> tuple[Floats, Floats]:
     """The knots 0, sorted PITs, 1, (K + 2,), and P(u ≤ p) between neighbouring knots, (..., K + 1); nan if K = 0."""
     weights = np.ones(len(pits)) if weights is None else weights
-    order = np.argsort(pits)
-    steps = np.cumsum(weights[..., order], axis=-1)
-    total = steps[..., -1:] if len(pits) else np.full((*weights.shape[:-1], 1), np.nan)
-    level = np.concatenate([0 * total, steps / total], -1)
-    return np.concatenate([[0.0], pits[order], [1.0]]), level
+    if (pits[1:] < pits[:-1]).any():
+        order = np.argsort(pits)
+        pits, weights = pits[order], weights[..., order]
+    level = np.zeros((*weights.shape[:-1], len(pits) + 1))
+    np.cumsum(weights, axis=-1, out=level[..., 1:])
+    with np.errstate(invalid="ignore"):  # 0/0 without PITs
+        level /= level[..., -1:].copy()
+    return np.concatenate([[0.0], pits, [1.0]]), level
 
 
 def miscalibration_area(pits: Floats, weights: Floats | None = None) -> Floats:

@@ -410,9 +410,9 @@ def turned(results: Sequence[Result], style: Mapping[str, Style], score: str) ->
         row[0].set_ylabel(f"in the {region}")
     for ax, knob in zip(axes[-1], knobs, strict=True):
         ax.set_xlabel(WORDS[knob], fontsize=9)
-    dotted = f"\n{DOTTED}" if score == "reference_w1" else ""
-    title = f"{TURNED[score]}: one factor at a time; hollow: not converged, or some replicas failed{dotted}"
-    figure.suptitle(title, fontsize=11)
+    title = [f"{TURNED[score]}: one factor at a time; hollow: not converged, or some replicas failed"]
+    title += [DOTTED] if score == "reference_w1" else []
+    figure.suptitle("\n".join(_wrapped(line, 13 * figure.get_figwidth()) for line in title), fontsize=11)
     _legend(figure, *axes.flat)
     return figure
 

@@ -332,6 +332,7 @@ def _data_size() -> Suite:
         "sgld, svi, mc_dropout and mclmc on the gapped sine at n = 50, 200 and 1000, with equal gradients",
         {f"n@{n}": knobs_task(n=n) for n in (50, 1000)} | {CENTER: default.tasks["gapped_sine_noisy"]},
         {name: default.methods[name] for name in ("mc_dropout", "mclmc", "sgld", "svi")},
+        replicas=5,
         adapted=equal_budget,
     )
 

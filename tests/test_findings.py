@@ -320,6 +320,18 @@ def notebook() -> list[str]:
     ]
 
 
+def data_size() -> list[str]:
+    def distances(method: str) -> list[str]:
+        places = ("n@50", CENTER, "n@1000")
+        return [f"{value(method, 'reference_w1', 'gap', 'data_size', place):.2f}" for place in places]
+
+    (few, some, many), svi, dropout = distances("sgld"), distances("svi"), distances("mc_dropout")
+    return [
+        f"in the gap is {few} with 50 points, {some} with 200 and {many} with 1000",
+        f"For SVI it is {svi[0]}, {svi[1]} and {svi[2]}, for MC dropout {dropout[0]}, {dropout[1]} and {dropout[2]}",
+    ]
+
+
 def cases() -> list[str]:
     methods = ("sgld_private", "mclmc", "mc_dropout", "svi", "sgld")
     costs = {method: diagnostic(method, "gradient evaluations") for method in methods}
@@ -354,6 +366,7 @@ NOTEBOOK = ("notebook_sgld", "gapped_sine_notebook")
         ("docs/findings.md", tasks),
         ("docs/privacy.md", privacy),
         ("docs/notebook.md", notebook),
+        ("docs/notebook.md", data_size),
         ("docs/choose_a_method.md", cases),
     ],
 )

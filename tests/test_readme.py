@@ -28,7 +28,16 @@ ROOT = Path(__file__).resolve().parent.parent
 FRONT = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PUBLISHED = ROOT / "results" / "published"
-REPLICAS = {"default": 10, "prior": 200, "budgets": 5, "notebook_sgld": 20, "knobs": 5, "tasks": 5, "all": 10}
+REPLICAS = {
+    "default": 10,
+    "prior": 200,
+    "budgets": 5,
+    "notebook_sgld": 20,
+    "knobs": 5,
+    "tasks": 5,
+    "all": 10,
+    "data_size": 5,
+}
 
 
 def blocks(document: Path) -> list[str]:
