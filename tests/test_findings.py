@@ -320,6 +320,15 @@ def notebook() -> list[str]:
     ]
 
 
+def timings_of_the_truth() -> list[str]:
+    """The lines of its table, by the columns of the file."""
+    lines = (ROOT / "results" / "published" / "timings" / "truth.txt").read_text(encoding="utf-8").splitlines()
+    parts = ((line[:26].strip(), line[36:46], line[46:56], line[56:71], line[82:]) for line in lines[2:])
+    found = {name: tuple(map(str.strip, cells)) for name, *cells in parts}
+    assert 90 < float(found["HMC"][0]) / float(found["MCLMC, collapsed"][0]) < 130
+    return [re.sub(r"\s+", " ", f"| {name} | {' | '.join(cells)} |") for name, cells in found.items()]
+
+
 def data_size() -> list[str]:
     def distances(method: str) -> list[str]:
         places = ("n@50", CENTER, "n@1000")
@@ -364,6 +373,7 @@ NOTEBOOK = ("notebook_sgld", "gapped_sine_notebook")
         ("docs/findings.md", compute),
         ("docs/findings.md", knobs),
         ("docs/findings.md", tasks),
+        ("docs/truth.md", timings_of_the_truth),
         ("docs/privacy.md", privacy),
         ("docs/notebook.md", notebook),
         ("docs/notebook.md", data_size),
