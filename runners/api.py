@@ -23,7 +23,7 @@ from gapbench.evaluation.diagnostics import convergence, stands_still
 from gapbench.evaluation.door import admit
 from gapbench.evaluation.entries import Run
 from gapbench.methods.base import FittedMethod, UncertaintyMethod
-from gapbench.methods.engine.distributions import HasQuantiles
+from gapbench.methods.engine.distributions import HasCdf, HasQuantiles
 from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.noise import LearnedNoise
 from gapbench.methods.engine.predictions import MixturePrediction, Prediction
@@ -83,6 +83,21 @@ class Predicted:
                 raise ValueError(f"of = {of!r}: this method has no {'f' if quantity is None else f'quantiles of {of}'}")
             found.append(quantity.quantiles([float(p) for p in levels])[0])
         return _array(torch.cat(found, 1))
+
+    def crps(self, y: Any) -> Floats:
+        """The CRPS of the law of y at each point, (M,), in the units of y; less is better. y: (M,), what was observed.
+
+        Raises ValueError if the method predicts quantiles alone, DataError if y does not fit.
+        """
+        observed = _numbers("y", y)
+        if observed.shape != self.mean_y.shape:
+            raise DataError(f"y: shape {tuple(observed.shape)}, expected {self.mean_y.shape}: one value for each point")
+        found = []
+        for piece, part in zip(self.pieces, observed.split(PIECE), strict=True):
+            if not isinstance(piece.y, HasCdf):
+                raise ValueError("this method predicts quantiles of y alone, which have no CRPS")
+            found.append(piece.y.crps(part[None].to(piece.y.mean))[0])
+        return _array(torch.cat(found))
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,14 @@ def test_the_readmes_python_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert np.all(np.abs(predicted.mean_y - y.mean()) < 4 * y.std()) and np.all(predicted.std_y < 2 * y.std())
 
 
+def test_the_estimator_of_the_page_works(capsys: pytest.CaptureFixture[str]) -> None:
+    """On the real table of docs/scikit_learn.md. Seen to catch: a renamed import, an interval of another level."""
+    [code] = blocks(DOCS / "scikit_learn.md")
+    exec(compile(code, "scikit_learn.md", "exec"), {})
+    share, *scores = capsys.readouterr().out.replace("[", " ").replace("]", " ").split()
+    assert 0.8 < float(share) < 0.97 and len(scores) == 5 and all(-50 < float(score) < -20 for score in scores)
+
+
 def test_the_new_dataset_runs(tmp_path: Path) -> None:
     """Saved and run as docs/add_a_dataset.md says. Seen to catch: a renamed import, a dataset without a known truth
     that fails."""

@@ -1,0 +1,113 @@
+"""Any method as a scikit-learn estimator. It needs scikit-learn: pip install 'gapbench[sklearn]'.
+
+GapbenchRegressor("mclmc").fit(X, y).predict(X_new, return_std=True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from gapbench.methods.base import UncertaintyMethod
+from gapbench.methods.engine.model import MLP
+from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise, Noise
+from gapbench.runners.api import DataError, Predicted, fit
+
+Floats = NDArray[np.float64]
+NOISES = {"learned": LearnedNoise, "heteroscedastic": HeteroscedasticNoise}
+
+
+class GapbenchRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """A network, or what takes its place, with error bars.
+
+    method: a name of `gapbench list`, or an instance such as SVI(steps=1000). hidden, activation: of the network.
+    noise: "learned", "heteroscedastic" (its std depends on x), or its known std in the units of y. random_state: an
+    integer gives the same bits again. device: "cpu", "cuda", "mps" or "auto".
+    Fitted: `fit_`, a `gapbench.runners.api.Fit` with the method's diagnostics and remarks.
+    """
+
+    def __init__(
+        self,
+        method: str | UncertaintyMethod = "mclmc",
+        *,
+        hidden: Sequence[int] = (50, 50),
+        activation: Literal["relu", "tanh", "silu"] = "relu",
+        noise: str | float = "learned",
+        random_state: Any = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.method = method
+        self.hidden = hidden
+        self.activation = activation
+        self.noise = noise
+        self.random_state = random_state
+        self.device = device
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Fit the method. X: (N, D), y: (N,). Warns FitWarning; raises as `gapbench.runners.api.fit` does."""
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2)
+        if y.ndim == 2 and y.shape[1] > 1:
+            raise ValueError(f"y: {y.shape[1]} columns, expected one; fit an estimator to each column")
+        y = column_or_1d(y, warn=True)
+        model = MLP(
+            features=X.shape[1],
+            hidden=tuple(self.hidden),
+            activation=self.activation,
+            noise_std=self._noise_std(y),
+        )
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.fit_ = fit(X, y, self.method, model=model, seed=seed, device=self.device)
+        return self
+
+    def predict(self, X: Any, return_std: bool = False) -> Floats | tuple[Floats, Floats]:
+        """The mean of y, (M,), and with return_std also the std of y, its noise included."""
+        predicted = self.predicted(X)
+        return (predicted.mean_y, predicted.std_y) if return_std else predicted.mean_y
+
+    def predict_f(self, X: Any) -> tuple[Floats, Floats]:
+        """The mean and the std of f, (M,) each: of the function without the noise of y. Raises ValueError if the method
+        has no f."""
+        predicted = self.predicted(X)
+        if predicted.mean_f is None or predicted.std_f is None:
+            raise ValueError(f"method = {self.method!r}: it predicts y alone, and has no f")
+        return predicted.mean_f, predicted.std_f
+
+    def predict_interval(self, X: Any, level: float = 0.9) -> Floats:
+        """The ends of the central interval that holds y with probability `level`, (M, 2)."""
+        if not 0 < level < 1:
+            raise ValueError(f"level = {level}: expected a probability between 0 and 1, such as 0.9")
+        return self.predict_quantiles(X, [(1 - level) / 2, (1 + level) / 2])
+
+    def predict_quantiles(self, X: Any, levels: Sequence[float]) -> Floats:
+        """The quantiles of y at these levels, (M, len(levels))."""
+        return self.predicted(X).quantiles(levels).T
+
+    def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> Floats:
+        """Draws of y, (M, n_samples). Each point is drawn from its own law, independently of the others."""
+        random = check_random_state(random_state)
+        drawn = self.predict_quantiles(X, random.uniform(1e-6, 1 - 1e-6, n_samples).tolist())
+        return np.asarray(np.take_along_axis(drawn, random.uniform(size=drawn.shape).argsort(1), 1))
+
+    def predicted(self, X: Any) -> Predicted:
+        """The whole prediction at X, as `gapbench.runners.api.Fit.predict` gives it."""
+        check_is_fitted(self, "fit_")
+        return self.fit_.predict(validate_data(self, X, reset=False, dtype=np.float64))
+
+    def _noise_std(self, y: Floats) -> float | Noise:
+        """The model's noise, whose units are stds of y."""
+        if isinstance(self.noise, str) and self.noise in NOISES:
+            return NOISES[self.noise]()
+        if isinstance(self.noise, int | float) and 0 < self.noise < np.inf:
+            return float(self.noise) / (float(y.std()) or 1.0)
+        raise DataError(f"noise = {self.noise!r}: expected {', '.join(map(repr, NOISES))}, or a std in the units of y")
+
+
+def crps_score(estimator: GapbenchRegressor, X: Any, y: Any) -> float:
+    """Minus the mean CRPS of y, for `scoring=` of scikit-learn, where more is better."""
+    return -float(estimator.predicted(X).crps(y).mean())
