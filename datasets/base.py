@@ -170,6 +170,11 @@ class Dataset(ABC):
         return Layout()
 
     @property
+    def missing(self) -> str | None:
+        """The reason why the data are not on this machine, with what to do; None if they are."""
+        return None
+
+    @property
     def summary(self) -> tuple[tuple[str, str], ...] | None:
         """The (score, region) columns of this dataset's table; None for the columns that suit its layout."""
         return None

@@ -511,6 +511,9 @@ def select(
         name, task = task_of(word, suite)
         if type(tasks.setdefault(name, task).dataset) is not type(task.dataset):
             raise _taken(word, name, "another class that you named")
+    for name, task in tasks.items():
+        if task.dataset.missing:
+            raise Unknown(f"{name}: {task.dataset.missing}")
     chosen, own = with_settings(chosen, settings)
     entries = {name: Trained(one) if isinstance(one, UncertaintyMethod) else one for name, one in chosen.items()}
     controls = {name: one for name, one in CONTROLS.items() if name not in entries}

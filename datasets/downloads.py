@@ -1,0 +1,81 @@
+"""Files that are downloaded once: into the user's cache, and opened only if their sha256 is the known one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch
+
+TIMEOUT = 30.0  # seconds without a byte after which a server counts as gone
+
+
+class DownloadError(OSError):
+    """A file that is not here, or is not what it should be; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file. name: in the cache. url: its public source. sha256: of its bytes."""
+
+    name: str
+    url: str
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        return folder() / self.name
+
+    @property
+    def here(self) -> bool:
+        return self.path.is_file()
+
+    def read(self) -> bytes:
+        """The bytes. Raises DownloadError if they are not here, or have changed."""
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise DownloadError(f"{self.path}: {error.strerror}") from error
+        if (found := hashlib.sha256(data).hexdigest()) != self.sha256:
+            raise DownloadError(
+                f"{self.path}: its sha256 is {found}, expected {self.sha256}; delete it and get it again"
+            )
+        return data
+
+    def get(self) -> None:
+        """Download the file, unless it is here and right. Raises DownloadError; then nothing is left behind."""
+        try:
+            # It is written beside its place, checked there, and moved.
+            pooch.retrieve(
+                self.url,
+                f"sha256:{self.sha256}",
+                self.name,
+                folder(),
+                downloader=pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=False),
+            )
+        except (OSError, ValueError) as error:  # requests' errors are OSError; another hash is ValueError
+            why = " ".join(str(error).split())
+            raise DownloadError(f"{self.url}: {why}; try again later, or give the file by --from FOLDER") from error
+
+    def take(self, source: Path) -> None:
+        """Copy the file from elsewhere on this machine. Raises DownloadError if it is not the right one."""
+        try:
+            data = source.read_bytes()
+            if (found := hashlib.sha256(data).hexdigest()) != self.sha256:
+                raise DownloadError(f"{source}: its sha256 is {found}, expected {self.sha256}: it is another file")
+            folder().mkdir(parents=True, exist_ok=True)
+            part = self.path.with_suffix(".part")
+            part.write_bytes(data)
+            shutil.move(part, self.path)
+        except DownloadError:
+            raise
+        except OSError as error:
+            raise DownloadError(f"{error.filename}: {error.strerror}") from error
+
+
+def folder() -> Path:
+    """The folder of all downloads: GAPBENCH_DATA if it is set, else the user's cache."""
+    return Path(os.environ.get("GAPBENCH_DATA") or pooch.os_cache("gapbench"))

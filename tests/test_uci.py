@@ -1,0 +1,215 @@
+"""The UCI tables: their splits are the published ones, and a download is opened only if it is the right file."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from gapbench.datasets import downloads, uci
+from gapbench.datasets.downloads import Download, DownloadError
+from gapbench.datasets.uci import SPLITS, TABLES, UCI, download, middle, read, standard_split
+from gapbench.runners.cli.main import main
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "uci"
+shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the tables are not beside the checkout")
+CONTENT = b"1 2 3\n4 5 6\n7 8 9\n" * 5000
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for downloads."""
+    monkeypatch.setenv("GAPBENCH_DATA", str(tmp_path / "data"))
+    read.cache_clear()
+    return tmp_path / "data"
+
+
+def rows(path: Path) -> np.ndarray:
+    return np.loadtxt(path).astype(int)
+
+
+# --- The splits -------------------------------------------------------------------------------------------------------
+
+
+@shared
+@pytest.mark.parametrize("name", TABLES)
+def test_the_splits_are_the_published_ones(name: str) -> None:
+    """To the row: 20 standard ones, in their order, and a gap split for each feature. Seen to catch: another seed, one
+    row less in training, a stable sort in place of numpy's, a gap one row too low."""
+    data, table = np.loadtxt(SHARED / name / "data.txt"), TABLES[name]
+    assert len(data) == table.rows
+    for number in (0, 1, SPLITS - 1):
+        train, test = standard_split(len(data), number)
+        np.testing.assert_array_equal(train, rows(SHARED / name / "standard" / f"index_train_{number}.txt"))
+        np.testing.assert_array_equal(test, rows(SHARED / name / "standard" / f"index_test_{number}.txt"))
+    for feature in range(table.features):
+        gap = middle(data[:, feature])
+        assert set(gap) == set(rows(SHARED / name / "gap" / f"index_test_{feature}.txt"))
+        others = np.setdiff1d(np.arange(len(data)), gap)
+        assert set(others) == set(rows(SHARED / name / "gap" / f"index_train_{feature}.txt"))
+
+
+@shared
+def test_problems_of_a_table() -> None:
+    """Yacht: standard splits hold the published rows, standardised by the training rows; the gap splits leave features
+    0 and 2 out, hold a tenth of the other rows, and nothing is in two parts. Seen to catch: test rows in the
+    standardisation, a constant gap kept, held rows that were trained on."""
+    CliRunner().invoke(main, ["data", "get", "uci", "yacht", "--from", str(SHARED)], catch_exceptions=False)
+    data = np.loadtxt(SHARED / "yacht" / "data.txt")
+    problems = UCI(table="yacht").problems([0, 7])
+    train, test = (rows(SHARED / "yacht" / "standard" / f"index_{part}_7.txt") for part in ("train", "test"))
+    np.testing.assert_array_equal(problems.x[1].numpy(), data[train, :6])
+    np.testing.assert_array_equal(problems.y_test[1].numpy(), data[test, 6])
+    assert problems.standardisation.y_mean[1] == pytest.approx(data[train, 6].mean())
+    x, y, _ = problems.inputs
+    assert x.mean(1).abs().max() < 1e-6 and torch.allclose(y.std(1, correction=0), torch.ones(2), atol=1e-5)
+    assert list(problems.regions) == ["data"] and problems.regions["data"].all()
+
+    gaps = UCI(table="yacht", gap=True)
+    assert gaps.splits == [1, 3, 4, 5]
+    cut = gaps.problems(range(4))
+    assert cut.x.shape == (4, 185, 6) and cut.x_test.shape == (4, 21 + 102, 6)
+    for replica, feature in enumerate(gaps.splits):
+        inside = cut.x_test[replica, cut.regions["gap"][replica], feature]
+        held = cut.x_test[replica, cut.regions["data"][replica], feature]
+        assert inside.min() >= held.min() and inside.max() <= held.max() and len(inside) == 102
+        whole = torch.cat([cut.x[replica], cut.x_test[replica]]).numpy()
+        assert {tuple(row) for row in whole} == {tuple(row) for row in data[:, :6]} and len(whole) == len(data)
+    again = gaps.problems([2])
+    assert torch.equal(again.x[0], cut.x[2]) and not torch.equal(gaps.problems([2], seed=1).x[0], cut.x[2])
+    assert UCI(table="yacht", gap=True, held=0.0).problems([0]).x.shape == (1, 206, 6)
+    with pytest.raises(IndexError, match="4 splits, and replica 4 was asked for"):
+        gaps.problems([4])
+
+
+def test_the_middle_third_without_ties() -> None:
+    """Of 18 rows the six in the middle, whatever their order. Seen to catch: a gap of rows in place of values."""
+    values = np.random.default_rng(0).permutation(18).astype(float)
+    assert set(values[middle(values)]) == {6, 7, 8, 9, 10, 11}
+
+
+# --- Downloads --------------------------------------------------------------------------------------------------------
+
+
+class Server(BaseHTTPRequestHandler):
+    """Sends CONTENT whole, cut, altered, late, or from elsewhere."""
+
+    def do_GET(self) -> None:
+        kind = self.path.strip("/")
+        if kind == "redirected":
+            self.send_response(302)
+            self.send_header("Location", "/whole")
+            self.end_headers()
+            return
+        if kind == "gone":
+            self.send_error(404)
+            return
+        if kind == "slow":
+            time.sleep(1.5)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        content = CONTENT.replace(b"5", b"6") if kind == "altered" else CONTENT
+        self.wfile.write(content[: len(content) // 2] if kind == "truncated" else content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Quiet(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a reader that has gone."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with Quiet(("127.0.0.1", 0), Server) as one:
+        thread = threading.Thread(target=one.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{one.server_port}"
+        one.shutdown()
+
+
+def file(url: str) -> Download:
+    return Download("table.txt", url, hashlib.sha256(CONTENT).hexdigest())
+
+
+@pytest.mark.parametrize("kind", ["whole", "redirected"])
+def test_a_download_arrives(server: str, cache: Path, kind: str) -> None:
+    """And is not downloaded again."""
+    one = file(f"{server}/{kind}")
+    one.get()
+    assert one.here and one.read() == CONTENT and [path.name for path in cache.iterdir()] == ["table.txt"]
+    file(f"{server}/gone").get()
+
+
+@pytest.mark.parametrize("kind", ["truncated", "altered", "slow", "gone"])
+def test_a_bad_download_leaves_nothing(server: str, cache: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that names the address. Seen to catch: no hash given, no time-out, the file written in its place."""
+    monkeypatch.setattr(downloads, "TIMEOUT", 0.3)
+    with pytest.raises(DownloadError, match=f"{server}/{kind}: .*; try again later, or give the file by --from FOLDER"):
+        file(f"{server}/{kind}").get()
+    assert not cache.exists() or list(cache.iterdir()) == []
+
+
+def test_a_file_that_was_changed_is_not_opened(server: str) -> None:
+    """Seen to catch: the hash looked at when it is downloaded alone."""
+    one = file(f"{server}/whole")
+    one.get()
+    one.path.write_bytes(CONTENT + b"1 2 3\n")
+    with pytest.raises(DownloadError, match=r"its sha256 is .*, expected .*; delete it and get it again"):
+        one.read()
+    one.get()
+    assert one.read() == CONTENT
+
+
+def test_the_commands(server: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`data list`, and `data get` from the network and from a folder. Seen to catch: a table that is there and said to
+    be not, exit code 0 for a wrong file."""
+    run = CliRunner().invoke
+    told = run(main, ["data", "list"])
+    assert told.exit_code == 0 and "yacht" in told.stdout and "scikit-learn removed it" in told.stdout
+    assert " yes " not in told.stdout
+    table = uci.Table("whole", 15_000, 2, hashlib.sha256(CONTENT).hexdigest(), "made up", "nowhere")
+    monkeypatch.setattr(uci, "TABLES", {"small": table})
+    monkeypatch.setattr(uci, "BASE", f"{server}/")
+    assert download("small").url == f"{server}/whole/data/data.txt"
+    assert run(main, ["data", "get", "uci", "big"]).exit_code == 2
+    (tmp_path / "here" / "small").mkdir(parents=True)
+    (tmp_path / "here" / "small" / "data.txt").write_bytes(CONTENT[:-1])
+    wrong = run(main, ["data", "get", "uci", "--from", str(tmp_path / "here")])
+    assert wrong.exit_code == 3 and "it is another file" in wrong.stderr and not (cache / "uci-small.txt").exists()
+    (tmp_path / "here" / "small" / "data.txt").write_bytes(CONTENT)
+    assert run(main, ["data", "get", "uci", "--from", str(tmp_path / "here")]).exit_code == 0
+    assert download("small").read() == CONTENT
+    none = run(main, ["data", "get", "uci", "--from", str(tmp_path / "nowhere")])
+    assert none.exit_code == 3 and "No such file" in none.stderr
+
+
+def test_a_run_without_the_table_says_how_to_get_it(tmp_path: Path) -> None:
+    """In one line, before anything is trained. Seen to catch: a silent download, a failed cell for each method."""
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\n\nfrom gapbench.datasets.uci import UCI\n\n\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Wine(UCI):\n    table: str = 'wine'\n",
+        encoding="utf-8",
+    )
+    chosen = ["--methods", "nngp", "--datasets", f"{tmp_path / 'mine.py'}:Wine", "--out", str(tmp_path / "out")]
+    run = CliRunner().invoke(main, ["run", *chosen])
+    assert run.exit_code == 2 and "the table wine is not here; get it: gapbench data get uci" in run.stderr
+
+
+def test_settings_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="table = 'whine': expected one of boston"):
+        UCI(table="whine")
+    with pytest.raises(ValueError, match=r"held = 1\.0: expected a share"):
+        UCI(table="wine", held=1.0)
+    with pytest.raises(DownloadError, match="the table wine is not here"):
+        UCI(table="wine").problems([0])
