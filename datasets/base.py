@@ -170,6 +170,11 @@ class Dataset(ABC):
         return Layout()
 
     @property
+    def count(self) -> int | None:
+        """The number of replicas that there are; None for any number."""
+        return None
+
+    @property
     def missing(self) -> str | None:
         """The reason why the data are not on this machine, with what to do; None if they are."""
         return None

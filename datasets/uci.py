@@ -145,6 +145,10 @@ class UCI(Dataset):
         return MLP(features=TABLES[self.table].features, hidden=(50,), noise_std=LearnedNoise())
 
     @property
+    def count(self) -> int:
+        return len(self.splits)
+
+    @property
     def missing(self) -> str | None:
         return missing(self.table)
 

@@ -467,8 +467,9 @@ class Selection:
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def cells(self, replicas: int, seed: int, block: int) -> list[Cell]:
-        """All cells. block: replicas that are trained as one stack (so --replicas 20 reuses the cells of --replicas
-        10); the last one is smaller if `replicas` is not a multiple of it."""
+        """All cells. replicas: of each dataset, or as many as it has. block: replicas that are trained as one stack (so
+        --replicas 20 reuses the cells of --replicas 10); the last one is smaller if `replicas` is not a multiple of
+        it."""
         return [
             Cell(
                 of,
@@ -477,13 +478,14 @@ class Selection:
                 name,
                 self._on(task, name, entry),
                 first,
-                min(first + block, replicas),
+                min(first + block, count),
                 seed,
             )
             for of, task in self.tasks.items()
+            for count in [replicas if task.dataset.count is None else min(replicas, task.dataset.count)]
             for name, entry in self.entries.items()
             if not task.methods or name in task.methods or not isinstance(entry, Trained)
-            for first in range(0, replicas, block)
+            for first in range(0, count, block)
         ]
 
     def _on(self, task: Task, name: str, entry: Entry) -> Entry:

@@ -18,6 +18,7 @@ from gapbench.datasets import downloads, uci
 from gapbench.datasets.downloads import Download, DownloadError
 from gapbench.datasets.uci import SPLITS, TABLES, UCI, download, middle, read, standard_split
 from gapbench.runners.cli.main import main
+from gapbench.runners.load import load
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "uci"
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the tables are not beside the checkout")
@@ -204,6 +205,26 @@ def test_a_run_without_the_table_says_how_to_get_it(tmp_path: Path) -> None:
     chosen = ["--methods", "nngp", "--datasets", f"{tmp_path / 'mine.py'}:Wine", "--out", str(tmp_path / "out")]
     run = CliRunner().invoke(main, ["run", *chosen])
     assert run.exit_code == 2 and "the table wine is not here; get it: gapbench data get uci" in run.stderr
+
+
+@shared
+def test_a_table_is_run_on_all_of_its_gaps(tmp_path: Path) -> None:
+    """Yacht has four, whatever number is asked for; widths are told in the gap and among the data, in the units of y.
+    Seen to catch: a cell for a split that there is not, scores of standardised y."""
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\n\nfrom gapbench.datasets.uci import UCI\n\n\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Gaps(UCI):\n    gap: bool = True\n",
+        encoding="utf-8",
+    )
+    run = CliRunner().invoke
+    assert run(main, ["data", "get", "uci", "yacht", "--from", str(SHARED)]).exit_code == 0
+    out = tmp_path / "out"
+    chosen = ["--methods", "nngp", "--datasets", f"{tmp_path / 'mine.py'}:Gaps", "--jobs", "1", "--out", str(out)]
+    done = run(main, ["run", *chosen])
+    assert done.exit_code == 0, done.output
+    frame = load(out).query("method == 'nngp' and score == 'width_90_y'")
+    assert set(frame["replica"]) == {0, 1, 2, 3} and {"gap", "data"} <= set(frame["region"])
+    assert 0.2 < frame.query("region == 'data'")["value"].mean() < 30  # the target's std is 15
 
 
 def test_settings_that_cannot_be() -> None:

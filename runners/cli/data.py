@@ -21,7 +21,7 @@ def list_() -> None:
     from rich.table import Table
 
     from gapbench.datasets.downloads import folder
-    from gapbench.datasets.uci import TABLES, UCI, download
+    from gapbench.datasets.uci import BASE, TABLES, UCI
 
     console = make_console()
     shown = Table(box=None, pad_edge=False)
@@ -34,7 +34,7 @@ def list_() -> None:
     show(console, shown)
     click.echo(f"Each has {len(UCI().splits)} standard splits, and a gap split for most features.")
     click.echo(f"They are kept in {folder()}; GAPBENCH_DATA names another folder.")
-    click.echo(f"`gapbench data get uci` downloads them, {download('yacht').url} and so on, and checks their sha256.")
+    click.echo(f"`gapbench data get uci` downloads them from {BASE} and checks their sha256.")
 
 
 @data.command()
