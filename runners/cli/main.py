@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gapbench.runners.cli.about import check, doctor, list_
+from gapbench.runners.cli.compare import compare
 from gapbench.runners.cli.data import data
 from gapbench.runners.cli.errors import EXIT_CODES, Group
 from gapbench.runners.cli.reference import reference
@@ -21,5 +22,5 @@ def main() -> None:
     """
 
 
-for command in (run, table, plot, export, list_, check, doctor, data, reference, publish, readme):
+for command in (run, table, compare, plot, export, list_, check, doctor, data, reference, publish, readme):
     main.add_command(command)

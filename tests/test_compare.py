@@ -1,0 +1,162 @@
+"""Paired comparisons: Student's interval, what it covers, power, the correction for overlapping splits, the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy import stats
+
+from gapbench.datasets.base import Layout
+from gapbench.evaluation.compare import (
+    Incomparable,
+    compare,
+    effect_interval,
+    least_effect,
+    needed,
+    paired,
+    power,
+)
+from gapbench.evaluation.results import Result
+from gapbench.runners.cli.main import main
+
+PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published" / "default"
+
+
+def make(values: np.ndarray, score: str, method: str = "a", layout: Layout | None = None, train: int = 90) -> Result:
+    """A result with this score in region "gap", of which four test points are one."""
+    replicas, points = np.arange(len(values)), np.full((len(values), 10), np.nan)
+    inside = np.zeros((len(values), 10), bool)
+    inside[:, :4] = True
+    return Result(
+        "table",
+        method,
+        "method",
+        replicas,
+        {score: {"gap": values}},
+        {"pit_y": points},
+        {"gap": inside},
+        {"x": np.zeros((len(values), train, 1))},
+        layout or Layout("grid", 0),
+    )
+
+
+def test_the_interval_is_students() -> None:
+    """That of scipy's paired t test; of logs for a positive score. Seen to catch: percentiles of the normal law, a std
+    with n, unpaired differences."""
+    random = np.random.default_rng(0)
+    a, b = random.normal(3, 1, 8), random.normal(2, 1, 8)
+    found = compare(make(a, "nll_y"), make(b, "nll_y", "b"), ("nll_y", "gap"))
+    exact = stats.ttest_rel(a, b).confidence_interval()
+    assert not found.ratio and found.replicas == 8 and found.corrected is None
+    assert (found.difference.low, found.difference.high) == pytest.approx((exact.low, exact.high))
+    a, b = np.exp(a), np.exp(b)
+    found = compare(make(a, "crps_y"), make(b, "crps_y", "b"), ("crps_y", "gap"))
+    assert found.ratio and found.difference.low == pytest.approx(np.exp(exact.low))
+    assert found.significant == (stats.ttest_rel(np.log(a), np.log(b)).pvalue < 0.05)
+
+
+def test_the_interval_covers_what_it_says() -> None:
+    """Of ten draws: 95 % by Student, of a normal law and of the logs of a lognormal one, where the percentile bootstrap
+    has 90 %. Seen to catch: n in place of n − 1, a bootstrap."""
+    random = np.random.default_rng(1)
+    draws = random.normal(0.3, 1, (3000, 10))
+    intervals = [paired(one).difference for one in draws]
+    covered = np.mean([one.low <= 0.3 <= one.high for one in intervals])
+    assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 3000)
+    index = random.integers(0, 10, (1000, 10))
+    low, high = np.percentile(draws[:1000][:, index].mean(-1), [2.5, 97.5], axis=1)
+    assert np.mean((low <= 0.3) & (high >= 0.3)) < 0.92
+
+
+def test_the_chance_of_the_next_replica() -> None:
+    """Its interval covers the true chance in 95 % of 1000 cases, and the next draw is better as often as is said, to 4
+    standard errors. Seen to catch: the chance of the mean, a central law, the direction turned."""
+    random = np.random.default_rng(2)
+    draws, following = random.normal(-0.5, 1, (1000, 10)), random.normal(-0.5, 1, 1000)
+    found = [paired(one).next_better for one in draws]
+    covered = np.mean([one.low <= stats.norm.cdf(0.5) <= one.high for one in found])
+    assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 1000)
+    said, happened = np.array([one.value for one in found]), following < 0
+    assert abs((said - happened).mean()) < 4 * np.sqrt(0.25 / 1000)
+    sure = said > 0.8
+    assert abs((said - happened)[sure].mean()) < 4 * np.sqrt(0.25 / sure.sum())
+    up = paired(-draws[0], better_below=False).next_better
+    assert (up.value, up.low, up.high) == pytest.approx((found[0].value, found[0].low, found[0].high))
+
+
+def test_power() -> None:
+    """Against 4000 t tests; `needed` is the first number with it. Seen to catch: a one-sided test, the normal law."""
+    draws = np.random.default_rng(3).normal(0.8, 1, (4000, 8))
+    assert abs(power(0.8, 8) - (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean()) < 4 * 0.5 / np.sqrt(4000)
+    assert power(0.0, 8) == pytest.approx(0.05)
+    for effect in (0.2, 0.5, 1.0, 2.0):
+        number = int(needed(effect))
+        assert power(effect, number) >= 0.8 > power(effect, number - 1)
+        assert least_effect(number) <= effect
+    assert needed(50.0) == 3 and needed(0.0) == np.inf and needed(0.01) == pytest.approx(78489, rel=0.01)
+
+
+def test_the_interval_of_an_effect_is_the_noncentral_one() -> None:
+    """Its ends are the effects under which what was seen is a quantile of 97.5 % and 2.5 %; far out too. Seen to catch:
+    ends exchanged, no √n."""
+    low, high = effect_interval(0.7, 12)
+    t = 0.7 * np.sqrt(12)
+    assert stats.nct.cdf(t, 11, low * np.sqrt(12)) == pytest.approx(0.975)
+    assert stats.nct.cdf(t, 11, high * np.sqrt(12)) == pytest.approx(0.025)
+    wide = effect_interval(-30.0, 10)
+    assert wide[0] < -30 < wide[1] < 0
+
+
+def test_what_can_be_detected() -> None:
+    """Its interval holds the value for the true std in 95 % of cases. Seen to catch: the ends of χ² exchanged."""
+    draws = np.random.default_rng(4).normal(0, 2, (1000, 10))
+    found = [paired(one).detectable for one in draws]
+    exact = 2 * least_effect(10)
+    covered = np.mean([one.low <= exact <= one.high for one in found])
+    assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 1000)
+
+
+def test_splits_of_one_table() -> None:
+    """The corrected interval is wider by √(1 + n · test ÷ train), and decides. Seen to catch: train ÷ test, the naive
+    interval for significance."""
+    random = np.random.default_rng(5)
+    a, b = (make(random.normal(at, 0.05, 20), "nll_y", name, Layout()) for name, at in (("a", 1.0), ("b", 1.05)))
+    found = compare(a, b, ("nll_y", "gap"))
+    assert found.corrected is not None
+    naive, corrected = (one.high - one.low for one in (found.difference, found.corrected))
+    assert corrected / naive == pytest.approx(np.sqrt(1 + 20 * 4 / 90))
+    assert found.difference.high < 0 < found.corrected.high and not found.significant
+
+
+def test_a_score_with_a_right_value() -> None:
+    """Distances from it are compared: coverage of 0.99 is better than one of 0.6. Seen to catch: more is better."""
+    random = np.random.default_rng(6)
+    near, far = (make(at + random.normal(0, 0.01, 6), "coverage_90_y", name) for name, at in (("a", 0.99), ("b", 0.6)))
+    found = compare(near, far, ("coverage_90_y", "gap"))
+    assert found.significant and found.difference.high < 0 and found.next_better.value > 0.99
+
+
+def test_equal_methods_and_too_few_replicas() -> None:
+    same = make(np.full(5, 0.3), "crps_y")
+    found = compare(same, same, ("crps_y", "gap"))
+    assert found.difference.value == 1 and not found.significant and found.needed.value == np.inf
+    with pytest.raises(Incomparable, match="share 2 replicas of table, expected three"):
+        compare(make(np.ones(2), "crps_y"), same, ("crps_y", "gap"))
+    with pytest.raises(Incomparable, match="rhat_limit: expected a score of each replica"):
+        compare(same, same, ("rhat_limit", "gap"))
+
+
+def test_the_command() -> None:
+    """Of the published table. Seen to catch: THIS and OTHER exchanged, a dataset left out."""
+    run = CliRunner().invoke
+    done = run(main, ["compare", "mclmc", "svi", str(PUBLISHED), "--columns", "reference_w1,nll_y"])
+    assert done.exit_code == 0 and done.stderr == ""
+    assert "gapped_sine: mclmc against svi" in done.stdout and "gapped_sine_noisy: mclmc against svi" in done.stdout
+    assert "reference_w1 · gap" in done.stdout and "nll_y · data" in done.stdout and "× 0.0" in done.stdout
+    wrong = run(main, ["compare", "mclmc", "sgdl", str(PUBLISHED)])
+    assert wrong.exit_code == 2 and "unknown method 'sgdl': did you mean sgld" in wrong.stderr
+    pooled = run(main, ["compare", "mclmc", "svi", str(PUBLISHED), "--columns", "pit_ks_f"])
+    assert pooled.exit_code == 2 and "nothing to compare" in pooled.stderr
