@@ -20,6 +20,7 @@ from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise, No
 from gapbench.runners.api import DataError, Predicted, fit
 
 Floats = NDArray[np.float64]
+BLOCK = 64  # rows
 NOISES = {"learned": LearnedNoise, "heteroscedastic": HeteroscedasticNoise}
 
 
@@ -67,16 +68,17 @@ class GapbenchRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any, return_std: bool = False) -> Floats | tuple[Floats, Floats]:
         """The mean of y, (M,), and with return_std also the std of y, its noise included."""
-        predicted = self.predicted(X)
-        return (predicted.mean_y, predicted.std_y) if return_std else predicted.mean_y
+        predicted, count = self._predicted(X)
+        mean, std = predicted.mean_y[:count], predicted.std_y[:count]
+        return (mean, std) if return_std else mean
 
     def predict_f(self, X: Any) -> tuple[Floats, Floats]:
         """The mean and the std of f, (M,) each: of the function without the noise of y. Raises ValueError if the method
         has no f."""
-        predicted = self.predicted(X)
+        predicted, count = self._predicted(X)
         if predicted.mean_f is None or predicted.std_f is None:
             raise ValueError(f"method = {self.method!r}: it predicts y alone, and has no f")
-        return predicted.mean_f, predicted.std_f
+        return predicted.mean_f[:count], predicted.std_f[:count]
 
     def predict_interval(self, X: Any, level: float = 0.9) -> Floats:
         """The ends of the central interval that holds y with probability `level`, (M, 2)."""
@@ -86,7 +88,14 @@ class GapbenchRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_quantiles(self, X: Any, levels: Sequence[float]) -> Floats:
         """The quantiles of y at these levels, (M, len(levels))."""
-        return self.predicted(X).quantiles(levels).T
+        predicted, count = self._predicted(X)
+        return predicted.quantiles(levels).T[:count]
+
+    def crps(self, X: Any, y: Any) -> Floats:
+        """The CRPS of the predicted law of y at what was observed, (M,), in the units of y; less is better."""
+        predicted, count = self._predicted(X)
+        observed = column_or_1d(y)
+        return predicted.crps(np.pad(observed, (0, len(predicted.mean_y) - count), mode="edge"))[:count]
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> Floats:
         """Draws of y, (M, n_samples). Each point is drawn from its own law, independently of the others."""
@@ -94,10 +103,15 @@ class GapbenchRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         drawn = self.predict_quantiles(X, random.uniform(1e-6, 1 - 1e-6, n_samples).tolist())
         return np.asarray(np.take_along_axis(drawn, random.uniform(size=drawn.shape).argsort(1), 1))
 
-    def predicted(self, X: Any) -> Predicted:
-        """The whole prediction at X, as `gapbench.runners.api.Fit.predict` gives it."""
+    def _predicted(self, X: Any) -> tuple[Predicted, int]:
+        """The prediction at X and at copies of its last row, and the number of rows of X.
+
+        Copies fill up the last block: matrix libraries round otherwise for another number of rows, and a point should
+        be predicted alike alone and among others.
+        """
         check_is_fitted(self, "fit_")
-        return self.fit_.predict(validate_data(self, X, reset=False, dtype=np.float64))
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        return self.fit_.predict(np.pad(X, ((0, -len(X) % BLOCK), (0, 0)), mode="edge")), len(X)
 
     def _noise_std(self, y: Floats) -> float | Noise:
         """The model's noise, whose units are stds of y."""
@@ -110,4 +124,4 @@ class GapbenchRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 def crps_score(estimator: GapbenchRegressor, X: Any, y: Any) -> float:
     """Minus the mean CRPS of y, for `scoring=` of scikit-learn, where more is better."""
-    return -float(estimator.predicted(X).crps(y).mean())
+    return -float(estimator.crps(X, y).mean())

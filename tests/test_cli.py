@@ -401,7 +401,7 @@ def test_what_maintainers_need_is_not_in_the_users_help(gapbench: Gapbench, monk
     """`readme` and `publish`. Seen to catch: hidden=True forgotten, folders in the wrong order."""
     text = gapbench("--help").stdout
     assert re.findall(r"^  (\w+) ", text.partition("Commands:")[2].partition("Exit codes")[0], re.MULTILINE) == [
-        *("check", "doctor", "export", "list", "plot", "reference", "run", "table")
+        *("check", "compare", "data", "doctor", "export", "list", "plot", "reference", "run", "table")
     ]
     given: list[tuple[Path, ...]] = []
     monkeypatch.setattr(publish, "publish", lambda *folders: given.append(folders) or [Path("x")])
@@ -571,8 +571,11 @@ def test_what_nobody_thought_of_is_one_line_too(gapbench: Gapbench, monkeypatch:
     monkeypatch.setattr("gapbench.runners.readme.refresh", fail)
     monkeypatch.setattr("gapbench.runners.doctor.examine", fail)
     Path("README.md").write_text("")
+    monkeypatch.setattr("gapbench.datasets.uci.download", fail)
     arguments = {"table": ["out"], "plot": ["out"], "export": ["out"], "check": ["sgld"], "publish": ["x"]}
-    commands = [[name, *arguments.get(name, [])] for name in main.commands if name != "reference"]
+    arguments["compare"] = ["a", "b", "out"]
+    commands = [[name, *arguments.get(name, [])] for name in main.commands if name not in ("reference", "data")]
+    commands += [["data", "list"], ["data", "get", "uci"]]
     commands += [["reference", name, "sine"] for name in main.commands["reference"].commands]  # type: ignore[attr-defined]
     for command in commands:
         result = gapbench(*command)

@@ -62,6 +62,7 @@ COMMANDS = st.sampled_from(
     [["run"]] * 4
     + [["table"], ["table", "empty"], ["plot"], ["export"], ["doctor"], ["list"], ["readme"]]
     + [["check"], ["check", "nothing"], ["check", "svi"], ["publish", "default"], ["publish"]]
+    + [["compare"], ["compare", "svi", "sgld", "empty"], ["data", "list"], ["data", "get"]]
     + [["reference", *rest] for rest in (["make"], ["make", "gapped_sine"], ["check", "gapped_sine"], ["show", "sine"])]
 )
 LINES = st.one_of(
@@ -103,7 +104,7 @@ def test_any_command_line_ends_in_a_documented_way(folder: Path) -> None:
         result = CliRunner().invoke(main, argv, prog_name="gapbench")
         assert result.exit_code in DOCUMENTED - {Unexpected.exit_code}, (result.output, result.exception)
         assert "Traceback" not in result.output or "--debug" in argv
-        if result.exit_code > 1 and argv not in ([], ["reference"]):  # which show what there is
+        if result.exit_code > 1 and argv not in ([], ["reference"], ["data"]):  # which show what there is
             assert len(re.findall(r"^Error: .{5}", result.stderr, re.MULTILINE | re.DOTALL)) == 1
         seen.add((argv[0] if argv else "", result.exit_code))
 

@@ -30,7 +30,7 @@ from gapbench.methods.sgld import SGLD
 from gapbench.runners.api import FitWarning, fit
 from gapbench.runners.regressor import GapbenchRegressor, crps_score
 
-SHORT = MCLMC(burn_in=20, draws=10, thin=1, chains=2)
+SHORT = MCLMC(burn_in=10, draws=4, thin=1, chains=2)
 pytestmark = pytest.mark.filterwarnings("ignore::gapbench.runners.api.FitWarning")
 
 
