@@ -77,6 +77,9 @@ def compare(this: Result, other: Result, column: Column) -> Comparison:
             "expected three at least"
         )
     values = [one.scores[name][region][np.searchsorted(one.replicas, shared)] for one in (this, other)]
+    for one, part in zip((this, other), values, strict=True):
+        if not np.isfinite(part).all():
+            raise Incomparable(f"{name} · {region}: a value of {one.method} on {one.dataset} is infinite")
     if isinstance(score.better, float):
         a, b = (np.abs(part - score.better) for part in values)
     else:

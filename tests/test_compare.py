@@ -145,6 +145,8 @@ def test_equal_methods_and_too_few_replicas() -> None:
     assert found.difference.value == 1 and not found.significant and found.needed.value == np.inf
     with pytest.raises(Incomparable, match="share 2 replicas of table, expected three"):
         compare(make(np.ones(2), "crps_y"), same, ("crps_y", "gap"))
+    with pytest.raises(Incomparable, match="a value of b on table is infinite"):
+        compare(same, make(np.array([1, np.inf, 1, 1, 1]), "crps_y", "b"), ("crps_y", "gap"))
     with pytest.raises(Incomparable, match="rhat_limit: expected a score of each replica"):
         compare(same, same, ("rhat_limit", "gap"))
 

@@ -45,7 +45,7 @@ def compare(this: str, other: str, folder: Path | None, columns: tuple[str, ...]
     for name in (this, other):
         one_of("method", name, dict.fromkeys(method for _, method in rows))
 
-    console, refused = make_console(), list[str]()
+    console, refused, shown_any = make_console(), list[str](), False
     for dataset in dict.fromkeys(of for of, _ in rows):
         if not {(dataset, this), (dataset, other)} <= rows.keys():
             continue
@@ -70,8 +70,10 @@ def compare(this: str, other: str, folder: Path | None, columns: tuple[str, ...]
                 )
         if shown.rows:
             show(console, shown)
-    if len(refused) == len(scores) * len(regions) * len({of for of, _ in rows}):
-        raise UserError(f"{this} and {other} have nothing to compare: {refused[0].removeprefix('Not compared: ')}")
+            shown_any = True
+    if not shown_any:
+        why = refused[0].removeprefix("Not compared: ") if refused else "no dataset has both"
+        raise UserError(f"{this} and {other} have nothing to compare: {why}")
     for line in NOTES:
         console.print(f"* {line}", highlight=False, markup=False)
     for line in refused:
