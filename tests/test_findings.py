@@ -329,6 +329,38 @@ def timings_of_the_truth() -> list[str]:
     return [re.sub(r"\s+", " ", f"| {name} | {' | '.join(cells)} |") for name, cells in found.items()]
 
 
+def seeds(name: str, holds: Callable[[np.ndarray, np.ndarray, Result], np.ndarray]) -> int:
+    """The number of seeds of a notebook for which something holds of x (M,) and the std of f (R, M)."""
+    one = found("notebooks")[name, name]
+    x, std = one.curves["x_test"][0, :, 0], one.curves["std_f"][one.sound]
+    known = ~np.isnan(x)
+    return int(holds(x[known], std[:, known], one).sum())
+
+
+def notebooks() -> list[str]:
+    names = [f"{name}_notebook" for name in ("ensemble", "dropout", "deep_gp", "svi", "sgld")]
+
+    def wider_at_ends(x: np.ndarray, std: np.ndarray, one: Result) -> np.ndarray:
+        inside, ends = np.abs(x) > 1, np.abs(x) > 3.75
+        return std[:, ends].mean(1) > std[:, inside & ~ends].mean(1)
+
+    count = len(found("notebooks")[names[0], names[0]].replicas)
+    assert count == 10
+    at_ends = {name: seeds(name, wider_at_ends) for name in names}
+    in_gap = {name: round(count * value(name, "gap_wider", "all", "notebooks", name)) for name in names}
+    width = [value(names[2], "width_90_y", region, "notebooks", names[2]) / 3.2897 for region in ("data", "gap")]
+    common = {name: value(name, "gap_ratio", "all", "notebooks", "common_200") for name in ("deep_ensemble", "deep_gp")}
+    sgld = value("sgld", "gap_ratio", "all", "notebooks", "common_1000")
+    return [
+        f"near the ends in {min(at_ends.values())} of ten seeds or more",
+        f"in {in_gap[names[0]]} of ten seeds of the ensemble, {in_gap[names[1]]} of MC dropout and {in_gap[names[2]]} "
+        f"of the deep GP; but in {in_gap[names[3]]} of SVI and {in_gap[names[4]]} of SGLD",
+        f"The std of y is {width[0]:.2f} among the data and {width[1]:.2f} in the gap",
+        f"grows {common['deep_ensemble']:.0f} times in the gap for the ensemble, {sgld:.0f} times for SGLD and "
+        f"{common['deep_gp']:.1f} times for the deep GP",
+    ]
+
+
 def data_size() -> list[str]:
     def distances(method: str) -> list[str]:
         places = ("n@50", CENTER, "n@1000")
@@ -378,6 +410,7 @@ NOTEBOOK = ("notebook_sgld", "gapped_sine_notebook")
         ("docs/truth.md", timings_of_the_truth),
         ("docs/privacy.md", privacy),
         ("docs/notebook.md", notebook),
+        ("docs/notebook.md", notebooks),
         ("docs/notebook.md", data_size),
         ("docs/choose_a_method.md", cases),
     ],

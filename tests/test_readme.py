@@ -33,6 +33,7 @@ REPLICAS = {
     "prior": 200,
     "budgets": 5,
     "notebook_sgld": 20,
+    "notebooks": 10,
     "knobs": 5,
     "tasks": 5,
     "all": 10,
