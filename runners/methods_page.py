@@ -34,17 +34,22 @@ a method has no f); dashed the truth; grey the data and the gap.
 
 def methods_page(rows: Sequence[Result]) -> str:
     """The page of the published methods, in Markdown. rows: the published results on SHOWN."""
-    methods = suites()["all"].methods
-    found = {one.method: one for one in rows if one.kind == "method" and one.method in methods}
+    methods, found = suites()["all"].methods, found_methods(rows)
     lines = ["| | in the data | in the gap | distance | CPU seconds |", "| --- | ---: | ---: | ---: | ---: |"]
     lines += [f"| [{name}](#{name}) | {' | '.join(measured(found[name]))} |" for name in sorted(found)]
     parts = [TOP, "\n".join(lines), *(section(name, methods[name], found[name]) for name in sorted(found))]
     return "\n\n".join(parts) + "\n"
 
 
+def found_methods(rows: Sequence[Result]) -> dict[str, Result]:
+    """The results of the methods that the page is about, by name: those on request are variants of these."""
+    methods = suites()["all"].methods
+    return {one.method: one for one in rows if one.kind == "method" and one.method in methods}
+
+
 def panels(rows: Sequence[Result]) -> Mapping[str, bytes]:
     """The picture of each method that has one, as PNG."""
-    own = [one for one in rows if one.kind == "method"]
+    own = list(found_methods(rows).values())
     drawn = {one.method: panel(one, own) for one in own}
     return {name: picture(figure, name, PANEL) for name, figure in drawn.items() if figure is not None}
 
