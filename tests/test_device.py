@@ -50,7 +50,12 @@ EXEMPT = {
     "own_streams": "once, before training: the seed of a library's own stream",
 }
 # The functions in which a library makes tensors of numbers at every step, and which.
-COPYING_EXEMPT = {"program": "Pyro: sizes of plates", "negative_elbo": "Pyro: scales of plates", "law": "gpytorch"}
+COPYING_EXEMPT = {
+    "program": "Pyro: sizes of plates",
+    "guide": "Pyro: sizes of plates",
+    "negative_elbo": "Pyro: scales of plates",
+    "law": "gpytorch",
+}
 ON_HOST = {
     "gp": "gpytorch compares numbers, and scipy's kind of optimiser asks for them",
     "deep_gp": "gpytorch compares numbers once",
