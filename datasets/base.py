@@ -28,11 +28,17 @@ class Layout:
     feature: the feature that a grid is drawn over; None if the grid is not to be drawn.
     line: the number of test points, from the first, that lie on a straight line. Then these alone are drawn, over their
         position on the line instead of a feature.
+    overlap: of replicas that are random splits of one table, which share training rows: test rows ÷ training rows; None
+        for replicas of their own data.
+    sample: False if the replicas are all that there are, such as one for each feature of a table: then no interval says
+        anything about others.
     """
 
     points: Literal["grid", "tasks", "rows"] = "rows"
     feature: int | None = None
     line: int | None = None
+    overlap: float | None = None
+    sample: bool = True
 
     def __post_init__(self) -> None:
         if self.line is not None and self.line < 2:
@@ -44,10 +50,11 @@ class Layout:
         return self.points == "grid" and (self.feature is not None or self.line is not None)
 
     @property
-    def content(self) -> dict[str, str | int | None]:
-        """The fields, JSON-able, for keys, records and manifests; `line` only if there is one, which leaves the keys of
-        all other layouts as they were before there were lines."""
-        return {name: value for name, value in vars(self).items() if name != "line" or value is not None}
+    def content(self) -> dict[str, str | float | None]:
+        """The fields, JSON-able, for keys, records and manifests. Fields that came later are there only if they say
+        something, which leaves the keys of older layouts as they were."""
+        later = {"line": None, "overlap": None, "sample": True}
+        return {name: value for name, value in vars(self).items() if name not in later or value != later[name]}
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pooch
 
+SHARED = 0o644  # the mode of a file that others of the machine may read
 TIMEOUT = 30.0  # seconds without a byte after which a server counts as gone
 
 
@@ -48,6 +49,10 @@ class Download:
     def get(self) -> None:
         """Download the file, unless it is here and right. Raises DownloadError; then nothing is left behind."""
         try:
+            folder().mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DownloadError(f"{folder()}: {error.strerror}; name another folder by GAPBENCH_DATA") from error
+        try:
             # It is written beside its place, checked there, and moved.
             pooch.retrieve(
                 self.url,
@@ -56,6 +61,7 @@ class Download:
                 folder(),
                 downloader=pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=False),
             )
+            self.path.chmod(SHARED)
         except (OSError, ValueError) as error:  # requests' errors are OSError; another hash is ValueError
             why = " ".join(str(error).split())
             raise DownloadError(f"{self.url}: {why}; try again later, or give the file by --from FOLDER") from error
@@ -67,15 +73,20 @@ class Download:
             if (found := hashlib.sha256(data).hexdigest()) != self.sha256:
                 raise DownloadError(f"{source}: its sha256 is {found}, expected {self.sha256}: it is another file")
             folder().mkdir(parents=True, exist_ok=True)
-            part = self.path.with_suffix(".part")
-            part.write_bytes(data)
-            shutil.move(part, self.path)
+            with tempfile.NamedTemporaryFile(dir=folder(), prefix=f"{self.name}.", delete=False) as part:
+                try:
+                    part.write(data)
+                    part.close()
+                    os.replace(part.name, self.path)
+                finally:
+                    Path(part.name).unlink(missing_ok=True)
+            self.path.chmod(SHARED)
         except DownloadError:
             raise
         except OSError as error:
-            raise DownloadError(f"{error.filename}: {error.strerror}") from error
+            raise DownloadError(str(error)) from error
 
 
 def folder() -> Path:
     """The folder of all downloads: GAPBENCH_DATA if it is set, else the user's cache."""
-    return Path(os.environ.get("GAPBENCH_DATA") or pooch.os_cache("gapbench"))
+    return Path(os.environ.get("GAPBENCH_DATA") or pooch.os_cache("gapbench")).expanduser().absolute()

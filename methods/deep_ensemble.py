@@ -62,6 +62,9 @@ class DeepEnsemble(AdamTrained):
         thetas, found = zip(*(self._members(model, *block, 1, generator) for block in blocks), strict=True)
         diagnostics = {name: torch.stack([one[name] for one in found]).mean(0) for name in found[0]}
         diagnostics["gradient evaluations"] *= self.members
+        if "loss fall error" in diagnostics:  # the standard error of the mean of independent falls
+            errors = torch.stack([one["loss fall error"] for one in found])
+            diagnostics["loss fall error"] = errors.square().sum(0).sqrt() / self.members
         return PosteriorDraws(model, torch.cat(thetas, 1), diagnostics=diagnostics)
 
     def _members(

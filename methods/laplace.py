@@ -68,6 +68,8 @@ class Laplace(AdamTrained):
         theta, diagnostics = self.train_map(model, x, y, generator)
         used = slice(last_layer(model) if self.structure == "last_layer" else 0, None)
         rows = information(model, theta, x)[..., used].to(widest(x.device))  # (R, N or 2N, P')
+        if rows.shape[1] > rows.shape[2]:  # P' rows with the same rowsᵀrows, which is all that the law depends on
+            rows = torch.linalg.qr(rows, mode="r").R
         law = LinearisedLaw(model, theta, used, rows, self.structure == "diagonal", diagnostics=diagnostics)
         return law.tuned(x, y) if self.tune else law
 
@@ -101,7 +103,8 @@ def information(model: Model, theta: Tensor, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LinearisedLaw(FittedMethod):
-    """The normal law of f around the MAP. theta: (R, P). rows: √H J at the data, (R, K, P'); used: these P' of P.
+    """The normal law of f around the MAP. theta: (R, P). rows: √H J at the data, (R, K, P'), or P' rows
+    with the same rowsᵀrows; used: these P' of P.
 
     prior_factor, noise_factor: (R, 1) or 1, what prior_std and σ are multiplied by.
     With F = rows·rowsᵀ and τ = prior_std:  Λ⁻¹ = τ²(I − rowsᵀ(F + I/τ²)⁻¹rows), which needs no P × P matrix.

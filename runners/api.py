@@ -32,8 +32,9 @@ from gapbench.runners.devices import device_named
 from gapbench.runners.guard import standard
 from gapbench.runners.suites import one_of, suites
 
-# Points that are predicted at a time: a prediction takes several times the memory of its draws while it is made.
-PIECE = 2_000
+# Points that are predicted at a time: a prediction takes several times the memory of its draws while it is made. A
+# multiple of 64, as the blocks of GapbenchRegressor are: a point is then predicted alike in every piece.
+PIECE = 1_984
 JUDGED = 200  # points at which chains are compared: more say the same
 Floats = NDArray[np.float64]
 

@@ -6,13 +6,15 @@ GapbenchRegressor("mclmc").fit(X, y).predict(X_new, return_std=True)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from gapbench.methods.base import UncertaintyMethod
 from gapbench.methods.engine.model import MLP
@@ -21,6 +23,7 @@ from gapbench.runners.api import DataError, Predicted, fit
 
 Floats = NDArray[np.float64]
 BLOCK = 64  # rows
+GRID = (1e-6, 1e-5, 1e-4, 1e-3, *(percent / 100 for percent in range(1, 100)), 1 - 1e-3, 1 - 1e-4, 1 - 1e-5, 1 - 1e-6)
 NOISES = {"learned": LearnedNoise, "heteroscedastic": HeteroscedasticNoise}
 
 
@@ -95,13 +98,18 @@ class GapbenchRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """The CRPS of the predicted law of y at what was observed, (M,), in the units of y; less is better."""
         predicted, count = self._predicted(X)
         observed = column_or_1d(y)
+        check_consistent_length(X, observed)
         return predicted.crps(np.pad(observed, (0, len(predicted.mean_y) - count), mode="edge"))[:count]
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> Floats:
-        """Draws of y, (M, n_samples). Each point is drawn from its own law, independently of the others."""
-        random = check_random_state(random_state)
-        drawn = self.predict_quantiles(X, random.uniform(1e-6, 1 - 1e-6, n_samples).tolist())
-        return np.asarray(np.take_along_axis(drawn, random.uniform(size=drawn.shape).argsort(1), 1))
+        """Draws of y, (M, n_samples), all independent. Draws of whole functions are `fit_.predict(X).draws_f`.
+
+        Between the quantiles of GRID the law is interpolated over those of the normal law: exact if y is normal.
+        """
+        quantiles = self.predict_quantiles(X, GRID)
+        levels, random = stats.norm.ppf(np.array(GRID)), check_random_state(random_state)
+        normal = np.asarray(random.normal(size=(len(quantiles), n_samples))).clip(levels[0], levels[-1])
+        return np.stack([np.interp(at, levels, law) for at, law in zip(normal, quantiles, strict=True)])
 
     def _predicted(self, X: Any) -> tuple[Predicted, int]:
         """The prediction at X and at copies of its last row, and the number of rows of X.
@@ -117,8 +125,8 @@ class GapbenchRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """The model's noise, whose units are stds of y."""
         if isinstance(self.noise, str) and self.noise in NOISES:
             return NOISES[self.noise]()
-        if isinstance(self.noise, int | float) and 0 < self.noise < np.inf:
-            return float(self.noise) / (float(y.std()) or 1.0)
+        if isinstance(self.noise, Real) and not isinstance(self.noise, bool) and 0 < self.noise < np.inf:
+            return float(self.noise) / (1.0 if np.ptp(y) == 0 else float(y.std()))
         raise DataError(f"noise = {self.noise!r}: expected {', '.join(map(repr, NOISES))}, or a std in the units of y")
 
 

@@ -18,6 +18,7 @@ from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.datasets.gapped_step import GappedStep
 from gapbench.datasets.prior_draws import PriorDraws
 from gapbench.datasets.two_clusters import TwoClusters
+from gapbench.datasets.uci import TABLES, UCI
 from gapbench.evaluation.certificate import MAX_MCSE, PRECISE
 from gapbench.evaluation.conformance import cut
 from gapbench.evaluation.controls import Control, PriorPredictive, ReferencePosterior, Truth
@@ -63,13 +64,15 @@ class Task:
     """A dataset with the model that is learned on it: its network, prior and noise.
 
     mcse: the largest Monte-Carlo error of its references in data and gap, in stds of f. methods: the names of the
-    suite's methods that are run on it; all if none is named.
+    suite's methods that are run on it; all if none is named. first: of methods that are dear here, how many of the
+    first replicas they are run on.
     """
 
     dataset: Dataset
     model: Model
     mcse: float = MAX_MCSE
     methods: tuple[str, ...] = ()
+    first: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -337,6 +340,62 @@ def _data_size() -> Suite:
     )
 
 
+WHOLE = ("mclmc", "nngp")  # they need all rows at once
+LARGE = ("kin8nm", "naval", "power")  # tables of 8,000 rows and more
+# The noise that the MAP learns on training rows of other splits than the reported ones, in stds of y.
+NOISE = {
+    "boston": 0.15,
+    "concrete": 0.2,
+    "energy": 0.04,
+    "kin8nm": 0.3,
+    "naval": 0.07,
+    "power": 0.2,
+    "wine": 0.65,
+    "yacht": 0.02,
+}
+
+
+def _uci() -> Suite:
+    """The eight tables with their standard splits."""
+    return _tables("eight UCI tables, 20 standard splits each; D-50-1, noise learned", "{}", gap=False, replicas=20)
+
+
+def _uci_gap() -> Suite:
+    """The eight tables with their gap splits."""
+    words = "eight UCI tables without the middle third of each feature in turn: held-out rows, and those in the gap"
+    return _tables(words, "{}_gap", gap=True, replicas=14)
+
+
+def _tables(description: str, name: str, gap: bool, replicas: int) -> Suite:
+    """Methods on the UCI tables. On the large ones, methods that need all rows at once take five splits."""
+    default = _default()
+    return Suite(
+        description,
+        {
+            name.format(table): Task(dataset, dataset.network, first=dict.fromkeys(WHOLE, 5) if table in LARGE else {})
+            for table in TABLES
+            for dataset in [UCI(table=table, gap=gap)]
+        },
+        {
+            **_without(default.methods, "sgld_private"),
+            "deep_ensemble_variance": DeepEnsemble(mean_variance=True),
+            "mclmc": MCLMC(adam_steps=2000, burn_in=800, thin=60),
+            "sgld": SGLD(lr=5e-3),
+        },
+        replicas=replicas,
+        adapted=follow_noise,
+    )
+
+
+def follow_noise(method: UncertaintyMethod, task: Task) -> UncertaintyMethod:
+    """The method with a step of SGD that goes with σ², as the curvature of the log likelihood goes with 1/σ²."""
+    assert isinstance(task.dataset, UCI)
+    times = (NOISE[task.dataset.table] / AT_CENTER["noise"]) ** 2
+    if isinstance(method, SGLD):
+        return replace(method, lr=method.lr * times)
+    return replace(method, sgd_lr=method.sgd_lr * times) if isinstance(method, SWAG) else method
+
+
 def _tasks() -> Suite:
     """Four methods on four more tasks whose true posterior is known."""
     default, learned = _default(), PriorDraws(model=MLP(hidden=(20, 20), noise_std=LearnedNoise(center=0.1)))
@@ -434,6 +493,8 @@ BUILDERS: Mapping[str, Callable[[], Suite]] = {
     "notebook_sgld": _notebook_sgld,
     "notebooks": _notebooks,
     "data_size": _data_size,
+    "uci": _uci,
+    "uci_gap": _uci_gap,
 }
 
 
@@ -482,8 +543,9 @@ class Selection:
                 seed,
             )
             for of, task in self.tasks.items()
-            for count in [replicas if task.dataset.count is None else min(replicas, task.dataset.count)]
+            for there in [replicas if task.dataset.count is None else min(replicas, task.dataset.count)]
             for name, entry in self.entries.items()
+            for count in [min(there, task.first.get(name, there))]
             if not task.methods or name in task.methods or not isinstance(entry, Trained)
             for first in range(0, count, block)
         ]

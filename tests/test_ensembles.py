@@ -50,6 +50,21 @@ def test_a_member_sees_its_own_block() -> None:
     assert "shared equally by 5 members" in str(replace(ensemble, members=5).skip(MODEL, x))
 
 
+def test_the_error_of_a_mean_of_members() -> None:
+    """Members with data of their own fall independently: four have half the error of one, about. Seen to catch: the
+    mean of their errors."""
+    x, y = data()
+    x, y = x[:, :1].expand(-1, 64, -1).contiguous(), torch.randn(x.shape[0], 64, generator=seeded(5))
+    errors = [
+        DeepEnsemble(members=members, steps=400, batch=4, own_data=True)
+        .fit(MODEL, x[:, : 16 * members], y[:, : 16 * members], seeded())
+        .diagnostics["loss fall error"]
+        .mean()
+        for members in (1, 4)
+    ]
+    assert 0.3 < errors[1] / errors[0] < 0.75
+
+
 @pytest.mark.parametrize("cls", [AnchoredEnsemble, RandomisedPrior])
 def test_a_learned_noise_does_not_explain_the_noise_that_was_added(cls: type) -> None:
     """On 400 points of a line with noise 0.3. With one likelihood of the redrawn targets σ grows without end. Seen to

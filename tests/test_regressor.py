@@ -96,6 +96,11 @@ def test_draws_of_y() -> None:
     correlation = np.corrcoef(drawn[:10])
     assert np.abs(correlation[~np.eye(10, dtype=bool)]).max() < 5 / np.sqrt(4000)
     assert np.abs([np.corrcoef(one[1:], one[:-1])[0, 1] for one in drawn[:10]]).max() < 5 / np.sqrt(4000)
+    # Few draws are as good: of one draw at each of 80 points, the mean in stds is N(0, 1/80).
+    for number in (1, 2):
+        seeds = [estimator.sample_y(x, number, random_state=seed)[:, 0] for seed in range(100)]
+        means = np.mean([(one - mean) / std for one in seeds], 1) * np.sqrt(80)
+        assert abs(means.std() - 1) < 4 / np.sqrt(2 * 100) and abs(means.mean()) < 4 / np.sqrt(100)
 
 
 def test_a_known_noise_is_in_the_units_of_y() -> None:

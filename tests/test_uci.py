@@ -19,8 +19,11 @@ from click.testing import CliRunner
 from gapbench.datasets import downloads, uci
 from gapbench.datasets.downloads import Download, DownloadError
 from gapbench.datasets.uci import SPLITS, TABLES, UCI, download, middle, read, standard_split
+from gapbench.evaluation.compare import compare
 from gapbench.runners.cli.main import main
-from gapbench.runners.load import load
+from gapbench.runners.load import load, results
+from gapbench.runners.publish import publish
+from gapbench.runners.suites import LARGE, select, suites
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "uci"
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the tables are not beside the checkout")
@@ -45,10 +48,13 @@ def rows(path: Path) -> np.ndarray:
 @shared
 @pytest.mark.parametrize("name", TABLES)
 def test_the_splits_are_the_published_ones(name: str) -> None:
-    """To the row: 20 standard ones, in their order, and a gap split for each feature. Seen to catch: another seed, one
-    row less in training, a stable sort in place of numpy's, a gap one row too low."""
+    """To the row: 20 standard ones, in their order, and a gap split for each feature. The file is the known one; its
+    first columns are the features, and the target follows. Seen to catch: another seed, one row less in training, a
+    stable sort in place of numpy's, a gap one row too low."""
     data, table = np.loadtxt(SHARED / name / "data.txt"), TABLES[name]
-    assert len(data) == table.rows
+    columns, target = rows(SHARED / name / "index_features.txt"), rows(SHARED / name / "index_target.txt")
+    assert (len(data), list(columns), target) == (table.rows, list(range(table.features)), table.features)
+    assert hashlib.sha256((SHARED / name / "data.txt").read_bytes()).hexdigest() == table.sha256
     for number in (0, 1, SPLITS - 1):
         train, test = standard_split(len(data), number)
         np.testing.assert_array_equal(train, rows(SHARED / name / "standard" / f"index_train_{number}.txt"))
@@ -151,6 +157,7 @@ def test_a_download_arrives(server: str, cache: Path, kind: str) -> None:
     one = file(f"{server}/{kind}")
     one.get()
     assert one.here and one.read() == CONTENT and [path.name for path in cache.iterdir()] == ["table.txt"]
+    assert one.path.stat().st_mode & 0o044 == 0o044  # another user of this machine may read it
     file(f"{server}/gone").get()
 
 
@@ -174,6 +181,20 @@ def test_a_file_that_was_changed_is_not_opened(server: str) -> None:
     assert one.read() == CONTENT
 
 
+def test_the_folder_is_this_machines_fault(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home is found, and a folder that cannot be made is not blamed on the server."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GAPBENCH_DATA", "~/tables")
+    assert downloads.folder() == tmp_path / "tables"
+    (tmp_path / "tables").write_text("a file")
+    with pytest.raises(DownloadError, match=r"tables: .*; name another folder by GAPBENCH_DATA") as caught:
+        file(f"{server}/whole").get()
+    assert server not in str(caught.value)
+    (tmp_path / "copy").write_bytes(CONTENT)
+    with pytest.raises(DownloadError, match="tables"):
+        file(f"{server}/whole").take(tmp_path / "copy")
+
+
 def test_the_commands(server: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`data list`, and `data get` from the network and from a folder. Seen to catch: a table that is there and said to
     be not, exit code 0 for a wrong file."""
@@ -192,43 +213,78 @@ def test_the_commands(server: str, cache: Path, tmp_path: Path, monkeypatch: pyt
     assert wrong.exit_code == 3 and "it is another file" in wrong.stderr and not (cache / "uci-small.txt").exists()
     (tmp_path / "here" / "small" / "data.txt").write_bytes(CONTENT)
     assert run(main, ["data", "get", "uci", "--from", str(tmp_path / "here")]).exit_code == 0
-    assert download("small").read() == CONTENT
+    assert download("small").read() == CONTENT and [path.name for path in cache.iterdir()] == ["uci-small.txt"]
     none = run(main, ["data", "get", "uci", "--from", str(tmp_path / "nowhere")])
     assert none.exit_code == 3 and "No such file" in none.stderr
 
 
 def test_a_run_without_the_table_says_how_to_get_it(tmp_path: Path) -> None:
     """In one line, before anything is trained. Seen to catch: a silent download, a failed cell for each method."""
-    (tmp_path / "mine.py").write_text(
-        "from dataclasses import dataclass\n\nfrom gapbench.datasets.uci import UCI\n\n\n"
-        "@dataclass(frozen=True, kw_only=True)\nclass Wine(UCI):\n    table: str = 'wine'\n",
-        encoding="utf-8",
-    )
-    chosen = ["--methods", "nngp", "--datasets", f"{tmp_path / 'mine.py'}:Wine", "--out", str(tmp_path / "out")]
+    chosen = ["--suite", "uci", "--methods", "nngp", "--datasets", "wine", "--out", str(tmp_path / "out")]
     run = CliRunner().invoke(main, ["run", *chosen])
     assert run.exit_code == 2 and "the table wine is not here; get it: gapbench data get uci" in run.stderr
 
 
 @shared
-def test_a_table_is_run_on_all_of_its_gaps(tmp_path: Path) -> None:
-    """Yacht has four, whatever number is asked for; widths are told in the gap and among the data, in the units of y.
-    Seen to catch: a cell for a split that there is not, scores of standardised y."""
-    (tmp_path / "mine.py").write_text(
-        "from dataclasses import dataclass\n\nfrom gapbench.datasets.uci import UCI\n\n\n"
-        "@dataclass(frozen=True, kw_only=True)\nclass Gaps(UCI):\n    gap: bool = True\n",
-        encoding="utf-8",
-    )
+def test_tables_are_run_published_and_compared(tmp_path: Path) -> None:
+    """Yacht has four gaps, whatever number is asked for; widths are told in the gap and among the data, in the units of
+    y. What is published compares as the run did: over random splits by the corrected interval, over gaps without one.
+    Seen to catch: a cell for a split that there is not, scores of standardised y, a layout that is not published."""
     run = CliRunner().invoke
     assert run(main, ["data", "get", "uci", "yacht", "--from", str(SHARED)]).exit_code == 0
-    out = tmp_path / "out"
-    chosen = ["--methods", "nngp", "--datasets", f"{tmp_path / 'mine.py'}:Gaps", "--jobs", "1", "--out", str(out)]
-    # In a process of its own: this one's workers may be older than the fixture's folder.
-    command = "from gapbench.runners.cli.main import main; main()"
-    done = subprocess.run([sys.executable, "-c", command, "run", *chosen], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    frame = load(out).query("method == 'nngp' and score == 'width_90_y'")
+    found = {}
+    for suite, dataset in (("uci", "yacht"), ("uci_gap", "yacht_gap")):
+        out = tmp_path / suite
+        chosen = [
+            "--methods",
+            "nngp,evidential",
+            "--set",
+            "evidential.steps=20",
+            "--datasets",
+            dataset,
+            "--suite",
+            suite,
+        ]
+        # In a process of its own: this one's workers may be older than the fixture's folder.
+        command = "from gapbench.runners.cli.main import main; main()"
+        words = [sys.executable, "-c", command, "run", *chosen, "--jobs", "1", "--replicas", "5", "--out", str(out)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        publish(out, tmp_path / "published" / suite)
+        rows = [{one.method: one for one in results(where)} for where in (out, tmp_path / "published" / suite)]
+        pairs = [compare(one["nngp"], one["evidential[steps=20]"], ("crps_y", "data")) for one in rows]
+        assert pairs[0].difference.value == pytest.approx(pairs[1].difference.value, rel=1e-5)
+        assert pairs[0].better == pairs[1].better
+        found[suite] = pairs[1]
+        frame = load(out).query("method == 'nngp' and score == 'width_90_y' and value == value")
+        assert 0.2 < frame.query("region == 'data'")["value"].mean() < 30  # the target's std is 15
     assert set(frame["replica"]) == {0, 1, 2, 3} and {"gap", "data"} <= set(frame["region"])
-    assert 0.2 < frame.query("region == 'data'")["value"].mean() < 30  # the target's std is 15
+    standard, gaps = found["uci"], found["uci_gap"]
+    assert standard.naive is not None
+    widths = [np.log(one.high / one.low) for one in (standard.naive, standard.difference)]
+    assert widths[1] / widths[0] == pytest.approx(np.sqrt(1 + 5 / 9))
+    assert gaps.replicas == 4 and np.isnan(gaps.difference.low) and gaps.needed is None
+
+
+@shared
+def test_methods_that_need_all_rows_take_five_splits_of_large_tables() -> None:
+    CliRunner().invoke(main, ["data", "get", "uci", "--from", str(SHARED)], catch_exceptions=False)
+    suite = suites()["uci"]
+    cells = select(suite).cells(suite.replicas, 0, suite.block)
+    last = {(one.dataset_name, one.name): one.stop for one in cells}
+    assert len(suite.methods) >= 10 and len(suite.tasks) == 8
+    assert {last[table, "mclmc"] for table in LARGE} == {5} and last["power", "svi"] == last["wine", "mclmc"] == 20
+    gaps = select(suites()["uci_gap"]).cells(14, 0, 14)
+    assert {one.dataset_name: one.stop for one in gaps if one.name == "svi"} == {
+        "boston_gap": 11,
+        "concrete_gap": 7,
+        "energy_gap": 8,
+        "kin8nm_gap": 8,
+        "naval_gap": 14,
+        "power_gap": 4,
+        "wine_gap": 11,
+        "yacht_gap": 4,
+    }
 
 
 def test_settings_that_cannot_be() -> None:

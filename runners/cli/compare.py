@@ -49,23 +49,26 @@ def compare(this: str, other: str, folder: Path | None, columns: tuple[str, ...]
     for dataset in dict.fromkeys(of for of, _ in rows):
         if not {(dataset, this), (dataset, other)} <= rows.keys():
             continue
-        shown = Table(title=f"{dataset}: {this} against {other}", title_justify="left", box=None, pad_edge=False)
-        headings = ("score", "difference", "P(better next)", "detectable", "replicas needed")
+        pair = rows[dataset, this], rows[dataset, other]
+        title = f"{dataset}: {pair[0].label} against {pair[1].label}"
+        shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        headings = ("score", "wins", "difference", "P(better next)", "detectable", "replicas needed")
         for heading in headings:
             shown.add_column(heading, overflow="fold")
         for name in scores:
             for where in regions:
                 try:
-                    found = compared(rows[dataset, this], rows[dataset, other], (name, where))
+                    found = compared(*pair, (name, where))
                 except Incomparable as error:
                     refused.append(f"Not compared: {error}")
                     continue
                 factor, sure = "× " if found.ratio else "", "*" if found.significant else ""
                 shown.add_row(
                     f"{name} · {where}",
-                    factor + _interval(found.corrected or found.difference, _number) + sure,
+                    f"{found.better} of {found.replicas}",
+                    _interval(found.difference, _number, factor) + sure,
                     _interval(found.next_better, percent),
-                    factor + _interval(found.detectable, _number),
+                    _interval(found.detectable, _number, factor),
                     _interval(found.needed, _count),
                 )
         if shown.rows:
@@ -81,13 +84,15 @@ def compare(this: str, other: str, folder: Path | None, columns: tuple[str, ...]
 
 
 NOTES = (
-    "difference: × is the factor between the scores, THIS ÷ OTHER; without it, THIS − OTHER. Of a score with a right "
-    "value, such as coverage, the distances from that value are compared.",
-    "[ ]: 95 % intervals. * marks differences whose interval leaves equality out. On splits of one table it allows for "
-    "the training rows that splits share.",
-    "P(better next): the probability that THIS has the better score on one more replica.",
+    "wins: the replicas on which THIS has the better score, of those that both have.",
+    "difference: × is the factor between the scores, THIS ÷ OTHER; without it, THIS − OTHER. Of a score whose best "
+    "value is 0, from both sides, the distances from 0 are compared.",
+    "[ ]: 95 % intervals. * marks differences whose interval leaves equality out; of twenty lines between equal "
+    "methods one has a * by chance. Random splits of a table share training rows, and the interval allows for that. "
+    "Splits that are all that there are, such as one for each feature, have no interval.",
+    "P(better next): the probability that THIS has the better score on one more replica, or split of the same table.",
     "detectable: the difference that as many replicas find in four of five cases.",
-    "replicas needed: to find the observed difference in four of five cases.",
+    "replicas needed: to find the observed difference in four of five cases; the splits of one table may never do.",
 )
 
 
@@ -99,6 +104,10 @@ def _number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _interval(estimate: Estimate, word: Callable[[float], str]) -> str:
+def _interval(estimate: Estimate | None, word: Callable[[float], str], factor: str = "") -> str:
+    if estimate is None:
+        return "–"
+    if math.isnan(estimate.low):
+        return factor + word(estimate.value)
     low, high = (word(end).removesuffix(" %") for end in (estimate.low, estimate.high))
-    return f"{word(estimate.value)} [{low}, {high}]"
+    return f"{factor}{word(estimate.value)} [{low}, {high}]"
