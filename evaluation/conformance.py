@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import partial
 from types import MemberDescriptorType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -114,15 +114,21 @@ def own_traceback(error: BaseException) -> str:
 
 
 def cut(method: UncertaintyMethod, budget: Mapping[str, int]) -> UncertaintyMethod:
-    """A copy of `method` with its budget fields replaced. Fields of a method that it wraps are replaced too."""
-    changed: dict[str, object] = {}
-    for one in fields(method):
-        value = getattr(method, one.name)
-        if one.init and one.name in budget:
-            changed[one.name] = budget[one.name]
-        elif one.init and isinstance(value, UncertaintyMethod):
-            changed[one.name] = cut(value, budget)
-    return replace(method, **changed)
+    """A copy of `method` with its budget fields replaced, and those of the methods that it wraps."""
+
+    def inside(value: Any) -> Any:
+        if isinstance(value, UncertaintyMethod):
+            return cut(value, budget)
+        if isinstance(value, tuple):
+            return tuple(map(inside, value))
+        if is_dataclass(value) and not isinstance(value, type):
+            return replace(value, **{one.name: inside(getattr(value, one.name)) for one in fields(value) if one.init})
+        return value
+
+    values = {one.name: getattr(method, one.name) for one in fields(method) if one.init}
+    return replace(
+        method, **{name: budget[name] if name in budget else inside(value) for name, value in values.items()}
+    )
 
 
 def demand(condition: bool | Tensor, what: str) -> None:

@@ -24,58 +24,68 @@ from gapbench.methods.engine.optimise import negative_log_posterior
 from gapbench.methods.engine.posterior_draws import mixture
 from gapbench.methods.engine.predictions import MixturePrediction
 
+Masks = Sequence[Tensor]
+
 
 @dataclass(frozen=True)
 class MCDropout(AdamTrained):
     """Dropout after every hidden layer, in training and in prediction; the prior is the weight decay.
 
-    rate: probability that a unit is dropped. rate = 0 is the MAP estimate, with no uncertainty about f.
+    rate: probability that a unit is dropped. rate = 0 is the MAP estimate, with no uncertainty about f. inputs: also
+    drop inputs, h₀ = x. On a linear model that is ridge regression with the penalty rate/(1 − rate)·Σᵢ xᵢⱼ² of weight
+    j, and the variance of f is rate/(1 − rate)·Σⱼ wⱼ² xⱼ² (Wager et al. 2013, https://arxiv.org/abs/1307.1493).
     """
 
     rate: float = 0.05
+    inputs: bool = False
     steps: int = 20_000
     lr: float = 3e-2
     batch: int = 100
     draws: int = 200
 
     @property
-    def exactness(self) -> Claim:
-        """The posterior's mode without variance: a network without hidden layers has no unit to drop."""
+    def exactness(self) -> Claim | None:
+        """The posterior's mode without variance: a network without hidden layers has no unit to drop, but inputs."""
+        if self.inputs:
+            return None
         return Claim(replace(self, steps=1000, lr=0.05, batch=5), lambda regression: regression.point)
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Dropout:
         replicas, n = y.shape
 
         def loss(theta: Tensor, index: Tensor) -> Tensor:
-            drop = dropout(draw_masks(model, self.rate, index.shape, generator))  # each point has its own mask
-            likelihood = model.log_likelihood(theta, gather_points(x, index), gather_points(y, index), drop)
+            points, hidden = self.dropped(gather_points(x, index), self.draw(model, index.shape, generator))
+            likelihood = model.log_likelihood(theta, points, gather_points(y, index), hidden)
             return negative_log_posterior(likelihood, model.log_prior(theta), n)
 
         theta, diagnostics = self.train(loss, model.init(generator, (replicas,)), n, generator)
         # One mask for each draw, the same at every x, so that a draw is a function.
-        masks = [draw_masks(model, self.rate, (replicas, 1), generator) for _ in range(self.draws)]
-        return Dropout(model, theta, masks, diagnostics=diagnostics)
+        masks = [self.draw(model, (replicas, 1), generator) for _ in range(self.draws)]
+        return Dropout(model, theta, self, masks, diagnostics=diagnostics)
+
+    def draw(self, model: Model, lead: Sequence[int], generator: Generator) -> Masks:
+        """The masks m / (1 − rate) of each layer that drops, (*lead, width); an empty list if rate = 0."""
+        widths = [*([model.features] if self.inputs else []), *model.hidden] if self.rate else []
+        empty = [torch.empty((*lead, width), device=generator.device, dtype=torch.float32) for width in widths]
+        return [mask.bernoulli_(1 - self.rate, generator=generator).div_(1 - self.rate) for mask in empty]
+
+    def dropped(self, x: Tensor, masks: Masks) -> tuple[Tensor, Perturb | None]:
+        """The inputs after their mask, and the function h ← m h / (1 − rate) of hidden layers; None without masks."""
+        if not masks:
+            return x, None
+        hidden = masks[1:] if self.inputs else masks
+        return (x * masks[0] if self.inputs else x), lambda h, layer: h * hidden[layer]
 
 
 @dataclass(frozen=True)
 class Dropout(FittedMethod):
-    """The network at one θ (R, P) under S masks, each with a tensor (R, 1, width) for each hidden layer."""
+    """The network at one θ (R, P) under S masks, each with a tensor (R, 1, width) for each layer that drops."""
 
     model: Model
     theta: Tensor
-    masks: Sequence[Sequence[Tensor]]
+    method: MCDropout
+    masks: Sequence[Masks]
 
     def __call__(self, x: Tensor) -> MixturePrediction:
-        return mixture(self.model.mean_and_noise(self.theta, x, dropout(mask)) for mask in self.masks)
-
-
-def draw_masks(model: Model, rate: float, lead: Sequence[int], generator: Generator) -> list[Tensor]:
-    """The masks m / (1 − rate) of each hidden layer, (*lead, width); an empty list if rate = 0."""
-    device = generator.device
-    empty = [torch.empty((*lead, width), device=device, dtype=torch.float32) for width in model.hidden if rate]
-    return [mask.bernoulli_(1 - rate, generator=generator).div_(1 - rate) for mask in empty]
-
-
-def dropout(masks: Sequence[Tensor]) -> Perturb | None:
-    """The function h ← m h / (1 − rate) of each layer; None without masks."""
-    return (lambda h, layer: h * masks[layer]) if masks else None
+        dropped = (self.method.dropped(x, masks) for masks in self.masks)
+        return mixture(self.model.mean_and_noise(self.theta, *one) for one in dropped)

@@ -14,12 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from torch import Generator, Tensor
+from torch.nn import functional
 
-from gapbench.methods.engine.adam_trained import AdamTrained, Loss
-from gapbench.methods.engine.minibatches import gather_points
+from gapbench.methods.engine.adam_trained import AdamTrained, Likelihood, map_loss
 from gapbench.methods.engine.model import Model, log_density
 from gapbench.methods.engine.noise import HeteroscedasticNoise
-from gapbench.methods.engine.optimise import negative_log_posterior
 from gapbench.methods.engine.posterior_draws import PosteriorDraws
 
 
@@ -42,27 +41,37 @@ class MeanVariance(AdamTrained):
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
         model = with_variance(model)
         start = model.init(generator, (len(y), 1))
-        loss = beta_nll(model, x, y, y.shape[1], self.beta)
+        loss = map_loss(model, x, y, y.shape[1], beta_likelihood(model, self.beta))
         theta, diagnostics = self.train(loss, start, y.shape[1], generator)
         return PosteriorDraws(model, theta, diagnostics=diagnostics)
 
 
-def with_variance(model: Model) -> Model:
+@dataclass(frozen=True)
+class SoftplusNoise(HeteroscedasticNoise):
+    """The noise of Lakshminarayanan et al. 2017, σ² = log(1 + e^z) + 1e-6, which grows slowly. It has no center and no
+    spread, so it is for autograd alone: gradients by hand know the exponential."""
+
+    def std(self, z: Tensor) -> Tensor:
+        return (functional.softplus(z) + 1e-6).sqrt()
+
+
+def with_variance(model: Model, softplus: bool = False) -> Model:
     """The same network with a noise that depends on x, around the noise that the model knows or expects."""
+    if softplus:
+        return replace(model, noise_std=SoftplusNoise())
     if isinstance(model.noise_std, HeteroscedasticNoise):
         return model
     return replace(model, noise_std=HeteroscedasticNoise(center=model.expected_noise))
 
 
-def beta_nll(model: Model, x: Tensor, y: Tensor, n: int, beta: float) -> Loss:
-    """The β-NLL of a model whose noise depends on x, with its prior. The arguments are those of `map_loss`."""
+def beta_likelihood(model: Model, beta: float) -> Likelihood:
+    """Minus the β-NLL of each point, of a model whose noise depends on x."""
     assert isinstance(model.noise_std, HeteroscedasticNoise)
     center = model.noise_std.center
 
-    def loss(theta: Tensor, index: Tensor) -> Tensor:
-        mean, noise = model.mean_and_noise(theta, gather_points(x, index))
+    def likelihood(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        mean, noise = model.mean_and_noise(theta, x)
         weight = (noise.detach() / center) ** (2 * beta)
-        likelihood = weight * log_density(gather_points(y, index), mean, noise)
-        return negative_log_posterior(likelihood, model.log_prior(theta), n)
+        return weight * log_density(y, mean, noise)
 
-    return loss
+    return likelihood

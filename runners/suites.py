@@ -18,7 +18,7 @@ from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.datasets.gapped_step import GappedStep
 from gapbench.datasets.prior_draws import PriorDraws
 from gapbench.datasets.two_clusters import TwoClusters
-from gapbench.datasets.uci import TABLES, UCI
+from gapbench.datasets.uci import TABLES, UCI, read
 from gapbench.evaluation.certificate import MAX_MCSE, PRECISE
 from gapbench.evaluation.conformance import cut
 from gapbench.evaluation.controls import Control, PriorPredictive, ReferencePosterior, Truth
@@ -28,10 +28,11 @@ from gapbench.methods.anchored_ensemble import AnchoredEnsemble
 from gapbench.methods.base import UncertaintyMethod
 from gapbench.methods.cqr import CQR
 from gapbench.methods.deep_ensemble import DeepEnsemble
+from gapbench.methods.engine.adam_trained import AdamTrained
 from gapbench.methods.engine.jitter import Jittered
 from gapbench.methods.engine.minibatches import OpacusLoader, Poisson
 from gapbench.methods.engine.model import MLP, Model
-from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise
+from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise, Noise
 from gapbench.methods.evidential import Evidential
 from gapbench.methods.flipout import Flipout
 from gapbench.methods.hmc import HMC
@@ -44,6 +45,7 @@ from gapbench.methods.registry import Registry, class_from_file, method_name, re
 from gapbench.methods.sgld import SGLD
 from gapbench.methods.svi import SVI
 from gapbench.methods.swag import SWAG
+from gapbench.methods.validated import Candidate, Validated
 from gapbench.runners.cell import Cell
 from gapbench.runners.guard import undisturbed
 from gapbench.runners.store import first_line
@@ -396,6 +398,107 @@ def follow_noise(method: UncertaintyMethod, task: Task) -> UncertaintyMethod:
     return replace(method, sgd_lr=method.sgd_lr * times) if isinstance(method, SWAG) else method
 
 
+# Grids of the precision of y that Gal & Ghahramani's code searches, in units of y⁻²; and of the rate of dropout.
+PRECISIONS = {
+    "boston": (0.1, 0.15, 0.2),
+    "concrete": (0.025, 0.05, 0.075),
+    "energy": (0.25, 0.5, 0.75),
+    "kin8nm": (150.0, 200.0, 250.0),
+    "naval": (30_000.0, 40_000.0, 50_000.0),
+    "power": (0.05, 0.1, 0.15),
+    "wine": (2.5, 3.0, 3.5),
+    "yacht": (0.25, 0.5, 0.75),
+}
+RATES = (0.005, 0.01, 0.05, 0.1)
+
+
+def _published(table: str, noise_std: float | Noise) -> Task:
+    """A table as papers train on it: one hidden layer of 50 in torch's own parametrisation, and almost no prior."""
+    dataset = UCI(table=table)
+    plain = replace(dataset.network, prior_std=1e3, scale_by_fan_in=False, default_init=True)
+    return Task(dataset, replace(plain, noise_std=noise_std))
+
+
+def _uci_mc_dropout() -> Suite:
+    """MC dropout as the code of Gal & Ghahramani 2016 runs it since 2018, at 100 × 40 epochs."""
+    return Suite(
+        "MC dropout on UCI tables by the protocol of its authors' code (2018): 4000 epochs, a grid for each split",
+        {table: _published(table, 1.0) for table in TABLES},
+        {"mc_dropout_grid": Validated()},
+        replicas=20,
+        adapted=dropout_grid,
+    )
+
+
+def dropout_grid(method: UncertaintyMethod, task: Task) -> UncertaintyMethod:
+    """The candidates of a table: each rate with each precision τ.
+
+    Their loss is the mean squared error of standardised y plus l²(1 − rate)/(2nτ)·|W|², with l = 0.01. That is the
+    posterior with the noise 1/√(τ s²) and the prior variance 2/(s² l² (1 − rate)), s the std of y. (Ours also holds for
+    the biases, where it is as good as none.) s is that of the whole table: of a split it differs by a hundredth.
+    """
+    if not isinstance(method, Validated):
+        return method
+    assert isinstance(task.dataset, UCI)
+    table = task.dataset.table
+    s, steps = float(read(table)[1].std()), 4000 * math.ceil(round(TABLES[table].rows * 0.9) / 128)
+    dropout = MCDropout(inputs=True, steps=steps, lr=1e-3, batch=128, by_epochs=True, draws=1000)
+    return Validated(
+        tuple(
+            Candidate(
+                replace(dropout, rate=rate),
+                noise_std=1 / (math.sqrt(precision) * s),
+                prior_std=math.sqrt(2 / (1 - rate)) / (0.01 * s),
+            )
+            for rate in RATES
+            for precision in PRECISIONS[table]
+        )
+    )
+
+
+def _uci_deep_ensemble() -> Suite:
+    """Deep ensembles as Lakshminarayanan et al. 2017 ran them: a constant step of 0.1, 40 epochs, the mixture's
+    moments."""
+    ensemble = DeepEnsemble(
+        mean_variance=True, beta=0.0, softplus=True, as_normal=True, lr=0.1, batch=100, by_epochs=True
+    )
+    return Suite(
+        "deep ensembles on UCI tables by the protocol of Lakshminarayanan et al. 2017, adversarial training off and on",
+        {table: _published(table, LearnedNoise()) for table in TABLES},
+        {"ensemble_2017": ensemble, "ensemble_2017_adversarial": replace(ensemble, adversarial=0.01)},
+        replicas=20,
+        adapted=forty_epochs,
+    )
+
+
+def forty_epochs(method: UncertaintyMethod, task: Task) -> UncertaintyMethod:
+    """A method that trains by epochs, with 40 of them on the training rows of a standard split."""
+    if not (isinstance(method, AdamTrained) and method.by_epochs):
+        return method
+    assert isinstance(task.dataset, UCI)
+    return replace(method, steps=40 * math.ceil(round(TABLES[task.dataset.table].rows * 0.9) / method.batch))
+
+
+def _uci_gap_all_rows() -> Suite:
+    """The gap splits as published, with no row held out but the gap: the methods of DUN's table of baselines."""
+    default = _default()
+    return Suite(
+        "gap splits of UCI tables that train on all rows outside the gap, as published: dropout, ensemble, SVI, MAP",
+        {
+            f"{table}_gap": Task(dataset, dataset.network)
+            for table in TABLES
+            for dataset in [UCI(table=table, gap=True, held=0.0)]
+        },
+        {
+            "deep_ensemble": default.methods["deep_ensemble"],
+            "map": DeepEnsemble(members=1),
+            "mc_dropout": default.methods["mc_dropout"],
+            "svi": default.methods["svi"],
+        },
+        replicas=14,
+    )
+
+
 def _tasks() -> Suite:
     """Four methods on four more tasks whose true posterior is known."""
     default, learned = _default(), PriorDraws(model=MLP(hidden=(20, 20), noise_std=LearnedNoise(center=0.1)))
@@ -495,6 +598,9 @@ BUILDERS: Mapping[str, Callable[[], Suite]] = {
     "data_size": _data_size,
     "uci": _uci,
     "uci_gap": _uci_gap,
+    "uci_gap_all_rows": _uci_gap_all_rows,
+    "uci_mc_dropout": _uci_mc_dropout,
+    "uci_deep_ensemble": _uci_deep_ensemble,
 }
 
 

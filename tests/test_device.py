@@ -47,7 +47,8 @@ EXEMPT = {
     "_unsettled": "once, after training: which replicas' step size did not settle",
     "rhat": "once, after training: whether the chains' energies agree",
     "law": "gpytorch at every step: whether its inputs are the inducing points",
-    "own_streams": "once, before training: the seed of a library's own stream",
+    "_seed": "once, before training: the seed of a library's own stream, or of a candidate's",
+    "chosen": "once for each candidate, after training: whether it is the best of any replica",
 }
 # The functions in which a library makes tensors of numbers at every step, and which.
 COPYING_EXEMPT = {
@@ -60,6 +61,7 @@ ON_HOST = {
     "gp": "gpytorch compares numbers, and scipy's kind of optimiser asks for them",
     "deep_gp": "gpytorch compares numbers once",
     "nngp": "scipy finds a noise that is learned",
+    "validated": "it makes streams, which are on no meta device; its candidates are tested alone",
 }
 SMALL = {"steps": 20, "burn_in": 10, "draws": 4, "thin": 5, "chains": 2, "members": 2, "max_steps": 5, "batch": 8}
 CASES: dict[str, UncertaintyMethod] = {

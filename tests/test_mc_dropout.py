@@ -153,6 +153,27 @@ def test_a_draw_is_a_function(seeded: Seeded) -> None:
     assert steps < 1.5  # continuous on a grid of step 0.2: a mask for every point jumps by several
 
 
+def test_inputs_that_are_dropped_are_a_ridge(seeded: Seeded) -> None:
+    """On a linear model: w = (XᵀX + rate/(1 − rate)·diag XᵀX + σ²Λ)⁻¹Xᵀy, and Var f = rate/(1 − rate)·Σ w² x². Sixteen
+    repeats, to 4 standard errors and 1 %. Seen to catch: inputs dropped in prediction alone, the bias dropped, a mask
+    for a whole batch that is not divided by 1 − rate."""
+    model, rate = MLP(features=3, hidden=(), noise_std=0.5, scale_by_fan_in=False), 0.2
+    x = torch.randn(1, 40, 3, generator=seeded(3)).repeat(16, 1, 1) * torch.tensor([1.0, 2.0, 0.5])
+    y = x @ torch.tensor([1.0, -1.0, 2.0]) + 0.5
+    method = MCDropout(rate=rate, inputs=True, steps=3000, lr=0.05, batch=40, draws=4000)
+    fitted = method.fit(model, x, y, seeded(4))
+    design = torch.cat([x[0], torch.ones(40, 1)], 1).double()
+    gram = design.T @ design
+    penalty = rate / (1 - rate) * gram.diagonal() * torch.tensor([1, 1, 1, 0])
+    ridge = torch.linalg.solve(gram + torch.diag(penalty + 0.25 / model.prior_std**2), design.T @ y[0].double())
+    theta = fitted.theta.double()
+    assert ((theta.mean(0) - ridge).abs() < 0.01 + 4 * theta.std(0) / 4).all() and theta.std(0).max() < 0.1
+    points = x[:, :5]
+    exact = rate / (1 - rate) * (theta[:, None, :3] * points).square().sum(-1)
+    assert torch.allclose(fitted(points).f.std.square(), exact, rtol=0.15)
+    assert method.exactness is None and replace(method, inputs=False).exactness is not None
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])
 def test_a_bad_rate_is_named(rate: float) -> None:
     with pytest.raises(ValueError, match="rate") as error:

@@ -15,6 +15,7 @@ from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.optimise import adam, arrival, negative_log_posterior
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (θ (R, ..., P), index of the minibatches (R, ..., B)) -> (R, ...)
+Likelihood = Callable[[Tensor, Tensor, Tensor], Tensor]  # (θ (R, ..., P), x (R, ..., B, D), y (R, ..., B)) -> y's shape
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,15 @@ class AdamTrained(UncertaintyMethod):
         return self.train(map_loss(model, x, y, y.shape[1]), model.init(generator, (len(y),)), y.shape[1], generator)
 
 
-def map_loss(model: Model, x: Tensor, y: Tensor, n: int) -> Loss:
-    """The loss of the MAP, −log p(θ | data). x: (R, N, D), y: (R, N); n: how many of the N points a network has."""
+def map_loss(model: Model, x: Tensor, y: Tensor, n: int, likelihood: Likelihood | None = None) -> Loss:
+    """The loss of the MAP, −log p(θ | data). x: (R, N, D), y: (R, N); n: how many of the N points a network has.
+
+    likelihood: what stands for the log likelihood of each point; None for the model's.
+    """
+    log_likelihood = likelihood or model.training_log_likelihood
 
     def loss(theta: Tensor, index: Tensor) -> Tensor:
-        likelihood = model.training_log_likelihood(theta, gather_points(x, index), gather_points(y, index))
-        return negative_log_posterior(likelihood, model.log_prior(theta), n)
+        each = log_likelihood(theta, gather_points(x, index), gather_points(y, index))
+        return negative_log_posterior(each, model.log_prior(theta), n)
 
     return loss
