@@ -465,7 +465,13 @@ def _uci_deep_ensemble() -> Suite:
     return Suite(
         "deep ensembles on UCI tables by the protocol of Lakshminarayanan et al. 2017, adversarial training off and on",
         {table: _published(table, LearnedNoise()) for table in TABLES},
-        {"ensemble_2017": ensemble, "ensemble_2017_adversarial": replace(ensemble, adversarial=0.01)},
+        {
+            "ensemble_2017": ensemble,
+            "ensemble_2017_adversarial": replace(ensemble, adversarial=0.01),
+            # With a tenth of the step that the paper names, its numbers come out (docs/uci.md).
+            "ensemble_tenth": replace(ensemble, lr=0.01),
+            "ensemble_tenth_adversarial": replace(ensemble, lr=0.01, adversarial=0.01),
+        },
         replicas=20,
         adapted=forty_epochs,
     )
