@@ -85,16 +85,16 @@ def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png
             drawn.paths.append(folder / f"{stem}.{form}")
             drawn.paths[-1].write_bytes(_bytes(figure, form, stem, limit))
 
-    if any(knob_of(result.dataset) for result in results):
-        # Each dataset's own figures would be many, and say less.
+    if of_knobs(results):  # each dataset's own figures would be many, and say less
         for name, score in (("std", "reference_log_std"), ("distance", "reference_w1")):
             try:
                 write(turned(results, style, score), f"knobs_{name}")
             except Undrawable as reason:
                 drawn.skipped.append(f"no figure of the knobs' {name}: {reason}")
         return drawn
-    if pairs(results):
+    if pairs(results):  # their own figures say less too
         write(of_notebooks(results), "notebooks")
+        return drawn
     for dataset in dict.fromkeys(result.dataset for result in results):
         rows = [result for result in results if result.dataset == dataset and result.status != "failed"]
         figures = FIGURES if rows else {}
@@ -108,6 +108,11 @@ def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png
                 continue
             write(figure, f"{dataset}_{name}")
     return drawn
+
+
+def of_knobs(results: Sequence[Result]) -> bool:
+    """True for results whose datasets differ by one knob at a time: they are drawn over its values alone."""
+    return any(knob_of(result.dataset) for result in results)
 
 
 def bands(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:

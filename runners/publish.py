@@ -14,6 +14,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from gapbench.datasets.base import Layout
 from gapbench.evaluation.notebooks import all_headlines
-from gapbench.evaluation.plots import plot
+from gapbench.evaluation.plots import of_knobs, plot
 from gapbench.evaluation.render import markdown, markdown_headlines, markdown_runs
 from gapbench.evaluation.results import Column, Result, tidy
 from gapbench.evaluation.scores import METRICS_VERSION
@@ -35,6 +36,7 @@ FORMAT = 1
 MANIFEST, SCORES, CURVES, README = "manifest.json", "scores.parquet", "curves.npz", "README.md"
 FIGURE = 60_000  # the largest size of a figure, in bytes
 SUITE, DATASET = 800_000, 90_000  # bytes for the manifest and the two files together: of these two the larger sum
+ROWS = 60  # held-out rows of a replica whose PITs are kept
 POINTS = (121, 81, 61, 41, 31)  # points of a curve; the largest number that fits is used
 UNKNOWN = 2**16 - 1  # the code of nan
 SCHEMA = pa.schema(
@@ -57,7 +59,7 @@ def publish(folder: Path, published: Path) -> list[Path]:
     """
     from gapbench.runners import load  # imported here, because load imports this module
 
-    results = load.results(folder)
+    results = thinned(load.results(folder))
     manifest = {"format": FORMAT, "suite": published.name, "metrics": METRICS_VERSION, **_described(folder, results)}
     scores = _scores(results)
     for points in POINTS:
@@ -76,6 +78,22 @@ def publish(folder: Path, published: Path) -> list[Path]:
     drawn = plot(readable, published / "figures", limit=FIGURE)
     written[-1].write_text(page(published, readable), encoding="utf-8", newline="\n")
     return written + drawn.paths
+
+
+def thinned(results: Sequence[Result]) -> list[Result]:
+    """Results with what tables and figures need: without curves if only scores are drawn; of held-out rows, with the
+    PITs of at most ROWS a replica, evenly spaced, from which pooled scores are computed."""
+    found = []
+    for result in results:
+        number = result.inside("all").shape[1]
+        if of_knobs(results):
+            result = replace(result, curves={})
+        if result.layout.points == "rows" and number > ROWS:
+            keep = np.linspace(0, number - 1, ROWS).round().astype(np.int64)
+            pits = {name: part[:, keep] for name, part in result.pits.items()}
+            result = replace(result, pits=pits, regions={name: part[:, keep] for name, part in result.regions.items()})
+        found.append(result)
+    return found
 
 
 def room(manifest: Mapping[str, Any]) -> int:

@@ -1,0 +1,315 @@
+"""A table from a file: CSV in any of its dialects, or Parquet, as numbers that a network can learn from.
+
+Whatever is decided about a column is a sentence in `Table.notes`.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-", "#n/a"}  # words for a missing value, in lower case
+YES, NO = {"true", "yes"}, {"false", "no"}
+CATEGORIES = 50  # different words of a column that become a feature each
+LEAST = 20  # rows
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}.*)?")
+COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?(e[+-]?\d+)?", re.IGNORECASE)  # 1.234,5
+
+Floats = NDArray[np.float64]
+
+
+class TableError(ValueError):
+    """A file that is no table to learn from, in one line with what to do."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """How a column becomes numbers. kind: "number"; "date": days since `since`; "category": one column of 0 and 1 for
+    each of `words`."""
+
+    column: str
+    kind: str
+    words: tuple[str, ...] = ()
+    since: pd.Timestamp | None = None
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{self.column} = {word}" for word in self.words] if self.kind == "category" else [self.column]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table in numbers. names: of the D features. x: (N, D), nan where a number is missing. y: (N,). groups: the
+    group of each row, (N,), or None. features: how new rows become numbers. notes: sentences on the columns."""
+
+    target: str
+    names: tuple[str, ...]
+    x: Floats
+    y: Floats
+    groups: NDArray[np.int64] | None
+    features: tuple[Feature, ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+def load(
+    path: Path | str,
+    target: str,
+    drop: Sequence[str] = (),
+    impute: bool = False,
+    group: str = "",
+    time: str = "",
+) -> Table:
+    """The table of a file.
+
+    drop: columns to leave out. impute: keep rows with missing values. group: the column whose equal values belong
+    together. time: the column that rows are sorted by; neither of the two is a feature. Raises TableError.
+    """
+    return from_frame(read(Path(path)), target, drop, impute, group, time)
+
+
+def from_frame(
+    frame: pd.DataFrame,
+    target: str,
+    drop: Sequence[str] = (),
+    impute: bool = False,
+    group: str = "",
+    time: str = "",
+) -> Table:
+    """The table of a frame whose columns are words, numbers or dates. Raises TableError."""
+    for option, names in (("--target", [target]), ("--drop", drop), ("--group", [group]), ("--time", [time])):
+        for name in filter(None, names):
+            _known(option, name, frame.columns)
+    frame = frame.drop(columns=[name for name in drop if name != target])
+    if len(frame) < LEAST:
+        raise TableError(f"{len(frame)} rows: expected {LEAST} at least, to train on and to hold out")
+    if len(frame.columns) - len({target, group, time} & set(frame.columns)) < 1:
+        raise TableError(f"the only column is {target!r}: expected others to predict it from")
+    columns = {str(name): typed(frame[name]) for name in frame.columns}
+    notes = [f"{name}: decimal commas" for name, one in columns.items() if one.attrs.get("comma")]
+    y = columns.pop(target)
+    if y.dtype.kind not in "fb":
+        raise TableError(f"--target {target}: {_sample(y)}: expected numbers")
+    y = y.astype(np.float64)
+    if y.nunique() < 2:
+        raise TableError(
+            f"--target {target}: all its values are {y.dropna().iloc[0] if y.notna().any() else 'missing'}"
+        )
+    keep = y.notna()
+    if not keep.all() and not impute:
+        raise TableError(f"{target}: {int((~keep).sum())} values are missing; --impute median leaves these rows out")
+    if not keep.all():
+        notes.append(f"{target}: {int((~keep).sum())} rows without a value are left out")
+    order = np.flatnonzero(keep)
+    if time:
+        when = columns.pop(time)
+        if when.dtype.kind not in "fbM" or when.isna().any():
+            raise TableError(
+                f"--time {time}: {_sample(when)}: expected numbers or dates such as 2020-12-31 in every row"
+            )
+        order = order[np.argsort(when.to_numpy()[order], kind="stable")]
+    groups = None
+    if group:
+        groups = pd.factorize(columns.pop(group).astype(str).iloc[order])[0].astype(np.int64)
+        if groups.max() < 2:
+            raise TableError(f"--group {group}: {groups.max() + 1} groups, expected three at least")
+    features = _features({name: one.iloc[order] for name, one in columns.items()}, notes)
+    if not features:
+        raise TableError(f"no column is left to predict {target!r} from: {'; '.join(notes)}")
+    missing = {name: int(one.iloc[order].isna().sum()) for name, one in columns.items() if one.iloc[order].isna().any()}
+    missing = {name: count for name, count in missing.items() if any(one.column == name for one in features)}
+    if missing and not impute:
+        told = ", ".join(f"{name} ({count})" for name, count in missing.items())
+        raise TableError(f"missing values in {told}: --impute median fills them, --drop leaves columns out")
+    for name, count in missing.items():
+        notes.append(f"{name}: {count} missing values, filled by the median of the training rows")
+    x = np.concatenate([_numbers(one, columns[one.column].iloc[order]) for one in features], 1)
+    names = tuple(name for one in features for name in one.names)
+    return Table(target, names, x, np.asarray(y, np.float64)[order], groups, tuple(features), tuple(notes))
+
+
+def encode(table: Table, frame: pd.DataFrame) -> Floats:
+    """The features of new rows, (M, D), nan where a number is missing. Raises TableError for a column that is not
+    there, for words where numbers were, and for words that were not in the table."""
+    parts = []
+    for one in table.features:
+        if one.column not in frame.columns:
+            raise TableError(f"the column {one.column!r} is missing: the table that was learned from has it")
+        column = typed(frame[one.column])
+        if one.kind == "number" and column.dtype.kind not in "fb" and column.notna().any():
+            raise TableError(
+                f"{one.column}: {_sample(column)}: expected numbers, as in the table that was learned from"
+            )
+        if one.kind == "date" and column.dtype.kind != "M":
+            raise TableError(f"{one.column}: {_sample(column)}: expected dates, as in the table that was learned from")
+        new = sorted(set(_words(column)) - set(one.words)) if one.kind == "category" else []
+        if new:
+            raise TableError(f"{one.column}: {new[0]!r} was not in the table that was learned from")
+        parts.append(_numbers(one, column))
+    return np.concatenate(parts, 1)
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def read(path: Path) -> pd.DataFrame:
+    """The columns of a file, those of a CSV as words. Raises TableError."""
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            frame = pd.read_parquet(path).reset_index(drop=True)
+        else:
+            frame = _csv(path.read_bytes())
+    except OSError as error:
+        raise TableError(f"{path}: {error.strerror or error}") from error
+    except TableError as error:
+        raise TableError(f"{path}: {error}") from error
+    except Exception as error:  # pyarrow and pandas have many kinds
+        raise TableError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from error
+    frame.columns = pd.Index([str(name).strip() for name in frame.columns])
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise TableError(f"{path}: two columns are called {twice[0]!r}: rename one")
+    return frame
+
+
+def _csv(data: bytes) -> pd.DataFrame:
+    if not data.strip():
+        raise TableError("the file is empty")
+    if data[:4] == b"PAR1" or b"\0" in data[:4096].removeprefix(b"\xff\xfe"):
+        raise TableError("not a text file: expected CSV, or Parquet in a file called .parquet")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", errors="replace")
+    separator = _separator(text)
+    # Not its first column as the index, not its words for missing values, not its guesses of types.
+    frame: pd.DataFrame = pd.read_csv(
+        io.StringIO(text), sep=separator, index_col=False, dtype=str, keep_default_na=False, skipinitialspace=True
+    )
+    first = [str(name) for name in frame.columns]
+    if all(_number(name) for name in first):
+        raise TableError(f"the first line is numbers ({', '.join(first[:3])}): expected the names of the columns")
+    return frame
+
+
+def _separator(text: str) -> str:
+    """The character between columns: of , ; tab and |, the one that the header has most of, outside quotes."""
+    header = next(csv.reader(io.StringIO(text), delimiter="\0"))
+    line = header[0] if header else ""
+    counts = {one: len(next(csv.reader(io.StringIO(line), delimiter=one), [])) for one in (";", "\t", "|", ",")}
+    return max(counts, key=lambda one: counts[one])
+
+
+def _number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+# Columns --------------------------------------------------------------------------------------------------------------
+
+
+def typed(column: pd.Series) -> pd.Series:
+    """A column as numbers (float64, nan for missing), dates, booleans as 0 and 1, or words (None for missing)."""
+    if column.dtype.kind == "M":
+        return column.dt.tz_localize(None) if column.dt.tz is not None else column
+    if column.dtype.kind in "fiub":
+        return column.astype(np.float64)
+    words = pd.Series([_word(value) for value in column], index=column.index, dtype=object)
+    there = words.dropna()
+    if there.empty:
+        return words.astype(np.float64)
+    lower = {word.lower() for word in there.unique()}
+    if lower <= YES | NO:
+        return words.map(lambda word: None if word is None else float(word.lower() in YES)).astype(np.float64)
+    if all(map(_number, there)):
+        numbers = words.map(lambda word: np.nan if word is None else float(word)).astype(np.float64)
+        return numbers.where(np.isfinite(numbers))
+    if all(COMMA.fullmatch(word) for word in there):
+        plain = words.map(lambda word: np.nan if word is None else float(word.replace(".", "").replace(",", ".")))
+        plain = plain.astype(np.float64)
+        plain.attrs["comma"] = True
+        return plain
+    if all(DATE.fullmatch(word) for word in there):
+        dates = pd.to_datetime(words, errors="coerce", format="ISO8601", utc=True).dt.tz_localize(None)
+        if dates.notna().sum() == len(there):
+            return dates
+    return words
+
+
+def _word(value: object) -> str | None:
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+        return None
+    word = str(value).strip()
+    return None if word.lower() in MISSING else word
+
+
+def _features(columns: dict[str, pd.Series], notes: list[str]) -> list[Feature]:
+    """The features of the columns; what is left out goes into the notes. Raises TableError."""
+    found = []
+    for name, column in columns.items():
+        rows, values = len(column), column.nunique()
+        if values == 0 or (values == 1 and not column.isna().any()):
+            notes.append(f"{name}: constant, left out")
+        elif column.dtype.kind == "M":
+            found.append(Feature(name, "date", since=column.min()))
+            notes.append(f"{name}: dates, as days since {column.min():%Y-%m-%d}")
+        elif column.dtype.kind == "f":
+            numbers = column.to_numpy()
+            if values == rows and np.array_equal(numbers - numbers.min(), np.arange(rows)):
+                notes.append(f"{name}: row numbers, left out")
+            else:
+                found.append(Feature(name, "number"))
+        elif values == rows:
+            notes.append(f"{name}: another word in every row, left out")
+        elif values > CATEGORIES:
+            raise TableError(
+                f"{name}: {values} different words, {_sample(column)}: expected {CATEGORIES} categories at most; leave "
+                "it out by --drop, or write numbers with a decimal point and dates as 2020-12-31"
+            )
+        else:
+            words = tuple(sorted(set(_words(column))))
+            found.append(Feature(name, "category", words))
+            notes.append(f"{name}: {len(words)} categories, a feature each")
+    return found
+
+
+def _words(column: pd.Series) -> list[str]:
+    """The words of a category; a missing one is a category of its own."""
+    return ["(missing)" if value is None or value != value else str(value) for value in column]
+
+
+def _numbers(one: Feature, column: pd.Series) -> Floats:
+    """The column's features, (rows, 1) or one for each category."""
+    if one.kind == "category":
+        words = np.array(_words(column), dtype=object)
+        return np.stack([(words == word).astype(np.float64) for word in one.words], 1)
+    if one.kind == "date":
+        since = np.datetime64(one.since) if one.since is not None else None
+        return ((column.to_numpy("datetime64[ns]") - since) / np.timedelta64(1, "D"))[:, None]
+    return np.asarray(column, np.float64)[:, None]
+
+
+def _known(option: str, name: str, columns: pd.Index) -> None:
+    if name not in columns:
+        near = difflib.get_close_matches(name, list(columns), 1, 0.5)
+        hint = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(map(str, columns[:20]))}"
+        raise TableError(f"{option} {name}: no such column: {hint}")
+
+
+def _sample(column: pd.Series) -> str:
+    """A few of a column's values, in words."""
+    there = [str(value) for value in column.dropna().unique()[:3]]
+    return f"its values are {', '.join(map(repr, there))}, …" if there else "it has no values"
