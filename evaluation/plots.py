@@ -95,6 +95,12 @@ def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png
     if pairs(results):  # their own figures say less too
         write(of_notebooks(results), "notebooks")
         return drawn
+    if all(result.layout.points == "rows" for result in results):
+        try:
+            write(of_tables(results), "tables")
+        except Undrawable as reason:
+            drawn.skipped.append(f"no figure of the tables: {reason}")
+        return drawn
     for dataset in dict.fromkeys(result.dataset for result in results):
         rows = [result for result in results if result.dataset == dataset and result.status != "failed"]
         figures = FIGURES if rows else {}
@@ -460,6 +466,57 @@ def of_notebooks(results: Sequence[Result]) -> Figure:
         fontsize=11,
     )
     _legend(figure, *axes[1])
+    return figure
+
+
+def of_tables(results: Sequence[Result]) -> Figure:
+    """A column a table of held-out rows: above the NLL of y, below how often its 90 % interval holds y. A line a
+    method: filled among the data, hollow in the gap; an arrow where the value is beyond the panel."""
+    methods = [one for one in results if one.kind == "method" and one.sound.any()]
+    tables, names = (list(dict.fromkeys(getattr(one, part) for one in methods)) for part in ("dataset", "method"))
+    scores = ("nll_y", "coverage_90_y")
+    points = {
+        (one.dataset, one.method, score, region): estimate(one, (score, region), one.valid((score, region)))
+        for one in methods
+        for score in scores
+        for region in ("data", "gap")
+        if len(one.valid((score, region)))
+    }
+    if not points:
+        raise Undrawable("no method has a score of y among the data or in a gap")
+    across = min(len(tables), 8)
+    figure = Figure(figsize=(1.6 + 1.55 * across, 2 * (0.19 * len(names) + 0.9)), layout="constrained")
+    axes = figure.subplots(2, across, sharey=True, squeeze=False)
+    places = {name: -at for at, name in enumerate(names)}
+    for column, table in zip(axes.T, tables, strict=False):
+        for ax, score in zip(column, scores, strict=True):
+            found = {at: value for at, value in points.items() if at[0] == table and at[2] == score}
+            if score == "nll_y":
+                finite = np.array([value for value in found.values() if np.isfinite(value)])
+                low, middle = (float(finite.min()), float(np.median(finite))) if len(finite) else (0.0, 1.0)
+                left, right = low - 0.15 * max(middle - low, 0.3), middle + 2.5 * max(middle - low, 0.3)
+            else:
+                left, right = 0.0, 1.03
+                ax.axvline(0.9, color="#000000", lw=1)
+            for (_, name, _, region), value in found.items():
+                beyond = not value <= right
+                marker = ">" if beyond else "o"
+                at = right - 0.02 * (right - left) if beyond else value
+                filled = COLOURS[0] if region == "data" else "white"
+                ax.plot(
+                    at, places[name], marker, color=COLOURS[0 if region == "data" else 1], mfc=filled, ms=5, mew=1.4
+                )
+            ax.set_xlim(left, right)
+            ax.grid(axis="y", color="#dddddd", lw=0.6)
+            ax.tick_params(labelsize=8)
+        column[0].set_title(_verbatim(table.removesuffix("_gap")), fontsize=10)
+        column[0].set_xlabel("NLL of y", fontsize=8)
+        column[1].set_xlabel("90 % has y", fontsize=8)
+    for ax in axes[:, 0]:
+        ax.set_yticks(list(places.values()), [_verbatim(name) for name in names], fontsize=8)
+    where = "filled: held-out rows" + ("; hollow: in the gap" if any(at[3] == "gap" for at in points) else "")
+    title = _wrapped(f"{where}; an arrow: beyond the panel", 13 * figure.get_figwidth())
+    figure.suptitle("\n".join(title), fontsize=10)
     return figure
 
 

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from gapbench.datasets.base import Dataset
 from gapbench.datasets.gapped_sine import GappedSine
+from gapbench.datasets.uci import TABLES, UCI, download, read
 from gapbench.evaluation.entries import Trained
 from gapbench.methods import registry
 from gapbench.methods.base import FittedMethod, UncertaintyMethod
@@ -23,6 +24,7 @@ from gapbench.methods.engine.noise import LearnedNoise
 from gapbench.methods.mala import MALA
 from gapbench.methods.mc_dropout import MCDropout
 from gapbench.methods.mclmc import MCLMC
+from gapbench.methods.nngp import NNGP
 from gapbench.methods.sgld import SGLD
 from gapbench.methods.svi import SVI
 from gapbench.runners import suites
@@ -280,21 +282,31 @@ def test_suites_do_not_look_into_the_registry(name: str, monkeypatch: pytest.Mon
         raise AssertionError
 
     monkeypatch.setattr(suites, "registry", fail)
+    monkeypatch.setattr(UCI, "missing", None)
     suite = suites.suites()[name]
     select(suite, list(suite.methods), list(suite.tasks))
 
 
 @pytest.mark.one_file
-def test_every_suite_can_be_run() -> None:
-    """Data, network and every method fit each other: its noise is a field of the network, one feature each. Seen to
-    catch: a field that was renamed, a network of two features."""
+def test_every_suite_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data, network and every method fit each other: its noise is a field of the network, one feature each. But for
+    nngp on naval, which has too many rows. Seen to catch: a field that was renamed, a network of two features."""
+    monkeypatch.setenv("GAPBENCH_DATA", str(tmp_path))
+    tables = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "uci"
+    for table in TABLES if tables.is_dir() else ():
+        download(table).take(tables / table / "data.txt")
+    read.cache_clear()
     for name, suite in suites.suites().items():
         assert suite.description and suite.replicas >= 2 and suite.methods, name
         for task in suite.tasks.values():
+            if task.dataset.missing:
+                assert not tables.is_dir()
+                continue
             x = task.dataset.problems([0]).inputs[0]
             assert x.shape[2] == task.model.features
             for method in suite.methods.values():
-                assert suite.adapted(method, task).skip(task.model, x) is None, (name, method)
+                reason = suite.adapted(method, task).skip(task.model, x)
+                assert reason is None or (isinstance(method, NNGP) and x.shape[1] > 10_000), (name, method)
 
 
 def test_a_gap_of_another_width_has_the_same_density() -> None:
