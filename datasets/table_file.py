@@ -9,6 +9,7 @@ import csv
 import difflib
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -161,9 +162,17 @@ def encode(table: Table, frame: pd.DataFrame) -> Floats:
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=4)
 def read(path: Path) -> pd.DataFrame:
-    """The columns of a file, those of a CSV as words. Raises TableError."""
+    """The columns of a file, those of a CSV as words; read once as long as the file is not changed. Raises TableError."""
+    try:
+        now = path.stat()
+    except OSError as error:
+        raise TableError(f"{path}: {error.strerror}") from error
+    return _read(path, now.st_mtime_ns, now.st_size)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, changed: int, size: int) -> pd.DataFrame:
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             frame = pd.read_parquet(path).reset_index(drop=True)
@@ -176,9 +185,6 @@ def read(path: Path) -> pd.DataFrame:
     except Exception as error:  # pyarrow and pandas have many kinds
         raise TableError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from error
     frame.columns = pd.Index([str(name).strip() for name in frame.columns])
-    twice = frame.columns[frame.columns.duplicated()]
-    if len(twice):
-        raise TableError(f"{path}: two columns are called {twice[0]!r}: rename one")
     return frame
 
 
@@ -192,13 +198,17 @@ def _csv(data: bytes) -> pd.DataFrame:
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
     separator = _separator(text)
-    # Not its first column as the index, not its words for missing values, not its guesses of types.
-    frame: pd.DataFrame = pd.read_csv(
-        io.StringIO(text), sep=separator, index_col=False, dtype=str, keep_default_na=False, skipinitialspace=True
-    )
-    first = [str(name) for name in frame.columns]
-    if all(_number(name) for name in first):
-        raise TableError(f"the first line is numbers ({', '.join(first[:3])}): expected the names of the columns")
+    header = [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=separator))]
+    if header and all(map(_number, header)):
+        raise TableError(f"the first line is numbers ({', '.join(header[:3])}): expected the names of the columns")
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise TableError(f"two columns are called {twice[0]!r}: rename one")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # lines with more fields than the header
+        # Not its first column as the index, not its words for missing values, not its guesses of types.
+        frame: pd.DataFrame = pd.read_csv(
+            io.StringIO(text), sep=separator, index_col=False, dtype=str, keep_default_na=False, skipinitialspace=True
+        )
     return frame
 
 
@@ -304,8 +314,9 @@ def _numbers(one: Feature, column: pd.Series) -> Floats:
 
 def _known(option: str, name: str, columns: pd.Index) -> None:
     if name not in columns:
-        near = difflib.get_close_matches(name, list(columns), 1, 0.5)
-        hint = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(map(str, columns[:20]))}"
+        lower = {str(one).lower(): one for one in columns}
+        near = difflib.get_close_matches(name.lower(), lower, 1, 0.5)
+        hint = f"did you mean {lower[near[0]]!r}" if near else f"expected one of {', '.join(map(str, columns[:20]))}"
         raise TableError(f"{option} {name}: no such column: {hint}")
 
 

@@ -82,7 +82,8 @@ class Suite:
     """Methods to compare on the same tasks.
 
     on_request: methods that are run only if they are named. replicas: unless --replicas says otherwise. block: how many
-    of them are trained as one stack. adapted: gives a method the settings that are fair on a task.
+    of them are trained as one stack. adapted: gives a method the settings that are fair on a task. shrinks: whether
+    budgets are cut to seconds, those of a user's methods too. notes: sentences on the data.
     """
 
     description: str
@@ -92,7 +93,8 @@ class Suite:
     on_request: Mapping[str, UncertaintyMethod] = field(default_factory=dict)
     block: int = 10
     adapted: Callable[[UncertaintyMethod, Task], UncertaintyMethod] = lambda method, task: method
-    shrinks: bool = False  # whether budgets are cut to seconds, those of a user's methods too
+    shrinks: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class Suites(Mapping[str, Suite]):

@@ -124,6 +124,7 @@ def told(error: BaseException) -> click.ClickException:
         ("gapbench.runners.store", "StoreError", FileError),
         ("gapbench.runners.suites", "Unknown", UserError),
         ("gapbench.runners.devices", "NoDevice", UserError),
+        ("gapbench.datasets.table_file", "TableError", UserError),
     ):
         if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
             return kind(str(error))

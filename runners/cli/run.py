@@ -6,8 +6,10 @@ import sys
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from gapbench.runners.cli.console import (
     DEVICE,
@@ -20,6 +22,7 @@ from gapbench.runners.cli.console import (
     words,
 )
 from gapbench.runners.cli.errors import Command, Interrupted, UserError
+from gapbench.runners.cli.own_table import OwnTable, predict, table_options, tell_answer
 
 
 @click.command(cls=Command)
@@ -57,6 +60,7 @@ from gapbench.runners.cli.errors import Command, Interrupted, UserError
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of data and training.")
 @JOBS
+@table_options
 @click.option("-q", "--quiet", is_flag=True, help="Only the table, and what went wrong.")
 @click.option("-v", "--verbose", is_flag=True, help="Also each cell's diagnostics, cost and record.")
 def run(
@@ -71,10 +75,20 @@ def run(
     jobs: int | None,
     quiet: bool,
     verbose: bool,
+    **table: Any,
 ) -> None:
-    """Train, score and print the table. Run it again to resume: finished cells are not trained twice."""
+    """Train, score and print the table. Run it again to resume: finished cells are not trained twice.
+
+    With --csv FILE --target COLUMN the data are yours: which method's error bars are right there, and in gaps of it?
+    """
+    own = OwnTable(**table)
+    own.check()
     if quiet and verbose:
         raise UserError("--quiet and --verbose: expected one of them")
+    if own.csv and (
+        datasets or click.get_current_context().get_parameter_source("suite") == ParameterSource.COMMANDLINE
+    ):
+        raise UserError("--csv: it takes the place of --suite and --datasets: expected one of them")
     console = make_console(stderr=True)
 
     def tell(line: str, problem: bool = False) -> None:
@@ -85,17 +99,20 @@ def run(
         from gapbench.runners.workers import start_server
 
         start_server()  # it loads the same meanwhile
+        from gapbench.evaluation.entries import Trained
         from gapbench.runners.devices import device_named
         from gapbench.runners.load import collect
         from gapbench.runners.run import run_cells
         from gapbench.runners.store import Store, has_links
         from gapbench.runners.suites import one_of, select, suites
 
-        chosen = one_of("suite", suite, suites())
+        chosen = own.suite(replicas) if own.csv else one_of("suite", suite, suites())
         picked = select(chosen, words(methods, "--methods"), words(datasets, "--datasets"), settings)
         todo = picked.cells(replicas or chosen.replicas, seed, chosen.block)
+    for line in (chosen.description, *chosen.notes) if own.csv else ():
+        tell(line)
     device = device_named(device)
-    store = Store(out or default_folder(suite).absolute())
+    store = Store(out or default_folder(own.folder if own.csv else suite).absolute())
     store.prepare()
     if not has_links(store.root):
         tell(f"{store.root} has no hard links: a kill while a record is written leaves half of it, to be made again")
@@ -110,14 +127,23 @@ def run(
     if found.results:
         if chosen.shrinks:
             tell(f"Suite {suite} cuts training to seconds: do not compare methods by these numbers.", problem=True)
-        print_headlines(found.results)
+        if own.csv:
+            best = tell_answer(own, chosen, found.results, store.root, make_console(), seed).best
+            trained = [name for name, entry in picked.entries.items() if isinstance(entry, Trained)]
+            use = trained[0] if len(trained) == 1 else best
+            if own.predict and use is None:
+                raise UserError("--predict: no method is sound; name one by --methods")
+            if own.predict and use is not None:
+                tell(f"Predictions of {use}: {predict(own, picked, use, store.root, str(device), seed)}", problem=True)
+        else:
+            print_headlines(found.results)
     counts = Counter[str](outcome.status for outcome in outcomes)
     order = ("finished", "rescored", "kept", "skipped", "failed")
     tell(f"{len(outcomes)} cells: {', '.join(f'{counts[word]} {word}' for word in order if counts[word])}")
     tell(f"Results: {store.root}. All numbers: gapbench table {store.root} --columns summary --intervals")
     tell(f"Figures: gapbench plot {store.root}")
     for outcome in outcomes:
-        if outcome.status == "skipped":
+        if outcome.status == "skipped" and (not own.csv or isinstance(outcome.cell.entry, Trained)):
             tell(f"Skipped {outcome.cell.title}: {outcome.reason}")
     for outcome in outcomes:
         if outcome.failed:

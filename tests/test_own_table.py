@@ -1,0 +1,231 @@
+"""One's own table: its splits, the answer, the page, predictions, and the command."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from scipy import stats
+
+from gapbench.datasets.own_table import OwnTable, sha256_of, with_a_gap
+from gapbench.datasets.table_file import TableError
+from gapbench.evaluation.answer import Judged, Place, choice, judge
+from gapbench.evaluation.answer import answer as answered
+from gapbench.evaluation.answer_page import page
+from gapbench.evaluation.results import Result
+from gapbench.runners.cli.main import main
+from gapbench.runners.own_table import suite_of
+
+N = 90
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A table whose target depends on a, and less on b; c is nothing; k is a category; missing values in b."""
+    random = np.random.default_rng(3)
+    a, b, c = random.normal(size=(3, N)).round(3)
+    frame = pd.DataFrame({"a": a, "b": b, "c": c, "flag": random.integers(0, 2, N), "k": ["u", "v", "w"] * (N // 3)})
+    frame["y"] = (100 + 20 * np.sin(2 * a) + 5 * b + random.normal(0, 1, N)).round(3)
+    frame["when"] = [f"2020-{1 + day // 28:02d}-{1 + day % 28:02d}" for day in random.permutation(N)]
+    frame.loc[5, "b"] = np.nan
+    frame.to_csv(tmp_path / "mine.csv", index=False)
+    return tmp_path / "mine.csv"
+
+
+def own(file: Path, **fields: object) -> OwnTable:
+    common = {"path": str(file), "sha256": sha256_of(str(file)), "target": "y", "impute": True, "drop": ("when",)}
+    return OwnTable(**{**common, **fields})  # type: ignore[arg-type]
+
+
+# Splits ---------------------------------------------------------------------------------------------------------------
+
+
+def test_random_splits(file: Path) -> None:
+    """A tenth is held out, and nothing is in two parts; a number that is missing is the median of the training rows.
+    Seen to catch: the median of all rows, the same rows in each split."""
+    dataset = own(file)
+    problems, table = dataset.problems(range(5)), dataset.table
+    assert problems.x.shape == (5, 81, 7) and problems.x_test.shape == (5, 9, 7) and dataset.count == 5
+    assert problems.regions["data"].all() and list(problems.regions) == ["data"]
+    for replica in range(5):
+        both = torch.cat([problems.y[replica], problems.y_test[replica]])
+        assert sorted(both.tolist()) == sorted(table.y.tolist())
+        x = problems.x[replica, :, 1]
+        at = int(np.flatnonzero(table.y[5] == both.numpy())[0])
+        filled = torch.cat([problems.x[replica], problems.x_test[replica]])[at, 1]
+        others = torch.cat([x[:at], x[at + 1 :]]) if at < 81 else x
+        assert filled == pytest.approx(float(np.median(others.numpy())))
+    assert len({tuple(part.tolist()) for part in problems.y_test}) == 5
+    again = own(file).problems([3])
+    assert torch.equal(again.x[0], problems.x[3]) and not torch.equal(dataset.problems([3], seed=1).x[0], problems.x[3])
+
+
+def test_gap_splits(file: Path) -> None:
+    """The middle third of a feature is nowhere in the training; a tenth of the other rows is held out beside it."""
+    dataset = own(file, kind="gap", gaps=("a", "c"))
+    problems = dataset.problems(range(2))
+    assert dataset.count == 2 and not dataset.layout.sample
+    for replica, column in enumerate((0, 2)):
+        inside = problems.x_test[replica][problems.regions["gap"][replica], column]
+        trained = problems.x[replica, :, column]
+        assert len(inside) == 30 and problems.regions["data"][replica].sum() == 6
+        assert not ((trained > inside.min()) & (trained < inside.max())).any()
+
+
+def test_which_features_get_a_gap(file: Path) -> None:
+    """Those that say most about the target first; no category, and nothing whose middle third is one value. Seen to
+    catch: the order of the columns, a flag of 0 and 1 with many zeros."""
+    table = own(file).table
+    ranked = with_a_gap(table)
+    assert list(ranked)[:2] == ["a", "b"] and "k = u" not in ranked and ranked["a"] > 0.5
+    a = table.x[:, 0]
+    bins = np.searchsorted(np.quantile(a, np.linspace(0.1, 0.9, 9)), a)
+    within = sum(table.y[bins == one].var() * (bins == one).mean() for one in range(10))
+    assert ranked["a"] == pytest.approx(1 - within / table.y.var())
+
+
+def test_splits_by_time_and_by_group(file: Path) -> None:
+    """Later rows are held out, each after its training; whole groups are. Seen to catch: a window that sees its own
+    future, groups cut in two."""
+    dataset = own(file, kind="time", time="when", drop=())
+    problems = dataset.problems(range(5))
+    y, days = dataset.table.y, pd.read_csv(file).sort_values("when", kind="stable")
+    np.testing.assert_array_equal(y, days["y"].to_numpy())
+    for replica in range(5):
+        first = 9 * replica
+        np.testing.assert_array_equal(problems.y[replica].numpy(), y[first : first + 45])
+        np.testing.assert_array_equal(problems.y_test[replica].numpy(), y[first + 45 : first + 54])
+    groups = own(file, kind="group", group="k")
+    whose = dict(zip(pd.read_csv(file)["y"], pd.read_csv(file)["k"], strict=True))
+    for replica in range(3):
+        part = groups.problems([replica])
+        trained, held = ({whose[value] for value in side[0].tolist()} for side in (part.y, part.y_test))
+        assert not trained & held and len(held) == 1
+
+
+def test_a_file_that_changes_during_a_run_is_refused(file: Path) -> None:
+    dataset = own(file)
+    file.write_text(file.read_text(encoding="utf-8").replace("u,", "v,"), encoding="utf-8")
+    with pytest.raises(TableError, match="it was changed since this run began"):
+        dataset.problems([0])
+
+
+def test_the_suite_of_a_file(file: Path) -> None:
+    """Ten methods; those that need all rows at once only if they are named, where there are many rows."""
+    suite = suite_of(file, "y", ["when"], impute=True)
+    assert list(suite.tasks) == ["random_splits", "gap_splits"] and len(suite.methods) >= 8
+    assert {"mclmc", "nngp"} <= suite.methods.keys() and suite.tasks["gap_splits"].dataset.count == 3
+    frame = pd.concat([pd.read_csv(file)] * 30).assign(a=lambda part: part["a"] + np.arange(len(part)) / 1e6)
+    frame.dropna().to_csv(file, index=False)
+    large = suite_of(file, "y", ["when"])
+    assert {"mclmc", "nngp"} == large.on_request.keys() and not {"mclmc", "nngp"} & large.methods.keys()
+    assert any("need all" in note for note in large.notes)
+    for gap, why in (("k = u", "to be a gap"), ("z", "no such feature: expected auto, all, none, or some of a")):
+        with pytest.raises(TableError, match=why):
+            suite_of(file, "y", ["when"], [gap])
+    assert list(suite_of(file, "y", ["when"], group="k").tasks) == ["group_splits"]
+
+
+# The answer -----------------------------------------------------------------------------------------------------------
+
+
+def judged(method: str, coverage: float, crps: float, rows: int = 200, status: str = "ranked") -> Judged:
+    low, high = stats.binom.interval(0.95, rows, 0.9)
+    return Judged(method, status, crps, coverage, (low / rows, high / rows), rows, 1.0, 1.0)
+
+
+def test_verdicts() -> None:
+    """By the band of the binomial law. Seen to catch: the band of another level, wide for narrow."""
+    assert [judged("a", share, 1).verdict for share in (0.80, 0.88, 0.9, 0.93, 0.97)] == [
+        "too narrow", "right", "right", "right", "too wide",
+    ]  # fmt: skip
+    assert judged("a", np.nan, 1).verdict == "n/a"
+
+
+def test_the_choice() -> None:
+    """The least CRPS in the gap, of methods that are nowhere too narrow; not one that did not converge. Seen to catch:
+    the least CRPS of all, the held-out rows alone, a method without a gap."""
+    held = Place("held-out rows", (judged("sharp", 0.9, 1), judged("good", 0.9, 2), judged("wide", 0.99, 5)))
+    gap = Place("rows in a gap", (judged("sharp", 0.5, 1), judged("good", 0.9, 3), judged("wide", 0.99, 4)))
+    best, why = choice([held, gap])
+    assert best == "good" and "hold 90 % of 200" in why[1] and why[-1].endswith("elsewhere: sharp.")
+    assert choice([held])[0] == "sharp"
+    narrow = Place("rows in a gap", (judged("sharp", 0.5, 1), judged("good", 0.7, 3), judged("wide", 0.6, 4)))
+    best, why = choice([held, narrow])
+    assert best == "good" and "too narrow somewhere" in why[0]
+    unsound = Place("held-out rows", (judged("a", 0.9, 1, status="not converged"),))
+    assert choice([unsound]) == (None, ["No method is sound: see which failed or did not converge."])
+    assert choice([])[0] is None
+
+
+def test_coverage_is_over_rows() -> None:
+    """Of splits of 10 and 30 rows, whose intervals hold 5 and 30: 35 of 40. Seen to catch: the mean over splits."""
+    inside = np.zeros((2, 30), bool)
+    inside[0, :10] = inside[1] = True
+    result = Result(
+        "group_splits", "m", "method", np.arange(2), {"coverage_90_y": {"data": np.array([0.5, 1.0])}},
+        {"pit_y": np.zeros((2, 30))}, {"data": inside},
+    )  # fmt: skip
+    found = judge(result, "data")
+    assert (found.rows, found.coverage) == (40, 35 / 40) and found.band[0] == stats.binom.ppf(0.025, 40, 0.9) / 40
+
+
+def test_the_page_escapes_and_needs_no_network() -> None:
+    """Seen to catch: a column's name as HTML, a script, a link to elsewhere."""
+    text = page(answered([]), "<b>t</b>", "a & b", "<y>", ["<script>x</script>: constant"], "run 'a' > b")
+    assert "<b>t</b>" not in text and "&lt;script&gt;" in text and "a &amp; b" in text
+    assert "<script" not in text and "http" not in text.replace("http-equiv", "") and "default-src 'none'" in text
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.one_file
+def test_the_command(file: Path, tmp_path: Path) -> None:
+    """From the file to an answer, its page, and predictions of new rows in the units of the target, which the same
+    command gives again. Seen to catch: predictions of standardised y, of one split, new rows in another order."""
+    new = pd.DataFrame({"k": ["v"] * 3, "c": [0.0] * 3, "b": [0, 0, np.nan], "a": [-0.7, 0.0, 0.7], "flag": [0, 1, 0]})
+    new.to_csv(tmp_path / "new.csv", index=False)
+    words = ["run", "--csv", str(file), "--target", "y", "--drop", "when", "--impute", "median", "--methods", "nngp"]
+    words += ["--predict", str(tmp_path / "new.csv"), "--jobs", "1", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-c", "from gapbench.runners.cli.main import main; main()", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "Use nngp." in done.stdout and "On rows in a gap" in done.stdout and "--methods nngp --predict" in done.stdout
+    )
+    assert "k: 3 categories" in done.stderr and "b: 1 missing values" in done.stderr and "gaps in a, b" in done.stderr
+    assert "Use nngp" in (tmp_path / "out" / "answer.html").read_text(encoding="utf-8")
+    found = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert list(found.columns) == ["mean", "std", "q05", "q25", "q50", "q75", "q95"]
+    assert list(found["mean"]) == sorted(found["mean"]) and found["mean"].between(70, 130).all()
+    assert (found["q05"] < found["q50"]).all() and (found["q50"] < found["q95"]).all() and (found["std"] > 0.3).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--target", "y"], "--target is of --csv FILE, which is missing"),
+        (["--csv", "FILE"], r"which column is to be predicted\? --target one of: a, b, c, flag, k, y, when"),
+        (["--csv", "FILE", "--target", "z"], "--target z: no such column"),
+        (["--csv", "FILE", "--target", "y", "--suite", "quick"], "takes the place of --suite and --datasets"),
+        (["--csv", "FILE", "--target", "y"], r"missing values in b \(1\): --impute median fills them"),
+        (["--csv", "FILE", "--target", "y", "--impute", "median", "--gap", "k = u"], "--gap k = u: .* to be a gap"),
+        (
+            ["--csv", "FILE", "--target", "y", "--impute", "median", "--group", "k", "--time", "a"],
+            "expected one of them",
+        ),
+    ],
+)
+def test_what_makes_no_sense(file: Path, words: list[str], why: str) -> None:
+    """One line, and exit code 2, before anything is trained."""
+    done = CliRunner().invoke(main, ["run", *(str(file) if word == "FILE" else word for word in words)])
+    assert done.exit_code == 2
+    assert re.search(why, done.stderr), done.stderr
