@@ -96,7 +96,8 @@ def from_frame(
     if len(frame.columns) - len({target, group, time} & set(frame.columns)) < 1:
         raise TableError(f"the only column is {target!r}: expected others to predict it from")
     columns = {str(name): typed(frame[name]) for name in frame.columns}
-    notes = [f"{name}: decimal commas" for name, one in columns.items() if one.attrs.get("comma")]
+    commas = [name for name, one in columns.items() if one.attrs.get("comma")]
+    notes = [f"decimal commas in {', '.join(commas)}"] if commas else []
     y = columns.pop(target)
     if y.dtype.kind not in "fb":
         raise TableError(f"--target {target}: {_sample(y)}: expected numbers")
@@ -163,7 +164,7 @@ def encode(table: Table, frame: pd.DataFrame) -> Floats:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The columns of a file, those of a CSV as words; read once as long as the file is not changed. Raises TableError."""
+    """The columns of a file, those of a CSV as words; a file that is not changed is read once. Raises TableError."""
     try:
         now = path.stat()
     except OSError as error:

@@ -44,7 +44,7 @@ def test_decimal_commas(tmp_path: Path) -> None:
     commas = [f"{value:,.3f}".replace(",", "_").replace(".", ",").replace("_", ".") for value in 2000 * A]
     table = load(written(tmp_path, plain(c=commas), ";"), "y")
     np.testing.assert_allclose(table.x[:, 2], (2000 * A).round(3))
-    assert table.notes == ("c: decimal commas",)
+    assert table.notes == ("decimal commas in c",)
 
 
 def test_the_columns_that_people_have(tmp_path: Path) -> None:

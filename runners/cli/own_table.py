@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ def tell_answer(
     found = answer(results)
     for place in found.places:
         shown = Table(title=f"On {place.name}", title_justify="left", box=None, pad_edge=False)
-        for heading in ("method", "its 90 % intervals", "hold", "right if", "CRPS", "width", "RMSE"):
+        for heading in ("method", "its 90 % intervals", "hold", "right if", "CRPS", "width", "RMSE", "CPU s"):
             shown.add_column(heading, overflow="fold", justify="left" if heading == "method" else "right")
         for one in place.judged:
             low, high = map(percent, one.band)
@@ -150,7 +151,7 @@ def tell_answer(
                 f"are {one.verdict}",
                 share,
                 f"{low} to {high}",
-                *map(number, (one.crps, one.width, one.rmse)),
+                *map(number, (one.crps, one.width, one.rmse, found.seconds.get(one.method, math.nan))),
             )
         show(console, shown)
     command = ""
