@@ -8,6 +8,7 @@ from gapbench.runners.cli.about import check, doctor, list_
 from gapbench.runners.cli.compare import compare
 from gapbench.runners.cli.data import data
 from gapbench.runners.cli.errors import EXIT_CODES, Group
+from gapbench.runners.cli.ranks import ranks
 from gapbench.runners.cli.reference import reference
 from gapbench.runners.cli.run import run
 from gapbench.runners.cli.show import export, plot, publish, readme, table
@@ -22,5 +23,5 @@ def main() -> None:
     """
 
 
-for command in (run, table, compare, plot, export, list_, check, doctor, data, reference, publish, readme):
+for command in (run, table, compare, ranks, plot, export, list_, check, doctor, data, reference, publish, readme):
     main.add_command(command)

@@ -109,19 +109,53 @@ def plot(folder: Path | None, out: Path | None) -> None:
 
 @click.command(cls=Command)
 @FOLDER
-@click.option("--format", "form", type=click.Choice(["csv", "parquet", "latex"]), default="parquet", show_default=True)
-@click.option("--out", callback=folder_option, metavar="FILE", help="Default: FOLDER/results.csv, .parquet or .tex.")
-def export(folder: Path | None, form: str, out: Path | None) -> None:
-    """The results for other tools: every replica's scores (csv, parquet), or the summary as LaTeX."""
+@click.option(
+    "--format", "form", type=click.Choice(["csv", "parquet", "latex", "netcdf"]), default="parquet", show_default=True
+)
+@click.option(
+    "--out", callback=folder_option, metavar="FILE", help="Default: FOLDER/results.csv, .parquet, .tex or .nc."
+)
+@click.option("--dataset", metavar="NAME", help="With netcdf: of this dataset. Needed if there are several.")
+@click.option("--method", metavar="NAME", help="With netcdf: of this method. Needed if there are several.")
+def export(folder: Path | None, form: str, out: Path | None, dataset: str | None, method: str | None) -> None:
+    """The results for other tools: every replica's scores (csv, parquet), or the summary as LaTeX; or the draws of f of
+    one method, which ArviZ reads (netcdf, which needs the extra of this name)."""
     from gapbench.runners.export import SUFFIX
     from gapbench.runners.export import export as write
 
     folder = folder or default_folder("default")
     found = collected(folder)
     path = out or folder / f"results.{SUFFIX[form]}"
-    write(found.results, form, path)
+    if form == "netcdf":
+        _netcdf(found.results, folder, path, dataset, method)
+    elif dataset or method:
+        raise UserError("--dataset and --method are of --format netcdf")
+    else:
+        write(found.results, form, path)
     click.echo(path)
     sys.exit(1 if found.damaged else 0)
+
+
+def _netcdf(results: Sequence[Result], folder: Path, path: Path, dataset: str | None, method: str | None) -> None:
+    from gapbench.runners.suites import one_of
+
+    methods = [one for one in results if one.kind == "method"]
+    known = dict.fromkeys(one.dataset for one in methods)
+    if dataset is None and len(known) != 1:
+        raise UserError(f"--format netcdf: which dataset? --dataset one of {', '.join(known)}")
+    of = dataset or next(iter(known))
+    one_of("dataset", of, known)
+    names = dict.fromkeys(one.method for one in methods if one.dataset == of)
+    if method is None and len(names) != 1:
+        raise UserError(f"--format netcdf: which method? --method one of {', '.join(names)}")
+    chosen = method or next(iter(names))
+    one_of("method", chosen, names)
+    try:
+        from gapbench.runners.netcdf import write
+
+        write(folder, of, chosen, path)
+    except ImportError as error:
+        raise UserError("--format netcdf needs arviz-base and h5netcdf: pip install 'gapbench[netcdf]'") from error
 
 
 @click.command(cls=Command, hidden=True)
