@@ -1,6 +1,7 @@
 """Pages generated from results/published: the headline of the README, the page of each suite, and docs/methods.md.
 
-The headline stands between `<!-- headline: SUITE DATASET -->` and `<!-- end -->`.
+The headline stands between `<!-- headline: SUITE DATASET -->` and `<!-- end -->`. In docs/uci.md, a table of published
+numbers beside ours stands between `<!-- published: SUITE -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ import re
 from pathlib import Path
 
 from gapbench.evaluation.headline import headlines
+from gapbench.evaluation.literature import PROTOCOLS, compared
 from gapbench.evaluation.render import markdown_headlines
 from gapbench.runners.methods_page import SHOWN, methods_page, panels
 from gapbench.runners.publish import MANIFEST, README, page, read_published
 from gapbench.runners.store import StoreError
 
 PART = re.compile(r"(<!-- headline: (?P<suite>\S+) (?P<dataset>\S+) -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
+
+
+PUBLISHED = re.compile(r"(<!-- published: (?P<suite>\S+) -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
 
 
 def refresh(readme: Path) -> list[Path]:
@@ -25,6 +30,9 @@ def refresh(readme: Path) -> list[Path]:
     changed = []
     suites = sorted(path.parent for path in published(readme).glob(f"*/{MANIFEST}"))
     texts = {readme: with_headline(readme), **{suite / README: page(suite, read_published(suite)) for suite in suites}}
+    uci = readme.parent / "docs" / "uci.md"
+    if uci.is_file():
+        texts[uci] = with_literature(uci, published(readme))
     every = published(readme) / "all"
     if every in suites:
         rows = [one for one in read_published(every) if one.dataset == SHOWN]
@@ -51,6 +59,16 @@ def with_headline(readme: Path) -> str:
         return f"{match[1]}{markdown_headlines(headlines(rows)[:1])}\n{match[4]}"
 
     return PART.sub(headline, readme.read_text(encoding="utf-8"))
+
+
+def with_literature(page: Path, folder: Path) -> str:
+    """The text of a page with its tables of published numbers beside those of our published results."""
+
+    def table(match: re.Match[str]) -> str:
+        suite = match["suite"]
+        return f"{match[1]}{compared(PROTOCOLS[suite], read_published(folder / suite))}\n{match[3]}"
+
+    return PUBLISHED.sub(table, page.read_text(encoding="utf-8"))
 
 
 def published(readme: Path) -> Path:
