@@ -45,6 +45,11 @@ class Layout:
             raise ValueError(f"Layout: line = {self.line}: expected at least the two points that make a line")
 
     @property
+    def independent(self) -> bool:
+        """True if replicas are a sample of independent ones, which a bootstrap may draw from."""
+        return self.sample and self.overlap is None
+
+    @property
     def drawn(self) -> bool:
         """True if figures draw over the test points."""
         return self.points == "grid" and (self.feature is not None or self.line is not None)

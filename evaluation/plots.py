@@ -515,8 +515,7 @@ def of_tables(results: Sequence[Result]) -> Figure:
     for ax in axes[:, 0]:
         ax.set_yticks(list(places.values()), [_verbatim(name) for name in names], fontsize=8)
     where = "filled: held-out rows" + ("; hollow: in the gap" if any(at[3] == "gap" for at in points) else "")
-    title = _wrapped(f"{where}; an arrow: beyond the panel", 13 * figure.get_figwidth())
-    figure.suptitle("\n".join(title), fontsize=10)
+    figure.suptitle(_wrapped(f"{where}; an arrow: beyond the panel", 13 * figure.get_figwidth()), fontsize=10)
     return figure
 
 

@@ -17,7 +17,7 @@ from gapbench.evaluation.scores import SCORES
 from gapbench.evaluation.tables import Cell, Line, RunTable, Table, number
 
 STAR = (
-    "* significantly best of the ranked methods: paired 95 % interval over replicas. "
+    "* significantly best of the ranked methods: paired 95 % interval over replicas (splits of one table have none). "
     "Methods marked not converged, failed or a control are not ranked."
 )
 

@@ -215,7 +215,13 @@ def _table(dataset: str, rows: Sequence[Result], columns: Sequence[Column]) -> T
 
 
 def _cells(rows: Sequence[Result], column: Column, watched: bool) -> list[Cell]:
-    """The cells of one column, one for each result. watched: True if methods are compared with the controls."""
+    """The cells of one column, one for each result. watched: True if methods are compared with the controls.
+
+    Splits of one table are no independent sample: their cells have no interval, and none is significantly better.
+    """
+    if not rows[0].layout.independent:
+        known = [result.valid(column) for result in rows]
+        return [Cell(estimate(r, column, v), np.nan, np.nan, len(v)) for r, v in zip(rows, known, strict=True)]
     bootstrap = Bootstrap(column)
     ranked = [result for result in rows if result.status == "ranked" and len(result.valid(column))]
     cells = []

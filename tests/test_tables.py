@@ -170,6 +170,17 @@ def test_a_clear_winner_is_marked() -> None:
     assert best([rows[2], rows[1]]) == ["b"]
 
 
+@pytest.mark.parametrize("layout", [Layout(overlap=1 / 9), Layout(sample=False)])
+def test_splits_of_one_table_are_no_sample(layout: Layout) -> None:
+    """Their rows have values, and neither intervals nor a winner: a bootstrap would take them for independent. Seen to
+    catch: a star by a naive interval."""
+    rows = [make(name, at + 0.1 * noise(at, 10), layout=layout) for at, name in enumerate("ab", 1)]
+    assert best(rows) == []
+    [table] = tabulate(rows, lambda rows: [("crps_y", "all")])
+    cells = [line.cells[0] for line in table.lines]
+    assert [round(cell.value) for cell in cells] == [1, 2] and all(np.isnan(cell.low) for cell in cells)
+
+
 def test_without_a_clear_winner_nothing_is_marked() -> None:
     """Two equal methods, though both beat the third; and a method against itself. Seen to catch: the lowest mean always
     marked, ties marked (≤ for <)."""
