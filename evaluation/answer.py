@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from gapbench.evaluation.bootstrap import estimate
+from gapbench.evaluation.conditional import told, worst
 from gapbench.evaluation.headline import percent
 from gapbench.evaluation.results import Result
 from gapbench.evaluation.tables import cpu_seconds, number
@@ -25,7 +26,8 @@ Verdict = Literal["right", "too narrow", "too wide", "n/a"]
 @dataclass(frozen=True)
 class Judged:
     """A method on one kind of rows. coverage: the share of `rows` that its 90 % intervals hold; band: where that share
-    is with probability 95 % if they are right. crps, width, rmse: means, in the units of the target; nan for n/a."""
+    is with probability 95 % if they are right. crps, width, rmse: means, in the units of the target; nan for n/a.
+    weak: where in x the intervals are too narrow most, in words; "" if chance alone could do it."""
 
     method: str
     status: str
@@ -35,6 +37,7 @@ class Judged:
     rows: int
     width: float
     rmse: float
+    weak: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -63,21 +66,21 @@ class Answer:
     why: tuple[str, ...]
 
 
-def answer(results: Sequence[Result]) -> Answer:
-    """The answer from the results of `gapbench run --csv`."""
+def answer(results: Sequence[Result], names: Sequence[str] = ()) -> Answer:
+    """The answer from the results of `gapbench run --csv`. names: of the features."""
     methods = [one for one in results if one.kind == "method"]
     kinds = (("held-out rows", "data", False), ("rows in a gap", "gap", True))
     places = []
     for name, region, in_gap in kinds:
         rows = [one for one in methods if (one.dataset == "gap_splits") == in_gap]
-        judged = sorted((judge(one, region) for one in rows), key=_rank)
+        judged = sorted((judge(one, region, names) for one in rows), key=_rank)
         places += [Place(name, tuple(judged))] if judged else []
     seconds = {one.method: spent for one in methods if (spent := cpu_seconds(one)) is not None}
     best, why = choice(places)
     return Answer(tuple(places), best, seconds, tuple(why))
 
 
-def judge(result: Result, region: str) -> Judged:
+def judge(result: Result, region: str, names: Sequence[str] = ()) -> Judged:
     """A method in one region, over all its sound replicas."""
 
     def mean(score: str) -> float:
@@ -91,7 +94,10 @@ def judge(result: Result, region: str) -> Judged:
     held = float((shares * counts)[known].sum() / rows) if rows else np.nan
     low, high = stats.binom.interval(0.95, max(rows, 1), LEVEL)
     band = float(low) / max(rows, 1), float(high) / max(rows, 1)
-    return Judged(result.method, result.status, mean("crps_y"), held, band, rows, mean("width_90_y"), mean("rmse_y"))
+    group = worst(result, region)
+    weak = told(group, names) if group is not None and group.coverage < group.band[0] else ""
+    widths = mean("width_90_y"), mean("rmse_y")
+    return Judged(result.method, result.status, mean("crps_y"), held, band, rows, *widths, weak)
 
 
 def choice(places: Sequence[Place]) -> tuple[str | None, list[str]]:
@@ -118,6 +124,7 @@ def choice(places: Sequence[Place]) -> tuple[str | None, list[str]]:
         why.append(
             f"On {place.name} they hold {percent(one.coverage)} of {one.rows} (right: {percent(low)} to "
             f"{percent(high)}), and are {number(one.width)} wide."
+            + (f" They are too narrow most where {one.weak}." if one.weak else "")
         )
     sharper = [name for name in known[0] if known[0][name].crps < known[0][best].crps]
     if sharper:

@@ -37,7 +37,7 @@ th:first-child, td:first-child { text-align: left } tr.best { background: #0072b
 <h2>On {{ place.name }}</h2>
 <div class="wide"><table>
 <thead><tr><th>method</th><th>its 90 % intervals</th><th>hold</th><th>right if</th><th>CRPS</th><th>width</th>
-<th>RMSE</th><th>CPU s</th></tr></thead>
+<th>RMSE</th><th>CPU s</th><th>too narrow most where</th></tr></thead>
 <tbody>
 {% for one in place.judged %}
 <tr{% if one.method == answer.best %} class="best"{% endif %}>
@@ -45,7 +45,7 @@ th:first-child, td:first-child { text-align: left } tr.best { background: #0072b
 <td{% if one.verdict == "too narrow" %} class="narrow"{% endif %}>are {{ one.verdict }}</td>
 <td>{{ share(one.coverage) }}</td><td>{{ share(one.band[0]) }} to {{ share(one.band[1]) }}</td>
 <td>{{ number(one.crps) }}</td><td>{{ number(one.width) }}</td><td>{{ number(one.rmse) }}</td>
-<td>{{ number(answer.seconds.get(one.method, nan)) }}</td></tr>
+<td>{{ number(answer.seconds.get(one.method, nan)) }}</td><td>{{ one.weak }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 {% endfor %}
@@ -55,6 +55,8 @@ th:first-child, td:first-child { text-align: left } tr.best { background: #0072b
 90 % intervals, where they are right. CPU s: of one fit.</li>
 <li>"Right": the share that the intervals hold is where chance would have it if they were right, with probability 95 %.
 Rows of one gap hang together, so a method may be somewhat outside by chance.</li>
+<li>"Too narrow most where": of the rows with low, middling and high values of each feature, those with the least
+coverage, if chance alone would not bring it so low.</li>
 <li>A gap is the middle third of the rows in the order of one feature, left out of the training.</li>
 </ul>
 {% if notes %}

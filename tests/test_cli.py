@@ -401,7 +401,20 @@ def test_what_maintainers_need_is_not_in_the_users_help(gapbench: Gapbench, monk
     """`readme` and `publish`. Seen to catch: hidden=True forgotten, folders in the wrong order."""
     text = gapbench("--help").stdout
     assert re.findall(r"^  (\w+) ", text.partition("Commands:")[2].partition("Exit codes")[0], re.MULTILINE) == [
-        *("check", "compare", "data", "doctor", "export", "list", "plot", "ranks", "reference", "run", "table")
+        *(
+            "check",
+            "compare",
+            "coverage",
+            "data",
+            "doctor",
+            "export",
+            "list",
+            "plot",
+            "ranks",
+            "reference",
+            "run",
+            "table",
+        )
     ]
     given: list[tuple[Path, ...]] = []
     monkeypatch.setattr(publish, "publish", lambda *folders: given.append(folders) or [Path("x")])

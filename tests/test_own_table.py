@@ -203,6 +203,10 @@ def test_the_command(file: Path, tmp_path: Path) -> None:
     )
     assert "k: 3 categories" in done.stderr and "b: 1 missing values" in done.stderr and "gaps in a, b" in done.stderr
     assert "Use nngp" in (tmp_path / "out" / "answer.html").read_text(encoding="utf-8")
+    told = CliRunner().invoke(main, ["coverage", str(tmp_path / "out")])
+    assert told.exit_code == 0 and re.search(r"nngp +feature \d is .*: \d+ % of \d+ rows", told.stdout), told.output
+    none = CliRunner().invoke(main, ["coverage", str(tmp_path / "out"), "--region", "nowhere"])
+    assert none.exit_code == 2 and "no method has test rows there" in none.stderr
     found = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert list(found.columns) == ["mean", "std", "q05", "q25", "q50", "q75", "q95"]
     assert list(found["mean"]) == sorted(found["mean"]) and found["mean"].between(70, 130).all()

@@ -6,6 +6,7 @@ import click
 
 from gapbench.runners.cli.about import check, doctor, list_
 from gapbench.runners.cli.compare import compare
+from gapbench.runners.cli.coverage import coverage
 from gapbench.runners.cli.data import data
 from gapbench.runners.cli.errors import EXIT_CODES, Group
 from gapbench.runners.cli.ranks import ranks
@@ -23,5 +24,20 @@ def main() -> None:
     """
 
 
-for command in (run, table, compare, ranks, plot, export, list_, check, doctor, data, reference, publish, readme):
+for command in (
+    run,
+    table,
+    compare,
+    ranks,
+    coverage,
+    plot,
+    export,
+    list_,
+    check,
+    doctor,
+    data,
+    reference,
+    publish,
+    readme,
+):
     main.add_command(command)

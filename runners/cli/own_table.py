@@ -132,12 +132,15 @@ def tell_answer(
     """Print the answer, and write its page into the results folder."""
     from rich.table import Table
 
+    from gapbench.datasets.own_table import OwnTable as Dataset
     from gapbench.evaluation.answer import answer
     from gapbench.evaluation.answer_page import page
     from gapbench.evaluation.headline import percent
     from gapbench.evaluation.tables import number
 
-    found = answer(results)
+    dataset = next(iter(suite.tasks.values())).dataset
+    assert isinstance(dataset, Dataset)
+    found = answer(results, dataset.table.names)
     for place in found.places:
         shown = Table(title=f"On {place.name}", title_justify="left", box=None, pad_edge=False)
         for heading in ("method", "its 90 % intervals", "hold", "right if", "CRPS", "width", "RMSE", "CPU s"):
