@@ -20,6 +20,9 @@ from gapbench.datasets import downloads, uci
 from gapbench.datasets.downloads import Download, DownloadError
 from gapbench.datasets.uci import SPLITS, TABLES, UCI, download, middle, read, standard_split
 from gapbench.evaluation.compare import compare
+from gapbench.methods.deep_ensemble import DeepEnsemble
+from gapbench.methods.mc_dropout import MCDropout
+from gapbench.methods.validated import Validated
 from gapbench.runners.cli.main import main
 from gapbench.runners.load import load, results
 from gapbench.runners.publish import publish
@@ -285,6 +288,31 @@ def test_methods_that_need_all_rows_take_five_splits_of_large_tables() -> None:
         "wine_gap": 11,
         "yacht_gap": 4,
     }
+
+
+@shared
+def test_the_grid_of_dropout_is_that_of_its_authors_code() -> None:
+    """Its loss of standardised y is the mean squared error plus l²(1 − rate)/(2nτ)·|W|², and its density of y in the
+    data's units has the precision τ. Steps are 4000 epochs of batches of 128. Seen to catch: τ of standardised y, the
+    prior of another rate, epochs of the whole table."""
+    CliRunner().invoke(main, ["data", "get", "uci", "yacht", "--from", str(SHARED)], catch_exceptions=False)
+    suite = suites()["uci_mc_dropout"]
+    task, s, n = suite.tasks["yacht"], np.loadtxt(SHARED / "yacht" / "data.txt")[:, 6].std(), 277
+    grid = suite.adapted(suite.methods["mc_dropout_grid"], task)
+    assert isinstance(grid, Validated) and len(grid.candidates) == 12
+    found = {}
+    for one in grid.candidates:
+        model, method = one.model(task.model), one.method
+        assert isinstance(method, MCDropout) and isinstance(model.noise_std, float)
+        tau = 1 / (model.noise_std * s) ** 2
+        weight = model.noise_std**2 / (n * model.prior_std**2)  # of |θ|², where the mean squared error has the weight 1
+        assert weight == pytest.approx(0.01**2 * (1 - method.rate) / (2 * n * tau))
+        assert method.steps == 4000 * 3 and method.by_epochs and method.inputs and method.batch == 128
+        found[method.rate, round(tau, 9)] = one
+    assert {tau for _, tau in found} == {0.25, 0.5, 0.75} and {rate for rate, _ in found} == {0.005, 0.01, 0.05, 0.1}
+    ensemble = suites()["uci_deep_ensemble"]
+    adapted = ensemble.adapted(ensemble.methods["ensemble_2017"], ensemble.tasks["yacht"])
+    assert isinstance(adapted, DeepEnsemble) and adapted.steps == 40 * 3
 
 
 def test_settings_that_cannot_be() -> None:
