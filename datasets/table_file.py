@@ -75,18 +75,7 @@ def load(
     drop: columns to leave out. impute: keep rows with missing values. group: the column whose equal values belong
     together. time: the column that rows are sorted by; neither of the two is a feature. Raises TableError.
     """
-    return from_frame(read(Path(path)), target, drop, impute, group, time)
-
-
-def from_frame(
-    frame: pd.DataFrame,
-    target: str,
-    drop: Sequence[str] = (),
-    impute: bool = False,
-    group: str = "",
-    time: str = "",
-) -> Table:
-    """The table of a frame whose columns are words, numbers or dates. Raises TableError."""
+    frame = read(Path(path))
     for option, names in (("--target", [target]), ("--drop", drop), ("--group", [group]), ("--time", [time])):
         for name in filter(None, names):
             _known(option, name, frame.columns)
