@@ -35,8 +35,8 @@ class OwnTable(Dataset):
     """The table of a file with one kind of splits; a replica is a split.
 
     path, target, drop, impute, group, time: as in `table_file.load`. sha256: of the file. kind: of the splits. "gap":
-    one for each of `gaps`, names of features; a tenth of the other rows is held out too. "time": each of `splits`
-    windows is trained on, and the rows after it are held out.
+    one for each of `gaps`, names of features; a tenth of the other rows is held out too. "group": `splits` folds of
+    whole groups. "time": each of `splits` windows is trained on, and the rows after it are held out.
     """
 
     path: str
@@ -52,8 +52,9 @@ class OwnTable(Dataset):
 
     @property
     def layout(self) -> Layout:
-        """Random splits, of rows or groups, share training rows; gaps and windows are all that there are."""
-        return Layout(overlap=HELD / (1 - HELD)) if self.kind in ("random", "group") else Layout(sample=False)
+        """Random splits and folds share training rows; gaps and windows are all that there are."""
+        held = {"random": HELD, "group": 1 / self.splits}.get(self.kind)
+        return Layout(sample=False) if held is None else Layout(overlap=held / (1 - held))
 
     @property
     def summary(self) -> tuple[tuple[str, str], ...]:
@@ -61,8 +62,8 @@ class OwnTable(Dataset):
         return tuple((name, region) for name in SUMMARY for region in regions)
 
     @property
-    def count(self) -> int:
-        return len(self.gaps) if self.kind == "gap" else self.splits
+    def count(self) -> int | None:
+        return {"gap": len(self.gaps), "random": None}.get(self.kind, self.splits)
 
     @property
     def table(self) -> Table:
@@ -104,12 +105,15 @@ class OwnTable(Dataset):
         if self.kind == "time":
             step = max(1, round(min(HELD, 0.5 / self.splits) * n))  # half of the rows are left for the first window
             start, end = step * replica, n - step * (self.splits - replica)
-            return np.arange(start, end), np.arange(end, end + step), np.zeros(step, bool)
+            assert table.when is not None
+            # Rows of one time stay together: none of them is on both sides.
+            end, last = (int(np.searchsorted(table.when, table.when[at - 1], "right")) for at in (end, end + step))
+            if end == last:
+                raise ProblemError(f"{self.path}: --time {self.time}: too few different times for {self.splits} splits")
+            return np.arange(start, end), np.arange(end, last), np.zeros(last - end, bool)
         if self.kind == "group":
             assert table.groups is not None
-            order = random.permutation(table.groups.max() + 1)
-            reached = int(np.searchsorted(np.bincount(table.groups)[order].cumsum(), HELD * n)) + 1
-            held_out = np.isin(table.groups, order[: min(reached, len(order) - 1)])
+            held_out = folds(table.groups, self.splits, seed) == replica
             return np.flatnonzero(~held_out), np.flatnonzero(held_out), np.zeros(int(held_out.sum()), bool)
         if self.kind == "gap":
             values = table.x[:, table.names.index(self.gaps[replica])]
@@ -117,7 +121,19 @@ class OwnTable(Dataset):
         others = random.permutation(np.setdiff1d(np.arange(n), gap))
         held = max(1, round(HELD * len(others)))
         test = np.concatenate([others[:held], gap])
-        return np.sort(others[held:]), test, np.arange(len(test)) >= held
+        return others[held:], test, np.arange(len(test)) >= held
+
+
+def folds(groups: NDArray[np.int64], number: int, seed: int) -> NDArray[np.int64]:
+    """The fold of each row, in which whole groups are held out together: each group goes, the largest first, into the
+    fold that has the fewest rows; equal ones in random order."""
+    sizes = np.bincount(groups)
+    order = stream("OwnTable folds", seed).permutation(len(sizes))
+    fold, filled_up = np.zeros(len(sizes), np.int64), np.zeros(number, np.int64)
+    for one in order[np.argsort(-sizes[order], kind="stable")]:
+        fold[one] = filled_up.argmin()
+        filled_up[fold[one]] += sizes[one]
+    return fold[groups]
 
 
 def sha256_of(path: str) -> str:

@@ -11,7 +11,7 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,7 +24,11 @@ YES, NO = {"true", "yes"}, {"false", "no"}
 CATEGORIES = 50  # different words of a column that become a feature each
 LEAST = 20  # rows
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}.*)?")
+GERMAN = re.compile(r"\d{1,2}\.\d{1,2}\.\d{4}")  # day, month, year
 COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?(e[+-]?\d+)?", re.IGNORECASE)  # 1.234,5
+GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")  # 1,234.5
+NUMERIC = re.compile(r"[-+−$€£]?\s?\d[\d\s.,/:'−-]*\s?[%€]?")  # what looks like a number or a date, and is none
+INDEX = {"", "index", "id", "row", "nr", "no"}  # names of columns that count the rows
 
 Floats = NDArray[np.float64]
 
@@ -50,16 +54,22 @@ class Feature:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A table in numbers. names: of the D features. x: (N, D), nan where a number is missing. y: (N,). groups: the
-    group of each row, (N,), or None. features: how new rows become numbers. notes: sentences on the columns."""
+    """A table in numbers.
+
+    names: of the D features. x: (N, D), nan where a number is missing. y: (N,). groups: the group of each row, (N,), or
+    None. when: the time of each row, (N,), increasing, or None. features: how new rows become numbers. comma: whether
+    words have decimal commas. notes: sentences on the columns.
+    """
 
     target: str
     names: tuple[str, ...]
     x: Floats
     y: Floats
     groups: NDArray[np.int64] | None
+    when: NDArray[np.generic] | None
     features: tuple[Feature, ...]
-    notes: tuple[str, ...] = field(default=())
+    comma: bool
+    notes: tuple[str, ...]
 
 
 def load(
@@ -79,18 +89,23 @@ def load(
     for option, names in (("--target", [target]), ("--drop", drop), ("--group", [group]), ("--time", [time])):
         for name in filter(None, names):
             _known(option, name, frame.columns)
-    frame = frame.drop(columns=[name for name in drop if name != target])
+    named = [target, *drop, *filter(None, (group, time))]
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise TableError(f"{twice[0]} is named by two options: expected one of --target, --drop, --group and --time")
+    comma = bool(frame.attrs.get("comma"))
+    frame = frame.drop(columns=list(drop))
     if len(frame) < LEAST:
         raise TableError(f"{len(frame)} rows: expected {LEAST} at least, to train on and to hold out")
     if len(frame.columns) - len({target, group, time} & set(frame.columns)) < 1:
         raise TableError(f"the only column is {target!r}: expected others to predict it from")
-    columns = {str(name): typed(frame[name]) for name in frame.columns}
-    commas = [name for name, one in columns.items() if one.attrs.get("comma")]
-    notes = [f"decimal commas in {', '.join(commas)}"] if commas else []
+    columns = {str(name): typed(frame[name], comma) for name in frame.columns}
+    notes = ["numbers have decimal commas"] if comma else []
     y = columns.pop(target)
     if y.dtype.kind not in "fb":
         raise TableError(f"--target {target}: {_sample(y)}: expected numbers")
     y = y.astype(np.float64)
+    if y.nunique() == 2:
+        notes.append(f"{target}: it has two values; these methods predict numbers, not classes")
     if y.nunique() < 2:
         raise TableError(
             f"--target {target}: all its values are {y.dropna().iloc[0] if y.notna().any() else 'missing'}"
@@ -100,7 +115,7 @@ def load(
         raise TableError(f"{target}: {int((~keep).sum())} values are missing; --impute median leaves these rows out")
     if not keep.all():
         notes.append(f"{target}: {int((~keep).sum())} rows without a value are left out")
-    order = np.flatnonzero(keep)
+    order, times = np.flatnonzero(keep), None
     if time:
         when = columns.pop(time)
         if when.dtype.kind not in "fbM" or when.isna().any():
@@ -108,16 +123,19 @@ def load(
                 f"--time {time}: {_sample(when)}: expected numbers or dates such as 2020-12-31 in every row"
             )
         order = order[np.argsort(when.to_numpy()[order], kind="stable")]
+        times = when.to_numpy()[order]
     groups = None
     if group:
         groups = pd.factorize(columns.pop(group).astype(str).iloc[order])[0].astype(np.int64)
         if groups.max() < 2:
             raise TableError(f"--group {group}: {groups.max() + 1} groups, expected three at least")
-    features = _features({name: one.iloc[order] for name, one in columns.items()}, notes)
+    features = _features({name: one.iloc[order] for name, one in columns.items()}, notes, comma)
     if not features:
         raise TableError(f"no column is left to predict {target!r} from: {'; '.join(notes)}")
-    missing = {name: int(one.iloc[order].isna().sum()) for name, one in columns.items() if one.iloc[order].isna().any()}
-    missing = {name: count for name, count in missing.items() if any(one.column == name for one in features)}
+    counts = {
+        one.column: int(columns[one.column].iloc[order].isna().sum()) for one in features if one.kind != "category"
+    }
+    missing = {name: count for name, count in counts.items() if count}
     if missing and not impute:
         told = ", ".join(f"{name} ({count})" for name, count in missing.items())
         raise TableError(f"missing values in {told}: --impute median fills them, --drop leaves columns out")
@@ -125,26 +143,31 @@ def load(
         notes.append(f"{name}: {count} missing values, filled by the median of the training rows")
     x = np.concatenate([_numbers(one, columns[one.column].iloc[order]) for one in features], 1)
     names = tuple(name for one in features for name in one.names)
-    return Table(target, names, x, np.asarray(y, np.float64)[order], groups, tuple(features), tuple(notes))
+    y_sorted = np.asarray(y, np.float64)[order]
+    return Table(target, names, x, y_sorted, groups, times, tuple(features), comma, tuple(notes))
 
 
 def encode(table: Table, frame: pd.DataFrame) -> Floats:
     """The features of new rows, (M, D), nan where a number is missing. Raises TableError for a column that is not
     there, for words where numbers were, and for words that were not in the table."""
+    own = frame.attrs.get("comma")
+    comma = table.comma if own is None else bool(own)
     parts = []
     for one in table.features:
         if one.column not in frame.columns:
             raise TableError(f"the column {one.column!r} is missing: the table that was learned from has it")
-        column = typed(frame[one.column])
-        if one.kind == "number" and column.dtype.kind not in "fb" and column.notna().any():
-            raise TableError(
-                f"{one.column}: {_sample(column)}: expected numbers, as in the table that was learned from"
-            )
-        if one.kind == "date" and column.dtype.kind != "M":
-            raise TableError(f"{one.column}: {_sample(column)}: expected dates, as in the table that was learned from")
-        new = sorted(set(_words(column)) - set(one.words)) if one.kind == "category" else []
-        if new:
-            raise TableError(f"{one.column}: {new[0]!r} was not in the table that was learned from")
+        if one.kind == "category":
+            column = pd.Series([_word(value) for value in frame[one.column]], dtype=object)
+            if new := sorted(set(_words(column)) - set(one.words)):
+                raise TableError(f"{one.column}: {new[0]!r} was not in the table that was learned from")
+        else:
+            column = typed(frame[one.column], comma)
+            wanted = "M" if one.kind == "date" else "fb"
+            if column.notna().any() and column.dtype.kind not in wanted:
+                words = "dates" if one.kind == "date" else "numbers"
+                raise TableError(
+                    f"{one.column}: {_sample(column)}: expected {words}, as in the table that was learned from"
+                )
         parts.append(_numbers(one, column))
     return np.concatenate(parts, 1)
 
@@ -174,40 +197,66 @@ def _read(path: Path, changed: int, size: int) -> pd.DataFrame:
         raise TableError(f"{path}: {error}") from error
     except Exception as error:  # pyarrow and pandas have many kinds
         raise TableError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from error
-    frame.columns = pd.Index([str(name).strip() for name in frame.columns])
+    names = [str(name).strip() for name in frame.columns]
+    try:
+        _distinct(names)
+    except TableError as error:
+        raise TableError(f"{path}: {error}") from error
+    frame.columns = pd.Index(names)
     return frame
 
 
 def _csv(data: bytes) -> pd.DataFrame:
     if not data.strip():
         raise TableError("the file is empty")
-    if data[:4] == b"PAR1" or b"\0" in data[:4096].removeprefix(b"\xff\xfe"):
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):  # "Unicode text" of Excel
+        data = data.decode("utf-16").encode()
+    if data[:4] == b"PAR1" or b"\0" in data[:4096]:
         raise TableError("not a text file: expected CSV, or Parquet in a file called .parquet")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
-    separator = _separator(text)
+    text = text.lstrip("\r\n")
+    said = re.match(r"sep=(.)\r?\n", text)  # a line that Excel writes and reads
+    text = text[said.end() :] if said else text
+    separator = said[1] if said else _separator(text)
     header = [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=separator))]
     if header and all(map(_number, header)):
         raise TableError(f"the first line is numbers ({', '.join(header[:3])}): expected the names of the columns")
-    if twice := [name for name in header if name and header.count(name) > 1]:
-        raise TableError(f"two columns are called {twice[0]!r}: rename one")
+    _distinct(header)
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # lines with more fields than the header
         # Not its first column as the index, not its words for missing values, not its guesses of types.
         frame: pd.DataFrame = pd.read_csv(
             io.StringIO(text), sep=separator, index_col=False, dtype=str, keep_default_na=False, skipinitialspace=True
         )
+    frame.attrs["comma"] = False if separator == "," else _has_commas(frame)
     return frame
 
 
+def _distinct(names: Sequence[str]) -> None:
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise TableError(f"two columns are called {twice[0]!r}: rename one")
+
+
 def _separator(text: str) -> str:
-    """The character between columns: of , ; tab and |, the one that the header has most of, outside quotes."""
-    header = next(csv.reader(io.StringIO(text), delimiter="\0"))
-    line = header[0] if header else ""
-    counts = {one: len(next(csv.reader(io.StringIO(line), delimiter=one), [])) for one in (";", "\t", "|", ",")}
-    return max(counts, key=lambda one: counts[one])
+    """The character between columns: of ; tab | and , the one that cuts the header into most names."""
+    lines = {one: next(csv.reader(io.StringIO(text), delimiter=one), []) for one in (";", "\t", "|", ",")}
+    return max(lines, key=lambda one: len(lines[one]))
+
+
+def _has_commas(frame: pd.DataFrame) -> bool | None:
+    """True if numbers have decimal commas, which one column that cannot be read otherwise shows for all; False if they
+    have points; None if no column shows either."""
+    found = None
+    for name in frame.columns:
+        there = [word for word in map(_word, frame[name]) if word]
+        if any("," in word for word in there) and all(COMMA.fullmatch(word) for word in there):
+            return True
+        if any("." in word for word in there) and all(map(_number, there)):
+            found = False
+    return found
 
 
 def _number(word: str) -> bool:
@@ -221,12 +270,14 @@ def _number(word: str) -> bool:
 # Columns --------------------------------------------------------------------------------------------------------------
 
 
-def typed(column: pd.Series) -> pd.Series:
-    """A column as numbers (float64, nan for missing), dates, booleans as 0 and 1, or words (None for missing)."""
+def typed(column: pd.Series, comma: bool = False) -> pd.Series:
+    """A column as numbers (float64, nan for missing), dates, booleans as 0 and 1, or words (None for missing). comma:
+    whether words have decimal commas."""
     if column.dtype.kind == "M":
         return column.dt.tz_localize(None) if column.dt.tz is not None else column
     if column.dtype.kind in "fiub":
-        return column.astype(np.float64)
+        numbers = column.astype(np.float64)
+        return numbers.where(np.isfinite(numbers))
     words = pd.Series([_word(value) for value in column], index=column.index, dtype=object)
     there = words.dropna()
     if there.empty:
@@ -234,19 +285,38 @@ def typed(column: pd.Series) -> pd.Series:
     lower = {word.lower() for word in there.unique()}
     if lower <= YES | NO:
         return words.map(lambda word: None if word is None else float(word.lower() in YES)).astype(np.float64)
-    if all(map(_number, there)):
-        numbers = words.map(lambda word: np.nan if word is None else float(word)).astype(np.float64)
+    try:
+        numbers = words.map(lambda word: np.nan if word is None else _read_number(word, comma)).astype(np.float64)
         return numbers.where(np.isfinite(numbers))
-    if all(COMMA.fullmatch(word) for word in there):
-        plain = words.map(lambda word: np.nan if word is None else float(word.replace(".", "").replace(",", ".")))
-        plain = plain.astype(np.float64)
-        plain.attrs["comma"] = True
-        return plain
+    except ValueError:
+        pass
+    if all(GERMAN.fullmatch(word) for word in there):
+        dates = pd.to_datetime(words, errors="coerce", format="%d.%m.%Y")
+        if dates.notna().sum() == len(there):
+            return dates
     if all(DATE.fullmatch(word) for word in there):
         dates = pd.to_datetime(words, errors="coerce", format="ISO8601", utc=True).dt.tz_localize(None)
         if dates.notna().sum() == len(there):
             return dates
     return words
+
+
+def _readable(word: str | None, comma: bool) -> bool:
+    """True for a number, and for a value that is missing."""
+    if word is None:
+        return True
+    try:
+        _read_number(word, comma)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_number(word: str, comma: bool) -> float:
+    """The number that a word is: with a decimal comma 1.234,5, else 1,234.5. Raises ValueError."""
+    if comma and COMMA.fullmatch(word):
+        return float(word.replace(".", "").replace(",", "."))
+    return float(word.replace(",", "") if GROUPED.fullmatch(word) and not comma else word)
 
 
 def _word(value: object) -> str | None:
@@ -256,7 +326,7 @@ def _word(value: object) -> str | None:
     return None if word.lower() in MISSING else word
 
 
-def _features(columns: dict[str, pd.Series], notes: list[str]) -> list[Feature]:
+def _features(columns: dict[str, pd.Series], notes: list[str], comma: bool) -> list[Feature]:
     """The features of the columns; what is left out goes into the notes. Raises TableError."""
     found = []
     for name, column in columns.items():
@@ -268,10 +338,17 @@ def _features(columns: dict[str, pd.Series], notes: list[str]) -> list[Feature]:
             notes.append(f"{name}: dates, as days since {column.min():%Y-%m-%d}")
         elif column.dtype.kind == "f":
             numbers = column.to_numpy()
-            if values == rows and np.array_equal(numbers - numbers.min(), np.arange(rows)):
+            counts = values == rows and np.array_equal(numbers - numbers.min(), np.arange(rows))
+            if counts and (name.lower() in INDEX or name.startswith("Unnamed: ")):
                 notes.append(f"{name}: row numbers, left out")
             else:
                 found.append(Feature(name, "number"))
+        elif column.dropna().map(lambda word: _readable(word, comma) or bool(NUMERIC.fullmatch(word))).mean() > 0.5:
+            strange = _sample(column[[not _readable(word, comma) for word in column]])
+            raise TableError(
+                f"{name}: {strange}: expected numbers such as 1234.5, or dates such as 2020-12-31, in every row; leave "
+                "the column out by --drop if they are words"
+            )
         elif values == rows:
             notes.append(f"{name}: another word in every row, left out")
         elif values > CATEGORIES:
@@ -282,7 +359,8 @@ def _features(columns: dict[str, pd.Series], notes: list[str]) -> list[Feature]:
         else:
             words = tuple(sorted(set(_words(column))))
             found.append(Feature(name, "category", words))
-            notes.append(f"{name}: {len(words)} categories, a feature each")
+            none = "; a missing one is one of them" if column.isna().any() else ""
+            notes.append(f"{name}: {len(words)} categories, a feature each{none}")
     return found
 
 

@@ -1,7 +1,7 @@
 """The answer for one's own table: which method's error bars are right where, which to use, and what it costs.
 
 A method's 90 % interval should hold 90 % of the rows that it has not seen. How far the share may be off by chance is
-the band of the binomial law. Rows of one gap hang together, so that chance can do more than the band says.
+the band of the binomial law. Rows of one gap belong together, so that chance can do more than the band says.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from gapbench.evaluation.bootstrap import estimate
-from gapbench.evaluation.conditional import told, worst
+from gapbench.evaluation.conditional import different, told, worst
 from gapbench.evaluation.headline import percent
 from gapbench.evaluation.results import Result
 from gapbench.evaluation.tables import cpu_seconds, number
@@ -92,8 +92,10 @@ def judge(result: Result, region: str, names: Sequence[str] = ()) -> Judged:
     known = result.sound & ~np.isnan(shares) & (counts > 0)
     rows = int(counts[known].sum())
     held = float((shares * counts)[known].sum() / rows) if rows else np.nan
-    low, high = stats.binom.interval(0.95, max(rows, 1), LEVEL)
-    band = float(low) / max(rows, 1), float(high) / max(rows, 1)
+    # A row that several splits hold out says little more than once.
+    number = max(different(result, region) or rows, 1)
+    low, high = stats.binom.interval(0.95, number, LEVEL)
+    band = float(low) / number, float(high) / number
     group = worst(result, region)
     weak = told(group, names) if group is not None and group.coverage < group.band[0] else ""
     widths = mean("width_90_y"), mean("rmse_y")
@@ -114,21 +116,30 @@ def choice(places: Sequence[Place]) -> tuple[str | None, list[str]]:
     wide = [name for name in names if all(each[name].verdict != "too narrow" for each in known)]
     if wide:
         best = min(wide, key=lambda name: last[name].crps)
-        why = [f"Its 90 % intervals are nowhere too narrow, and of such methods it has the least CRPS on {where}."]
+        why = [
+            f"On average its 90 % intervals are not too narrow, and of such methods it has the least CRPS on {where}."
+        ]
+        if len(names) == 1:
+            why = ["On average its 90 % intervals are not too narrow; no other sound method was there to compare with."]
+        if any(each[best].verdict == "too wide" for each in known):
+            why.append("Some are too wide: they are safe, and say less than they could.")
     else:
         best = max(names, key=lambda name: min(each[name].coverage for each in known))
-        why = [f"Every method's 90 % intervals are too narrow somewhere; those of {best} are the least so."]
+        why = [
+            f"Do not trust any blindly: every method's 90 % intervals are too narrow; those of {best} are the least so."
+        ]
     for place, each in zip(places, known, strict=True):
         one = each[best]
         low, high = one.band
         why.append(
             f"On {place.name} they hold {percent(one.coverage)} of {one.rows} (right: {percent(low)} to "
             f"{percent(high)}), and are {number(one.width)} wide."
-            + (f" They are too narrow most where {one.weak}." if one.weak else "")
+            + (f" But they are too narrow where {one.weak}." if one.weak else "")
         )
-    sharper = [name for name in known[0] if known[0][name].crps < known[0][best].crps]
-    if sharper:
-        why.append(f"A smaller CRPS on held-out rows, if you never predict elsewhere: {', '.join(sharper)}.")
+    first = known[0]
+    sharper = [m for m in first if first[m].crps < first[best].crps and first[m].verdict in ("right", "too wide")]
+    if sharper and len(places) > 1:
+        why.append(f"A smaller CRPS on held-out rows, if you never predict in a gap: {', '.join(sharper)}.")
     return best, why
 
 

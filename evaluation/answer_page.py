@@ -54,7 +54,7 @@ th:first-child, td:first-child { text-align: left } tr.best { background: #0072b
 <li>CRPS judges the whole predicted distribution, in the units of {{ target }}; less is better. So does the width of the
 90 % intervals, where they are right. CPU s: of one fit.</li>
 <li>"Right": the share that the intervals hold is where chance would have it if they were right, with probability 95 %.
-Rows of one gap hang together, so a method may be somewhat outside by chance.</li>
+Rows of one gap belong together, so a method may be somewhat outside by chance.</li>
 <li>"Too narrow most where": of the rows with low, middling and high values of each feature, those with the least
 coverage, if chance alone would not bring it so low.</li>
 <li>A gap is the middle third of the rows in the order of one feature, left out of the training.</li>

@@ -57,6 +57,12 @@ def held(result: Result, region: str) -> tuple[NDArray[np.float64], NDArray[np.b
     return (curves["x_test"][known], where[known]) if known.any() else None
 
 
+def different(result: Result, region: str) -> int | None:
+    """The number of different test rows of a region, of which splits may share some; None if unknown."""
+    rows = held(result, region)
+    return None if rows is None else len(np.unique(rows[0], axis=0))
+
+
 def groups(x: NDArray[np.float64], inside: NDArray[np.bool_]) -> list[Group]:
     """The groups of rows, the least covered first. x: (N, D), inside: (N,).
 
@@ -73,12 +79,12 @@ def groups(x: NDArray[np.float64], inside: NDArray[np.bool_]) -> list[Group]:
             cut += [(feature, name, which == part) for part, name in zip(there, names, strict=True)]
     found = []
     for feature, name, rows in cut:
-        count = int(rows.sum())
+        count = len(np.unique(x[rows], axis=0))  # a row that several splits hold out says little more than once
         low, high = stats.binom.interval(1 - CHANCE / len(cut), count, LEVEL)
         values = x[rows, feature]
         share = float(inside[rows].mean())
         band = float(low) / count, float(high) / count
-        found.append(Group(feature, name, float(values.min()), float(values.max()), share, count, band))
+        found.append(Group(feature, name, float(values.min()), float(values.max()), share, int(rows.sum()), band))
     return sorted(found, key=lambda group: group.coverage)
 
 

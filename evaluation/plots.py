@@ -469,6 +469,9 @@ def of_notebooks(results: Sequence[Result]) -> Figure:
     return figure
 
 
+TABLES = 8  # columns of a figure
+
+
 def of_tables(results: Sequence[Result]) -> Figure:
     """A column a table of held-out rows: above the NLL of y, below how often its 90 % interval holds y. A line a
     method: filled among the data, hollow in the gap; an arrow where the value is beyond the panel."""
@@ -484,11 +487,13 @@ def of_tables(results: Sequence[Result]) -> Figure:
     }
     if not points:
         raise Undrawable("no method has a score of y among the data or in a gap")
-    across = min(len(tables), 8)
+    across = len(tables)
+    if across > TABLES:
+        raise Undrawable(f"{across} tables, and {TABLES} are the most; choose some with --datasets")
     figure = Figure(figsize=(1.6 + 1.55 * across, 2 * (0.19 * len(names) + 0.9)), layout="constrained")
     axes = figure.subplots(2, across, sharey=True, squeeze=False)
     places = {name: -at for at, name in enumerate(names)}
-    for column, table in zip(axes.T, tables, strict=False):
+    for column, table in zip(axes.T, tables, strict=True):
         for ax, score in zip(column, scores, strict=True):
             found = {at: value for at, value in points.items() if at[0] == table and at[2] == score}
             if score == "nll_y":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import combinations
 
 import numpy as np
@@ -27,8 +28,9 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Average ranks, 1 the best. values: the mean score, datasets × methods. ranks: method -> average rank, the best
-    first. p: of each pair of methods, corrected by Holm. left_out: method -> the datasets that it has no score of."""
+    """Average ranks, 1 the best. values: the mean score over the replicas that all methods have, datasets × methods.
+    ranks: method -> average rank, the best first. p: of each pair of methods, corrected by Holm. left_out: method ->
+    the datasets that it has no score of."""
 
     column: Column
     values: pd.DataFrame
@@ -52,8 +54,15 @@ def ranking(results: Sequence[Result], column: Column, methods: Sequence[str] = 
     if score.better is None or (isinstance(score.better, float) and score.better):
         raise Incomparable(f"{name}: expected a score of which less or more is better")
     chosen = [one for one in results if one.kind == "method" and (not methods or one.method in methods)]
-    found = {(one.dataset, one.method): estimate(one, column, v) for one in chosen if len(v := one.valid(column))}
-    datasets = sorted({dataset for dataset, _ in found})
+    valid = {(one.dataset, one.method): v for one in chosen if len(v := one.valid(column))}
+    datasets = sorted({dataset for dataset, _ in valid})
+    # Over the replicas that all have: where one method failed may be where the others score badly.
+    shared = {of: reduce(np.intersect1d, [v for (at, _), v in valid.items() if at == of]) for of in datasets}
+    found = {
+        (one.dataset, one.method): estimate(one, column, shared[one.dataset])
+        for one in chosen
+        if (one.dataset, one.method) in valid and len(shared[one.dataset])
+    }
     names = list(dict.fromkeys(one.method for one in chosen))
     table = pd.DataFrame([[found.get((d, m), np.nan) for m in names] for d in datasets], datasets, names)
     lacking = {method: [at for at in datasets if (at, method) not in found] for method in names}

@@ -58,6 +58,12 @@ def write(folder: Path, dataset: str, method: str, out: Path) -> None:
 
 
 def _joined(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Blocks of replicas as one. Raises StoreError if they differ in their number of rows, as folds by group do."""
+    for name, first in parts[0].items():
+        if any(part[name].shape[1:] != first.shape[1:] for part in parts):
+            raise StoreError(
+                f"{name}: replicas have different numbers of rows, and a NetCDF file has one: export parquet"
+            )
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -40,33 +40,46 @@ def suite_of(
         sha256=sha256_of(str(path)),
         target=target,
         kind=kind,  # type: ignore[arg-type]
-        splits=splits,
+        splits=SPLITS if kind == "random" else splits,  # no part of what random splits are
         drop=tuple(drop),
         impute=impute,
         group=group,
         time=time,
     )
     table = base.table
+    if time and splits > len(table.y) // 4:
+        raise TableError(f"--replicas {splits}: expected at most {len(table.y) // 4} windows of {len(table.y)} rows")
+    if table.groups is not None:
+        base = replace(base, splits=max(2, min(splits, int(table.groups.max()) + 1)))
     asked = gap or (["auto"] if kind == "random" else ["none"])
     gaps = tuple(_gaps(asked, list(with_a_gap(table)), list(table.names)))
     datasets = {f"{kind}_splits": base}
     if gaps:
-        datasets["gap_splits"] = replace(base, kind="gap", gaps=gaps)
+        datasets["gap_splits"] = replace(base, kind="gap", gaps=gaps, splits=SPLITS)
     methods, notes, rows = chosen_methods(), list(table.notes), round(0.9 * len(table.y))
     dear = {name: methods[name] for name in WHOLE} if rows > MOST_WHOLE else {}
     if dear:
         notes.append(
             f"{', '.join(dear)}: not run, since they need all {rows} training rows at once; name them by --methods"
         )
-    if gaps:
-        notes.append(f"gaps in {', '.join(gaps)}")
+    option = "group" if group else "time"
+    notes.append(
+        f"gaps in {', '.join(gaps)}"
+        if gaps
+        else f"no gaps; --gap auto adds them to --{option}"
+        if kind != "random"
+        else "no gaps"
+    )
     return Suite(
         f"{path.name}: {len(table.y)} rows, {len(table.names)} features, target {target}",
-        {name: Task(dataset, dataset.network) for name, dataset in datasets.items()},
+        {
+            name: Task(dataset, dataset.network, replicas=splits if dataset.kind == "random" else None)
+            for name, dataset in datasets.items()
+        },
         {name: method for name, method in methods.items() if name not in dear},
         replicas=max(splits, len(gaps)),
         on_request=dear,
-        block=1 if group else 10,
+        block=1 if group or time else 10,  # their splits differ in size
         notes=tuple(notes),
     )
 
@@ -87,6 +100,10 @@ def _gaps(asked: Sequence[str], possible: Sequence[str], names: Sequence[str]) -
     if list(asked) == ["none"]:
         return []
     for name in asked:
+        if any(one.startswith(f"{name} = ") for one in names):
+            raise TableError(
+                f"--gap {name}: its values are words, which have no middle: expected {', '.join(possible)}"
+            )
         if name not in names:
             raise TableError(
                 f"--gap {name}: no such feature: expected auto, all, none, or some of {', '.join(possible)}"

@@ -36,7 +36,7 @@ FORMAT = 1
 MANIFEST, SCORES, CURVES, README = "manifest.json", "scores.parquet", "curves.npz", "README.md"
 FIGURE = 60_000  # the largest size of a figure, in bytes
 SUITE, DATASET = 800_000, 90_000  # bytes for the manifest and the two files together: of these two the larger sum
-ROWS = 60  # held-out rows of a replica whose PITs are kept
+ROWS = 60  # held-out rows of a replica and region whose PITs are kept
 POINTS = (121, 81, 61, 41, 31)  # points of a curve; the largest number that fits is used
 UNKNOWN = 2**16 - 1  # the code of nan
 SCHEMA = pa.schema(
@@ -82,18 +82,27 @@ def publish(folder: Path, published: Path) -> list[Path]:
 
 def thinned(results: Sequence[Result]) -> list[Result]:
     """Results with what tables and figures need: without curves if only scores are drawn; of held-out rows, with the
-    PITs of at most ROWS a replica, evenly spaced, from which pooled scores are computed."""
+    PITs of about ROWS a replica and region, evenly spaced, from which pooled scores are computed."""
     found = []
     for result in results:
-        number = result.inside("all").shape[1]
         if of_knobs(results):
             result = replace(result, curves={})
-        if result.layout.points == "rows" and number > ROWS:
-            keep = np.linspace(0, number - 1, ROWS).round().astype(np.int64)
+        if result.layout.points == "rows":
+            keep = _spread(result)
             pits = {name: part[:, keep] for name, part in result.pits.items()}
             result = replace(result, pits=pits, regions={name: part[:, keep] for name, part in result.regions.items()})
         found.append(result)
     return found
+
+
+def _spread(result: Result) -> NDArray[np.int64]:
+    """The positions of the test rows that are kept: about ROWS of each region in the first replica, evenly spaced. Rows
+    stand in the same order in all replicas: first those among the data, then those in the gap."""
+    kept = [np.zeros(0, np.int64)]
+    for mask in result.regions.values() or [result.inside("all")]:
+        at = np.flatnonzero(mask.any(0))
+        kept.append(at[np.unique(np.linspace(0, len(at) - 1, min(ROWS, len(at))).round().astype(np.int64))])
+    return np.unique(np.concatenate(kept))
 
 
 def room(manifest: Mapping[str, Any]) -> int:

@@ -40,7 +40,7 @@ class GapbenchRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self,
         method: str | UncertaintyMethod = "mclmc",
         *,
-        hidden: Sequence[int] = (50, 50),
+        hidden: Sequence[int] | int = (50, 50),
         activation: Literal["relu", "tanh", "silu"] = "relu",
         noise: str | float = "learned",
         random_state: Any = 0,
@@ -61,7 +61,7 @@ class GapbenchRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         y = column_or_1d(y, warn=True)
         model = MLP(
             features=X.shape[1],
-            hidden=tuple(self.hidden),
+            hidden=tuple(np.atleast_1d(np.asarray(self.hidden)).tolist()),
             activation=self.activation,
             noise_std=self._noise_std(y),
         )

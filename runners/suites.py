@@ -67,7 +67,7 @@ class Task:
 
     mcse: the largest Monte-Carlo error of its references in data and gap, in stds of f. methods: the names of the
     suite's methods that are run on it; all if none is named. first: of methods that are dear here, how many of the
-    first replicas they are run on.
+    first replicas they are run on. replicas: how many of its replicas are run at most; None for no limit.
     """
 
     dataset: Dataset
@@ -75,6 +75,7 @@ class Task:
     mcse: float = MAX_MCSE
     methods: tuple[str, ...] = ()
     first: Mapping[str, int] = field(default_factory=dict)
+    replicas: int | None = None
 
 
 @dataclass(frozen=True)
@@ -657,7 +658,7 @@ class Selection:
                 seed,
             )
             for of, task in self.tasks.items()
-            for there in [replicas if task.dataset.count is None else min(replicas, task.dataset.count)]
+            for there in [min(most for most in (replicas, task.dataset.count, task.replicas) if most is not None)]
             for name, entry in self.entries.items()
             for count in [min(there, task.first.get(name, there))]
             if not task.methods or name in task.methods or not isinstance(entry, Trained)

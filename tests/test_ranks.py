@@ -87,6 +87,17 @@ def test_what_is_left_out_is_named() -> None:
         ranking(made(table(2)), ("crps_y", "data"))
 
 
+def test_means_are_over_the_replicas_that_all_have() -> None:
+    """One method fails where the other scores badly, and is worse elsewhere. Seen to catch: rewarded failure."""
+    results = []
+    for dataset in ("d", "e", "f"):
+        for method, values in (("good", [1, 1, 1, 9]), ("fails", [1.2, 1.2, 1.2, np.nan])):
+            scores = {"crps_y": {"data": np.array(values)}}
+            masks = {"data": np.ones((4, 3), bool)}
+            results.append(Result(dataset, method, "method", np.arange(4), scores, {"pit_y": np.zeros((4, 3))}, masks))
+    assert ranking(results, ("crps_y", "data")).ranks.to_dict() == {"good": 1, "fails": 2}
+
+
 def test_the_diagram_and_the_command(tmp_path: Path) -> None:
     """Of published tables. Seen to catch: a figure without the methods' names."""
     figure = critical_differences(ranking(made(table()), ("crps_y", "data")))

@@ -44,7 +44,7 @@ def test_decimal_commas(tmp_path: Path) -> None:
     commas = [f"{value:,.3f}".replace(",", "_").replace(".", ",").replace("_", ".") for value in 2000 * A]
     table = load(written(tmp_path, plain(c=commas), ";"), "y")
     np.testing.assert_allclose(table.x[:, 2], (2000 * A).round(3))
-    assert table.notes == ("decimal commas in c",)
+    assert table.notes == ("numbers have decimal commas",)
 
 
 def test_the_columns_that_people_have(tmp_path: Path) -> None:
@@ -79,10 +79,78 @@ def test_the_columns_that_people_have(tmp_path: Path) -> None:
         assert words in told
 
 
+@pytest.mark.parametrize(
+    ("words", "sep", "numbers"),
+    [
+        (['"1,341"', "547", '"12,345.5"'], ",", [1341, 547, 12345.5]),  # thousands
+        (["1.200", "0,1", "1.234,5"], ";", [1200, 0.1, 1234.5]),  # one column with a comma decides for all
+        (["1.200", "2.5", "3"], ";", [1.2, 2.5, 3]),
+    ],
+)
+def test_one_style_of_numbers_a_file(tmp_path: Path, words: list[str], sep: str, numbers: list[float]) -> None:
+    """Seen to catch: a price of 1,341 read as 1.341, a column read otherwise than its neighbour, new rows read
+    otherwise than the table."""
+    column = [words[i % 3] for i in range(N)]
+    table = load(written(tmp_path, {"c": list(column), "a": [i % 7 for i in range(N)], "y": list(range(N))}, sep), "y")
+    np.testing.assert_allclose(table.x[:3, 0], numbers)
+    new = pd.DataFrame({"c": [words[0].strip('"')], "a": ["3"]})
+    np.testing.assert_allclose(encode(table, new), [[numbers[0], 3]])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["sep=;\n{0}", "\n\n{0}", "\ufeff{0}"],
+)
+def test_what_spreadsheets_write(tmp_path: Path, content: str) -> None:
+    """A line with the separator, blank first lines, UTF-16. Seen to catch: "sep=" as the name of a column."""
+    body = "a;b;y\n" + "\n".join(f"{a};{b};{y}" for a, b, y in zip(A, B, Y, strict=True))
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / f"{encoding}.csv").write_text(content.format(body), encoding=encoding)
+        np.testing.assert_array_equal(load(tmp_path / f"{encoding}.csv", "y").x[:, 0], A)
+
+
+@pytest.mark.parametrize("word", ["{}%", "${}", "{}/12/2020", "−{}", "{} 234"])
+def test_numbers_in_other_clothes_are_refused(tmp_path: Path, word: str) -> None:
+    """Seen to catch: a column of prices left out as one of words, or a feature for each price."""
+    file = written(tmp_path, plain(c=[word.format(i + 1) for i in range(N)]))
+    with pytest.raises(TableError, match=r"c: its values are .*: expected numbers such as 1234\.5"):
+        load(file, "y")
+    file = written(tmp_path, plain(c=[word.format(1 + i % 3) for i in range(N)]))
+    with pytest.raises(TableError, match=r"c: its values are .*: expected numbers such as 1234\.5"):
+        load(file, "y")
+
+
+def test_one_bad_value_is_named(tmp_path: Path) -> None:
+    """Seen to catch: good values shown for the bad one, the column left out."""
+    a = list(map(str, A))
+    a[7] = "unknown"
+    with pytest.raises(TableError, match=r"a: its values are 'unknown', …: expected numbers"):
+        load(written(tmp_path, {"a": a, "b": list(B), "y": list(Y)}), "y")
+
+
+def test_dates_with_points(tmp_path: Path) -> None:
+    """31.12.2020 has its day first. Seen to catch: the month first."""
+    days = [f"{1 + i % 28}.0{1 + i // 28}.2020" for i in range(N)]
+    assert load(written(tmp_path, plain(day=days), ";"), "y").x[:3, 2].tolist() == [0, 1, 2]
+
+
+def test_a_count_of_years_is_kept(tmp_path: Path) -> None:
+    """Only a column that is called so counts rows. Seen to catch: years left out."""
+    table = load(written(tmp_path, plain(year=list(range(1990, 1990 + N)), id=list(range(N)))), "y")
+    assert table.names == ("a", "b", "year")
+    with pytest.raises(TableError, match="a is named by two options"):
+        load(written(tmp_path, plain()), "y", drop=["a"], group="a")
+
+
 def test_parquet(tmp_path: Path) -> None:
     """Types as they are stored, and an index that is no column. Seen to catch: the index as a feature."""
     frame = pd.DataFrame({"a": A, "kind": pd.Categorical(["u", "v"] * (N // 2)), "y": Y}, index=np.arange(N) * 7)
     frame["when"] = pd.Timestamp("2021-01-01", tz="UTC") + pd.to_timedelta(RANDOM.permutation(N), unit="D")
+    frame.loc[frame.index[3], "a"] = np.inf
+    frame.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(TableError, match=r"missing values in a \(1\)"):
+        load(tmp_path / "t.parquet", "y")
+    frame.loc[frame.index[3], "a"] = 0.0
     frame.to_parquet(tmp_path / "t.parquet")
     table = load(tmp_path / "t.parquet", "y")
     assert table.names == ("a", "kind = u", "kind = v", "when")
@@ -99,7 +167,7 @@ def test_missing_values(tmp_path: Path) -> None:
         load(file, "y")
     y[9] = "0"
     file = written(tmp_path, {"a": a, "b": list(B), "k": ["u", "v", "", "u"] * (N // 4), "y": y})
-    with pytest.raises(TableError, match=r"missing values in a \(2\), k \(10\): --impute median fills them, --drop"):
+    with pytest.raises(TableError, match=r"missing values in a \(2\): --impute median fills them, --drop"):
         load(file, "y")
     table = load(file, "y", impute=True)
     assert np.isnan(table.x[[3, 7], 0]).all() and np.isnan(table.x).sum() == 2
@@ -173,6 +241,9 @@ def test_new_rows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(encode(table, new), [[np.nan, 1, 2, 0, 1], [4, 2, 31, 0, 1]])
     with pytest.raises(TableError, match="the column 'b' is missing"):
         encode(table, new.drop(columns="b"))
+    yes = written(tmp_path, plain(k=["yes", "no", "maybe", "3A"] * (N // 4)))
+    words = load(yes, "y")
+    assert encode(words, pd.DataFrame({"a": ["1"], "b": ["2"], "k": ["no"]})).tolist() == [[1, 2, 0, 0, 1, 0]]
     with pytest.raises(TableError, match="k: 'z' was not in the table"):
         encode(table, new.assign(k="z"))
     with pytest.raises(TableError, match=r"a: its values are 'tall'.*expected numbers"):

@@ -29,6 +29,7 @@ def compare(this: str, other: str, folder: Path | None, columns: tuple[str, ...]
 
     Differences are paired over replicas, with Student's 95 % interval. docs/scores.md explains the columns.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     from gapbench.evaluation.compare import Incomparable
@@ -51,7 +52,7 @@ def compare(this: str, other: str, folder: Path | None, columns: tuple[str, ...]
             continue
         pair = rows[dataset, this], rows[dataset, other]
         title = f"{dataset}: {pair[0].label} against {pair[1].label}"
-        shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        shown = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
         headings = ("score", "wins", "difference", "P(better next)", "detectable", "replicas needed")
         for heading in headings:
             shown.add_column(heading, overflow="fold")

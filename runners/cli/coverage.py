@@ -19,6 +19,7 @@ def coverage(folder: Path | None, methods: tuple[str, ...], region: str) -> None
 
     It needs the folder of a run; published folders do not have the rows.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     from gapbench.evaluation.conditional import told, worst
@@ -33,14 +34,18 @@ def coverage(folder: Path | None, methods: tuple[str, ...], region: str) -> None
     if not any(group for _, group in found):
         raise UserError(f"--region {region}: no method has test rows there with their 90 % intervals")
     for dataset in dict.fromkeys(one.dataset for one, _ in found):
-        shown = Table(title=dataset, title_justify="left", box=None, pad_edge=False)
+        shown = Table(title=escape(f"{dataset}, {region}"), title_justify="left", box=None, pad_edge=False)
         for heading in ("method", "least covered", "right if", ""):
             shown.add_column(heading, overflow="fold")
-        for one, group in found:
-            if one.dataset == dataset and group is not None:
+        here = [(one, group) for one, group in found if one.dataset == dataset]
+        if not any(group for _, group in here):
+            click.echo(f"{dataset}: left out: no rows of features to look at", err=True)
+            continue
+        for one, group in here:
+            if group is not None:
                 low, high = map(percent, group.band)
                 words_of = "too narrow there" if group.coverage < group.band[0] else ""
-                shown.add_row(one.label, told(group, ()), f"{low} to {high}", words_of)
+                shown.add_row(escape(one.label), told(group, ()), f"{low} to {high}", words_of)
         show(make_console(), shown)
     click.echo(
         "Right if: where the share is with probability 95 % in all parts of all features, if it is 90 % everywhere."

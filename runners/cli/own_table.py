@@ -15,6 +15,8 @@ from gapbench.runners.cli.console import show
 from gapbench.runners.cli.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.console import Console
 
     from gapbench.evaluation.answer import Answer
@@ -115,21 +117,34 @@ class OwnTable:
 
         return f"csv-{sha256_of(str(self.csv))[:8]}"
 
-    @property
-    def words(self) -> list[str]:
-        """The options again, for a command line."""
-        found = ["--csv", str(self.csv), "--target", str(self.target)]
+    def command(self, method: str, settings: Sequence[str], seed: int, out: Path | None) -> str:
+        """The command that trains a method on all rows, with the options that were given. method: as in a table, with
+        its other settings in brackets. settings: those of --set."""
+        found = ["gapbench", "run", "--csv", str(self.csv), "--target", str(self.target)]
         for name in ("drop", "gap"):
             found += [word for value in getattr(self, name) for word in (f"--{name}", value)]
         for name in ("group", "time", "impute"):
             found += [f"--{name}", getattr(self, name)] if getattr(self, name) else []
-        return found
+        plain = method.partition("[")[0]
+        found += ["--methods", plain]
+        found += [word for one in settings if one.partition(".")[0] == plain for word in ("--set", one)]
+        found += [*(["--seed", str(seed)] if seed else []), *(["--out", str(out)] if out else [])]
+        return shlex.join([*found, "--predict", "NEW.csv"])
 
 
 def tell_answer(
-    own: OwnTable, suite: Suite, results: Sequence[Result], out: Path, console: Console, seed: int
+    own: OwnTable,
+    suite: Suite,
+    results: Sequence[Result],
+    folder: Path,
+    console: Console,
+    command: Callable[[str], str],
 ) -> Answer:
-    """Print the answer, and write its page into the results folder."""
+    """Print the answer, and write its page into the results folder; a run that predicts leaves the page as it is.
+
+    command: method -> the command that trains it.
+    """
+    from rich.markup import escape
     from rich.table import Table
 
     from gapbench.datasets.own_table import OwnTable as Dataset
@@ -150,54 +165,67 @@ def tell_answer(
             share = "n/a" if one.verdict == "n/a" else percent(one.coverage)
             name = one.method + ("" if one.status == "ranked" else f" ({one.status})")
             shown.add_row(
-                name,
+                escape(name),
                 f"are {one.verdict}",
                 share,
                 f"{low} to {high}",
                 *map(number, (one.crps, one.width, one.rmse, found.seconds.get(one.method, math.nan))),
             )
         show(console, shown)
-    command = ""
     if found.best:
-        words = ["gapbench", "run", *own.words, "--methods", found.best, "--predict", "NEW.csv"]
-        command = shlex.join([*words, *(["--seed", str(seed)] if seed else [])])
         click.echo(f"Use {found.best}. {' '.join(found.why)}")
-        click.echo(f"Train it on all rows and predict new ones: {command}")
+        click.echo(f"Train it on all rows and predict new ones: {command(found.best)}")
     else:
         click.echo(found.why[0])
-    title = f"Whose error bars are right for {own.target}?"
-    text = page(found, title, suite.description, str(own.target), suite.notes, command)
-    (out / PAGE).write_text(text, encoding="utf-8")
-    click.echo(f"This answer as a page: {out / PAGE}")
+    if not own.predict:
+        title = f"Whose error bars are right for {own.target}?"
+        trains = command(found.best) if found.best else ""
+        text = page(found, title, suite.description, str(own.target), suite.notes, trains)
+        (folder / PAGE).write_text(text, encoding="utf-8")
+        click.echo(f"This answer as a page: {folder / PAGE}")
     return found
 
 
-def predict(own: OwnTable, picked: Selection, name: str, out: Path, device: str, seed: int) -> Path:
-    """Train a method on all rows, and write its mean, std and quantiles for the rows of a file. Raises TableError."""
+def new_rows(own: OwnTable, picked: Selection) -> NDArray[np.float64] | None:
+    """The features of the rows of --predict, (M, D), with medians for what is missing; None without the option. Raises
+    TableError."""
     import numpy as np
-    import pandas as pd
 
     from gapbench.datasets.own_table import OwnTable as Dataset
     from gapbench.datasets.own_table import filled
     from gapbench.datasets.table_file import TableError, encode, read
+
+    if own.predict is None:
+        return None
+    dataset = next(iter(picked.tasks.values())).dataset
+    assert isinstance(dataset, Dataset)
+    new = encode(dataset.table, read(own.predict))
+    if np.isnan(new).any() and not own.impute:
+        raise TableError(f"{own.predict}: missing values: --impute median fills them")
+    return filled(dataset.table, new)
+
+
+def predict(new: NDArray[np.float64], picked: Selection, name: str, folder: Path, device: str, seed: int) -> Path:
+    """Train a method on all rows, and write its mean, std and quantiles for new rows, (M, D)."""
+    import pandas as pd
+
+    from gapbench.datasets.own_table import OwnTable as Dataset
+    from gapbench.datasets.own_table import filled
     from gapbench.evaluation.entries import Trained
     from gapbench.runners.api import fit
 
-    assert own.predict is not None
     task, entry = next(iter(picked.tasks.values())), picked.entries[name]
     assert isinstance(task.dataset, Dataset) and isinstance(entry, Trained)
     table = task.dataset.table
-    new = encode(table, read(own.predict))
-    if np.isnan(new).any() and not own.impute:
-        raise TableError(f"{own.predict}: missing values: --impute median fills them")
     fitted = fit(filled(table, table.x), table.y, entry.method, model=task.model, seed=seed, device=device)
-    predicted = fitted.predict(filled(table, new))
+    predicted = fitted.predict(new)
     columns = {"mean": predicted.mean_y, "std": predicted.std_y}
     levels = {f"q{100 * level:02.0f}": level for level in LEVELS}
     try:
         columns |= dict(zip(levels, predicted.quantiles(list(levels.values())), strict=True))
     except ValueError as error:
         raise UserError(f"--predict: {name}: {error}") from error
-    path = out / PREDICTIONS
-    pd.DataFrame(columns).to_csv(path, index=False, lineterminator="\n")
+    path = folder / PREDICTIONS
+    frame = pd.DataFrame(columns, index=pd.RangeIndex(1, len(new) + 1, name="row"))
+    frame.to_csv(path, float_format="%.7g", lineterminator="\n")
     return path

@@ -26,6 +26,7 @@ def ranks(folder: Path | None, score: str, region: str, methods: tuple[str, ...]
 
     By Wilcoxon's test over datasets with Holm's correction. docs/scores.md explains it.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     from gapbench.evaluation.compare import Incomparable
@@ -45,15 +46,15 @@ def ranks(folder: Path | None, score: str, region: str, methods: tuple[str, ...]
         raise UserError(str(error)) from error
     arrived = {m: all(one.status == "ranked" for one in results if one.method == m) for m in found.ranks.index}
     title = f"{score} · {region} over {len(found.values)} datasets: {', '.join(map(str, found.values.index))}"
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    shown = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
     for heading in ("method", "average rank", "not told apart from"):
         shown.add_column(heading, overflow="fold")
     for method, rank in found.ranks.items():
         others = found.alike[str(method)]
         shown.add_row(
-            f"{method}{'' if arrived[method] else ' †'}",
+            escape(f"{method}{'' if arrived[method] else ' †'}"),
             f"{rank:.2f}",
-            "all others" if len(others) == len(found.ranks) - 1 else ", ".join(others) or "none",
+            "all others" if len(others) == len(found.ranks) - 1 else escape(", ".join(others)) or "none",
         )
     show(make_console(), shown)
     if not all(arrived.values()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from gapbench.runners.cli.console import (
     words,
 )
 from gapbench.runners.cli.errors import Command, Interrupted, UserError
-from gapbench.runners.cli.own_table import OwnTable, predict, table_options, tell_answer
+from gapbench.runners.cli.own_table import OwnTable, new_rows, predict, table_options, tell_answer
 
 
 @click.command(cls=Command)
@@ -108,7 +109,8 @@ def run(
 
         chosen = own.suite(replicas) if own.csv else one_of("suite", suite, suites())
         picked = select(chosen, words(methods, "--methods"), words(datasets, "--datasets"), settings)
-        todo = picked.cells(replicas or chosen.replicas, seed, chosen.block)
+        todo = picked.cells((not own.csv and replicas) or chosen.replicas, seed, chosen.block)
+        new = new_rows(own, picked)  # what is wrong with these is told before anything is trained
     for line in (chosen.description, *chosen.notes) if own.csv else ():
         tell(line)
     device = device_named(device)
@@ -128,22 +130,26 @@ def run(
         if chosen.shrinks:
             tell(f"Suite {suite} cuts training to seconds: do not compare methods by these numbers.", problem=True)
         if own.csv:
-            best = tell_answer(own, chosen, found.results, store.root, make_console(), seed).best
+            command = partial(own.command, settings=settings, seed=seed, out=out)
+            best = tell_answer(own, chosen, found.results, store.root, make_console(), command).best
             trained = [name for name, entry in picked.entries.items() if isinstance(entry, Trained)]
             use = trained[0] if len(trained) == 1 else best
-            if own.predict and use is None:
+            if new is not None and use is None:
                 raise UserError("--predict: no method is sound; name one by --methods")
-            if own.predict and use is not None:
-                tell(f"Predictions of {use}: {predict(own, picked, use, store.root, str(device), seed)}", problem=True)
+            if new is not None and use is not None:
+                tell(f"Predictions of {use}: {predict(new, picked, use, store.root, str(device), seed)}", problem=True)
         else:
             print_headlines(found.results)
+    if own.csv:  # a control that cannot be there is not worth a word
+        outcomes = [one for one in outcomes if one.status != "skipped" or isinstance(one.cell.entry, Trained)]
     counts = Counter[str](outcome.status for outcome in outcomes)
     order = ("finished", "rescored", "kept", "skipped", "failed")
     tell(f"{len(outcomes)} cells: {', '.join(f'{counts[word]} {word}' for word in order if counts[word])}")
-    tell(f"Results: {store.root}. All numbers: gapbench table {store.root} --columns summary --intervals")
+    more = "" if own.csv else " --columns summary --intervals"
+    tell(f"Results: {store.root}. All numbers: gapbench table {store.root}{more}")
     tell(f"Figures: gapbench plot {store.root}")
     for outcome in outcomes:
-        if outcome.status == "skipped" and (not own.csv or isinstance(outcome.cell.entry, Trained)):
+        if outcome.status == "skipped":
             tell(f"Skipped {outcome.cell.title}: {outcome.reason}")
     for outcome in outcomes:
         if outcome.failed:
