@@ -60,7 +60,9 @@ def _describe(value: object, place: str) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return _array(np.asarray(value), place)
     if is_dataclass(value) and not isinstance(value, type):
-        parts = {one.name: _describe(getattr(value, one.name), f"{place}.{one.name}") for one in fields(value)}
+        # A field of metadata {"place": True} says where something lies, and another field what it is.
+        told = [one.name for one in fields(value) if not one.metadata.get("place")]
+        parts = {name: _describe(getattr(value, name), f"{place}.{name}") for name in told}
         return {"class": type(value).__name__, "fields": parts}
     if callable(value):
         return _callable(value, place)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -39,7 +39,7 @@ class OwnTable(Dataset):
     whole groups. "time": each of `splits` windows is trained on, and the rows after it are held out.
     """
 
-    path: str
+    path: str = field(metadata={"place": True})  # a file that was moved is the same table
     sha256: str
     target: str
     kind: Literal["random", "gap", "group", "time"] = "random"
