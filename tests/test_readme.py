@@ -40,6 +40,8 @@ REPLICAS: dict[str, int | dict[str, int]] = {  # of each dataset
     "data_size": 5,
     "uci_gap": {"boston_gap": 11, "concrete_gap": 7, "energy_gap": 8, "wine_gap": 11, "yacht_gap": 4},
     "uci_deep_ensemble": 20,
+    "uci": 20,
+    "uci_mc_dropout": 20,
 }
 
 
