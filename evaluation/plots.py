@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -96,11 +97,10 @@ def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png
         write(of_notebooks(results), "notebooks")
         return drawn
     if all(result.layout.points == "rows" for result in results):
-        try:
+        with suppress(Undrawable):
             write(of_tables(results), "tables")
-        except Undrawable as reason:
-            drawn.skipped.append(f"no figure of the tables: {reason}")
-        return drawn
+            if len({result.dataset for result in results}) > FEW:  # their own figures would be many
+                return drawn
     for dataset in dict.fromkeys(result.dataset for result in results):
         rows = [result for result in results if result.dataset == dataset and result.status != "failed"]
         figures = FIGURES if rows else {}
@@ -469,7 +469,7 @@ def of_notebooks(results: Sequence[Result]) -> Figure:
     return figure
 
 
-TABLES = 8  # columns of a figure
+TABLES, FEW = 8, 2  # columns of a figure; tables that also have figures of their own
 
 
 def of_tables(results: Sequence[Result]) -> Figure:

@@ -23,7 +23,7 @@ SCHEMA = pa.schema(
         ("value", pa.float64()),
     ]
 )
-SUFFIX = {"csv": "csv", "parquet": "parquet", "latex": "tex", "netcdf": "nc"}
+SUFFIX = {"csv": "csv", "parquet": "parquet", "latex": "tex"}
 
 
 def export(results: Sequence[Result], form: str, out: Path) -> None:

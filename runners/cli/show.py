@@ -125,7 +125,7 @@ def export(folder: Path | None, form: str, out: Path | None, dataset: str | None
 
     folder = folder or default_folder("default")
     found = collected(folder)
-    path = out or folder / f"results.{SUFFIX[form]}"
+    path = out or folder / f"results.{SUFFIX.get(form, 'nc')}"
     if form == "netcdf":
         _netcdf(found.results, folder, path, dataset, method)
     elif dataset or method:
