@@ -10,7 +10,8 @@ import difflib
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -191,18 +192,14 @@ def _read(path: Path, changed: int, size: int) -> pd.DataFrame:
             frame = pd.read_parquet(path).reset_index(drop=True)
         else:
             frame = _csv(path.read_bytes())
+        frame.columns = pd.Index([str(name).strip() for name in frame.columns])
+        _distinct(frame.columns)
     except OSError as error:
         raise TableError(f"{path}: {error.strerror or error}") from error
     except TableError as error:
         raise TableError(f"{path}: {error}") from error
     except Exception as error:  # pyarrow and pandas have many kinds
         raise TableError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from error
-    names = [str(name).strip() for name in frame.columns]
-    try:
-        _distinct(names)
-    except TableError as error:
-        raise TableError(f"{path}: {error}") from error
-    frame.columns = pd.Index(names)
     return frame
 
 
@@ -222,7 +219,7 @@ def _csv(data: bytes) -> pd.DataFrame:
     text = text[said.end() :] if said else text
     separator = said[1] if said else _separator(text)
     header = [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=separator))]
-    if header and all(map(_number, header)):
+    if header and all(map(_readable, header)):
         raise TableError(f"the first line is numbers ({', '.join(header[:3])}): expected the names of the columns")
     _distinct(header)
     with warnings.catch_warnings():
@@ -235,8 +232,9 @@ def _csv(data: bytes) -> pd.DataFrame:
     return frame
 
 
-def _distinct(names: Sequence[str]) -> None:
-    if twice := [name for name in names if name and names.count(name) > 1]:
+def _distinct(names: Iterable[str]) -> None:
+    counts = Counter(names)
+    if twice := [name for name, count in counts.items() if name and count > 1]:
         raise TableError(f"two columns are called {twice[0]!r}: rename one")
 
 
@@ -254,17 +252,9 @@ def _has_commas(frame: pd.DataFrame) -> bool | None:
         there = [word for word in map(_word, frame[name]) if word]
         if any("," in word for word in there) and all(COMMA.fullmatch(word) for word in there):
             return True
-        if any("." in word for word in there) and all(map(_number, there)):
+        if any("." in word for word in there) and all(map(_readable, there)):
             found = False
     return found
-
-
-def _number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 # Columns --------------------------------------------------------------------------------------------------------------
@@ -301,7 +291,7 @@ def typed(column: pd.Series, comma: bool = False) -> pd.Series:
     return words
 
 
-def _readable(word: str | None, comma: bool) -> bool:
+def _readable(word: str | None, comma: bool = False) -> bool:
     """True for a number, and for a value that is missing."""
     if word is None:
         return True

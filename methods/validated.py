@@ -3,7 +3,7 @@
     train each candidate on the first (1 − held)·n points; keep the one of the highest Σ log p(y | x) on the others;
     train that one again on all n points
 
-Caveat: where the last points are few, chance chooses. Points that hang together, in time say, need another split.
+Caveat: where the last points are few, chance chooses. Points that belong together, in time say, need another split.
 """
 
 from __future__ import annotations
