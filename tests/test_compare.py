@@ -136,7 +136,11 @@ def test_splits_of_one_table() -> None:
     naive, corrected = (one.high - one.low for one in (found.naive, found.difference))
     assert corrected / naive == pytest.approx(np.sqrt(1 + 20 * 4 / 90))
     assert found.naive.high < 0 < found.difference.high and not found.significant
-    assert found.detectable.value > abs(found.difference.value) and found.needed.value > 20
+    differences = a.scores["nll_y"]["gap"] - b.scores["nll_y"]["gap"]
+    mean, std = differences.mean(), differences.std(ddof=1)
+    assert found.detectable.value == pytest.approx(least_effect(20, 4 / 90) * std)
+    assert found.needed.value == needed(abs(mean) / std, 4 / 90) > needed(abs(mean) / std)
+    assert least_effect(20, 4 / 90) > 1.2 * least_effect(20)
     assert needed(0.5, 1 / 9) == np.inf and needed(1.2, 1 / 9) < np.inf
 
 
