@@ -79,16 +79,17 @@ def collect(folder: Path | str, keys: Collection[str] | None = None) -> Collecte
         notes += _failed(store, found)
         if not found:
             raise StoreError(_nothing(store.root, [*damaged, *notes]))
-    order = _order()
-    found.sort(key=lambda one: (one.dataset, KINDS.index(one.kind), order.get(one.method, len(order)), one.method))
-    return Collected(found, damaged, notes)
+    return Collected(ordered(found), damaged, notes)
 
 
-def _order() -> dict[str, int]:
-    """The places of the default suite's methods, those on request last: figures give colours by place, so that a
-    method has one colour in every suite. Other methods follow by name."""
+def ordered(found: Iterable[Result]) -> list[Result]:
+    """Results by dataset, kind and method: the methods of the default suite first, those on request after these, others
+    by name. Figures give colours by place, so a method has one colour in every suite."""
     default = suites()["default"]
-    return {name: place for place, name in enumerate([*default.methods, *default.on_request])}
+    order = {name: place for place, name in enumerate([*default.methods, *default.on_request])}
+    return sorted(
+        found, key=lambda one: (one.dataset, KINDS.index(one.kind), order.get(one.method, len(order)), one.method)
+    )
 
 
 def results(folder: Path | str) -> list[Result]:

@@ -52,17 +52,26 @@ SPENT = ("seconds", "cpu seconds", "peak memory (bytes)")  # fields that differ 
 Arrays = dict[str, NDArray[Any]]
 
 
-def publish(folder: Path, published: Path) -> list[Path]:
+def publish(folder: Path, published: Path, add: bool = False) -> list[Path]:
     """Write the tracked part of a results folder. Returns the files written; the suite is named after their folder.
 
-    Raises StoreError if the folder is empty or holds something damaged.
+    add: keep what is published of other methods. Raises StoreError if the folder is empty or holds something damaged,
+    or if what is published has other data or scores.
     """
     from gapbench.runners import load  # imported here, because load imports this module
 
     results = thinned(load.results(folder))
     manifest = {"format": FORMAT, "suite": published.name, "metrics": METRICS_VERSION, **_described(folder, results)}
+    choice: Sequence[int] = POINTS
+    if add:
+        kept = _joined(manifest, published)
+        choice = _points(kept) or POINTS
+        results = load.ordered([*results, *kept])
+        places = [(result.dataset, result.method) for result in results]
+        manifest["results"].sort(key=lambda one: places.index((one["dataset"], one["method"])))
+        manifest["datasets"].sort(key=lambda one: one["name"])
     scores = _scores(results)
-    for points in POINTS:
+    for points in choice:
         curves = _curves(results, points)
         manifest["sha256"] = {SCORES: sha256(scores), CURVES: sha256(curves)}
         words = _text(manifest)
@@ -247,6 +256,48 @@ def _described(folder: Path, results: Sequence[Result]) -> dict[str, Any]:
     return {"datasets": datasets, "machines": machines, "results": described}
 
 
+def _joined(manifest: dict[str, Any], published: Path) -> list[Result]:
+    """The published results of methods that the manifest lacks. Adds them, their datasets and machines to it."""
+    old = read_manifest(published)
+    if old["metrics"] != METRICS_VERSION:
+        raise StoreError(
+            f"{published}: its scores are of version {old['metrics']}, the new ones of version {METRICS_VERSION}: "
+            "publish all methods again, without --add"
+        )
+    new = {(one["dataset"], one["method"]) for one in manifest["results"]}
+    rows = zip(old["results"], read_published(published), strict=True)
+    kept = [(one, result) for one, result in rows if (one["dataset"], one["method"]) not in new]
+    datasets = {one["name"]: one for one in manifest["datasets"]}
+    for one in old["datasets"]:
+        now = datasets.setdefault(one["name"], one)
+        for part in ("content", "model", "seed", "layout", "summary"):
+            if canonical(now[part]) != canonical(one[part]):
+                raise StoreError(
+                    f"{published}: {one['name']} has another {part} than the new results: publish all methods again, "
+                    "without --add"
+                )
+        both = np.union1d(_unrolled(now["replicas"]), _unrolled(one["replicas"]))
+        datasets[one["name"]] = {**now, "replicas": _runs(both)}
+    manifest["datasets"] = list(datasets.values())
+    machines = manifest["machines"]
+    for one, _ in kept:
+        own = [old["machines"][record["machine"]] for record in one["records"]]
+        for machine in own:
+            if machine not in machines:
+                machines.append(machine)
+        records = [
+            {**record, "machine": machines.index(machine)} for record, machine in zip(one["records"], own, strict=True)
+        ]
+        manifest["results"].append({**one, "records": records})
+    return [result for _, result in kept]
+
+
+def _points(results: Sequence[Result]) -> list[int]:
+    """The number of points that published curves have, as a list; no number without curves."""
+    curves = [curve for one in results for name, curve in one.curves.items() if name == "std_f" or name[2:].isdigit()]
+    return sorted({int(np.isfinite(curve).any(0).sum()) for curve in curves})[-1:]
+
+
 def _described_record(record: Record, machines: list[Mapping[str, Any]]) -> dict[str, Any]:
     """A short description of a record. Its machine and versions are added to `machines` if they are new."""
     machine = {name: value for name, value in record.provenance.items() if name not in (*SPENT, "finished", "scored")}
@@ -364,7 +415,9 @@ def _of_dataset(rows: Sequence[Result], points: int) -> Arrays:
         empty = np.full((len(wanted), *rows[0].curves[name].shape[1:]), np.nan, np.float32)
         for result in rows:
             here = np.isin(result.replicas, wanted)
-            empty[np.searchsorted(wanted, result.replicas[here])] = result.curves[name][here]
+            at = np.searchsorted(wanted, result.replicas[here])
+            values = result.curves[name][here]  # nan where a published result does not have it
+            empty[at] = np.where(np.isnan(values), empty[at], values)
         arrays[name] = empty[:, chosen] if name == "f_test" else empty
     return arrays
 

@@ -161,13 +161,14 @@ def _netcdf(results: Sequence[Result], folder: Path, path: Path, dataset: str | 
 @click.command(cls=Command, hidden=True)
 @click.argument("suite")
 @click.option("--from", "folder", callback=folder_option, metavar="FOLDER", help="Default: results/local/SUITE.")
-def publish(suite: str, folder: Path | None) -> None:
+@click.option("--add", is_flag=True, help="Keep what is published of methods that the folder lacks.")
+def publish(suite: str, folder: Path | None, add: bool) -> None:
     """Write what is tracked of a suite's results to results/published/SUITE: scores, curves, figures, a manifest."""
     from gapbench.runners.publish import publish as write
     from gapbench.runners.suites import one_of, suites
 
     one_of("suite", suite, suites())
-    for path in write(folder or default_folder(suite), Path("results/published") / suite):
+    for path in write(folder or default_folder(suite), Path("results/published") / suite, add):
         click.echo(path)
 
 
