@@ -1,19 +1,24 @@
 """Pages generated from results/published: the headline of the README, the page of each suite, and docs/methods.md.
 
 The headline stands between `<!-- headline: SUITE DATASET -->` and `<!-- end -->`. In docs/uci.md, a table of published
-numbers beside ours stands between `<!-- published: SUITE -->` and `<!-- end -->`.
+numbers beside ours stands between `<!-- published: SUITE -->` and `<!-- end -->`. runners/costs.json, what cells cost,
+comes from the same manifests.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+
+import pandas as pd
 
 from gapbench.evaluation.headline import headlines
 from gapbench.evaluation.literature import PROTOCOLS, compared
 from gapbench.evaluation.render import markdown_headlines
+from gapbench.runners.costs import ANY
 from gapbench.runners.methods_page import SHOWN, methods_page, panels
-from gapbench.runners.publish import MANIFEST, README, page, read_published
+from gapbench.runners.publish import MANIFEST, README, page, read_manifest, read_published
 from gapbench.runners.store import StoreError
 
 PART = re.compile(r"(<!-- headline: (?P<suite>\S+) (?P<dataset>\S+) -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
@@ -23,7 +28,7 @@ PUBLISHED = re.compile(r"(<!-- published: (?P<suite>\S+) -->\n)(?:(?!<!--).)*(<!
 
 
 def refresh(readme: Path) -> list[Path]:
-    """Rewrite the README's headline and every suite's page. Returns the files that changed.
+    """Rewrite the README's headline, every suite's page and the costs of cells. Returns the files that changed.
 
     Raises StoreError if a published folder is damaged.
     """
@@ -33,6 +38,9 @@ def refresh(readme: Path) -> list[Path]:
     uci = readme.parent / "docs" / "uci.md"
     if uci.is_file():
         texts[uci] = with_literature(uci, published(readme))
+    code = readme.parent / "runners"
+    if code.is_dir():
+        texts[code / "costs.json"] = costs(published(readme))
     every = published(readme) / "all"
     if every in suites:
         rows = [one for one in read_published(every) if one.dataset == SHOWN]
@@ -69,6 +77,26 @@ def with_literature(page: Path, folder: Path) -> str:
         return f"{match[1]}{compared(PROTOCOLS[suite], read_published(folder / suite))}\n{match[3]}"
 
     return PUBLISHED.sub(table, page.read_text(encoding="utf-8"))
+
+
+def costs(folder: Path) -> str:
+    """The text of costs.json: the CPU seconds a replica of each method on each dataset, and their median."""
+    rows = [
+        (record["key"], result["method"], result["dataset"], stop - first, record["cpu seconds"])
+        for path in sorted(folder.glob(f"*/{MANIFEST}"))
+        for result in read_manifest(path.parent)["results"]
+        for record in result["records"]
+        for first, stop in [record["block"]]
+        if result["kind"] == "method" and "cpu seconds" in record
+    ]
+    frame = pd.DataFrame(rows, columns=["key", "method", "dataset", "replicas", "seconds"])
+    frame = frame.drop_duplicates("key")  # several suites have the same record
+    sums = frame.groupby(["method", "dataset"])[["seconds", "replicas"]].sum()
+    found = {
+        method: {name: float(f"{seconds:.3g}") for name, seconds in [(ANY, each.median()), *each.droplevel(0).items()]}
+        for method, each in (sums["seconds"] / sums["replicas"]).groupby("method")
+    }
+    return json.dumps(found, indent=1, sort_keys=True) + "\n"
 
 
 def published(readme: Path) -> Path:

@@ -39,8 +39,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def test_the_wheel_holds_the_code_and_the_references_and_nothing_else(wheel: Path) -> None:
-    """Seen to catch: a folder left out of pyproject.toml, the references left out, tests packed, results packed,
+def test_the_wheel_holds_the_code_its_data_and_nothing_else(wheel: Path) -> None:
+    """Seen to catch: a folder left out of pyproject.toml, references or costs left out, tests packed, results packed,
     `datasets` at the top where it would shadow another package."""
     code = {f"gapbench/{path.relative_to(ROOT)}" for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
     folder = ROOT / "evaluation" / "references"
@@ -50,7 +50,7 @@ def test_the_wheel_holds_the_code_and_the_references_and_nothing_else(wheel: Pat
     assert len(code) > 20 and references
     held = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
     about = {name for name in held if ".dist-info/" in name}
-    assert held - about == code | references
+    assert held - about == code | references | {"gapbench/runners/costs.json"}
     expected = {"METADATA", "WHEEL", "RECORD", "LICENSE", "entry_points.txt", "top_level.txt"}
     assert {Path(name).name for name in about} == expected
 
