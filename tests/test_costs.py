@@ -1,12 +1,15 @@
-"""What cells cost, the order that follows from it, and shards: against exact answers."""
+"""What cells cost, the order that follows from it, and shards: against exact answers and a second simulation."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,6 +24,7 @@ from gapbench.runners.suites import CONTROLS, select, suites
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "results" / "published"
+PRINTED = PUBLISHED / "timings" / "schedule.txt"
 SIZES = st.lists(st.integers(1, 9), max_size=20)
 
 
@@ -141,3 +145,61 @@ print(*([one.title for one in part] for part in shards(cells, 7)), sep="\\n")
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
         )
         assert there.stdout.strip() == here
+
+
+# --- timings/schedule.py ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def schedule() -> dict[str, Any]:
+    """What timings/schedule.py defines."""
+    return runpy.run_path(str(ROOT / "timings" / "schedule.py"))
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=12), st.integers(1, 5))
+def test_the_simulation_is_that_of_a_clock(schedule: dict[str, Any], seconds: list[int], workers: int) -> None:
+    """Second by second: who is free takes the next cell. Seen to catch: a worker that is not the first to be free, the
+    sum for the last to end."""
+    waiting, left, clock = list(seconds), [0] * workers, 0
+    while waiting or any(left):
+        left = [one or (waiting.pop(0) if waiting else 0) for one in left]
+        left = [max(one - 1, 0) for one in left]
+        clock += 1
+    assert schedule["makespan"](seconds, workers) == clock
+
+
+def test_the_printed_schedule_is_that_of_today(schedule: dict[str, Any]) -> None:
+    """And the longest first is within 10 % of the least time. Seen to catch: new results without a new schedule."""
+    lines = list(schedule["lines"]())
+    command = "python timings/schedule.py > results/published/timings/schedule.txt"
+    assert PRINTED.read_text(encoding="utf-8").splitlines() == lines, f"run `{command}` and commit it"
+    rows = [line.replace(" s ", " ").split() for line in lines[lines.index("") + 2 :]]
+    assert len(rows) == 24 and all(float(first) <= 1.1 for _, _, _, _, first, *_ in rows)
+
+
+@pytest.mark.one_file
+def test_the_page_has_the_printed_costs() -> None:
+    """docs/usage.md. Seen to catch: a number edited, a schedule printed anew and a page that was not."""
+    page = re.sub(r"\s+", " ", (ROOT / "docs" / "usage.md").read_text(encoding="utf-8"))
+    costs, orders = PRINTED.read_text(encoding="utf-8").split("\n\n")
+    for line in costs.splitlines()[1:]:
+        name, cells, hours, share, seconds, _, enough, longest = line.split(maxsplit=7)
+        row = (f"`{name}`", cells, hours, share.replace("%", " %"), f"{seconds} s", enough, longest)
+        assert f"| {' | '.join(row)} |" in page
+    ratios = [[float(one) for one in line.replace(" s ", " ").split()[3:]] for line in orders.splitlines()[1:]]
+    listed, first, dealt, _, off = (round(100 * max(column) - 100) for column in zip(*ratios, strict=True))
+    assert f"takes at most {first} % longer than the least that any order takes" in page
+    assert f"in the suite's order it is up to {listed} %" in page and f"dealt out beforehand, at most {dealt} %" in page
+    assert f"half and twice its expected time, at random, up to {off} %" in page
+
+
+def test_tables_have_as_many_splits_as_the_schedule_counts(schedule: dict[str, Any]) -> None:
+    """Those that are published. Seen to catch: a gap for each feature, the standard splits in place of the gaps."""
+    for suite in ("uci", "uci_gap"):
+        manifest = json.loads((PUBLISHED / suite / "manifest.json").read_text(encoding="utf-8"))
+        stops: dict[str, int] = {}
+        for one in schedule["cells_of"](suite):
+            stops[one.dataset_name] = max(stops.get(one.dataset_name, 0), one.stop)
+        assert len(stops) == 8
+        for one in manifest["datasets"]:
+            assert one["replicas"] == [[0, stops[one["name"]] - 1]]
