@@ -661,8 +661,9 @@ class Selection:
             for of, task in self.tasks.items()
             for there in [min(most for most in (replicas, task.dataset.count, task.replicas) if most is not None)]
             for name, entry in self.entries.items()
-            for count in [min(there, task.first.get(name, there))]
-            if not task.methods or name in task.methods or not isinstance(entry, Trained)
+            for row in [name.partition("[")[0]]  # in the suite: without what --set adds
+            for count in [min(there, task.first.get(row, there))]
+            if not task.methods or row in task.methods or not isinstance(entry, Trained)
             for first in range(0, count, block)
         ]
 

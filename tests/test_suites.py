@@ -154,6 +154,16 @@ def test_settings_that_make_no_sense_are_refused(setting: str, said: str) -> Non
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_changed_method_is_run_where_the_unchanged_one_is() -> None:
+    """On the tasks that name it, and on the first replicas where it is dear. Seen to catch: no cell at all, all
+    replicas."""
+    task = replace(SUITE.tasks["sine"], methods=("dropout",), first={"dropout": 2})
+    suite = replace(SUITE, tasks={**SUITE.tasks, "sine": task})
+    cells = select(suite, ["dropout"], settings=["dropout.steps=7"]).cells(5, 0, 10)
+    found = {cell.dataset_name: cell.stop for cell in cells if cell.name == "dropout[steps=7]"}
+    assert found == {"sine": 2, "noisy": 5}
+
+
 def test_one_setting_has_one_value() -> None:
     """Seen to catch: the first of two dropped without a word."""
     with pytest.raises(Unknown, match="is set twice"):
