@@ -172,4 +172,9 @@ def is_method(value: object) -> TypeGuard[type[UncertaintyMethod]]:
 
 def method_name(cls: type) -> str:
     """The class's name in snake_case, with runs of capitals kept together."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+    return snake_case(cls.__name__)
+
+
+def snake_case(name: str) -> str:
+    """The snake_case of a name in CamelCase: MCDropout is mc_dropout."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -50,7 +50,7 @@ def recipe(value: object) -> Any:
     settings = {
         one.name: recipe(getattr(value, one.name))
         for one in fields(value)
-        if one.init and not _is_default(one, getattr(value, one.name))
+        if one.init and not is_default(one, getattr(value, one.name))
     }
     return Recipe(cls.__module__, cls.__qualname__, file_of(cls), settings)
 
@@ -64,7 +64,8 @@ def made(value: Any) -> Any:
     return {key: made(item) for key, item in value.items()} if type(value) is dict else value
 
 
-def _is_default(one: Field[Any], value: object) -> bool:
+def is_default(one: Field[Any], value: object) -> bool:
+    """True if a field's value is the field's default; False where the two cannot be compared."""
     default = one.default if one.default_factory is MISSING else one.default_factory()
     try:
         return default is value or (type(default) is type(value) and bool(default == value))

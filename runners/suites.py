@@ -595,6 +595,14 @@ def equal_budget(method: UncertaintyMethod, task: Task) -> UncertaintyMethod:
     return method
 
 
+# The values of `adapted` that a suite may name.
+ADAPTERS: Mapping[str, Callable[[UncertaintyMethod, Task], UncertaintyMethod]] = {
+    "dropout_grid": dropout_grid,
+    "equal_budget": equal_budget,
+    "follow_noise": follow_noise,
+    "forty_epochs": forty_epochs,
+}
+
 BUILDERS: Mapping[str, Callable[[], Suite]] = {
     "default": _default,
     "all": _all,
@@ -725,7 +733,7 @@ def with_settings(
         own = changes.get(name, {})
         words = ",".join(f"{field_name}={value}" for field_name, value in sorted(own.items()))
         full = f"{name}[{words}]" if own else name
-        with _explained(f"--set {name}"):
+        with explained(f"--set {name}"):
             found[full], told[full] = replace(method, **own), own
     return found, told
 
@@ -762,7 +770,7 @@ def method_of(word: str, suite: Suite) -> tuple[str, UncertaintyMethod | Control
     elif word in found.unavailable:
         raise Unknown(f"{word} is not available: {found.unavailable[word]}")
     elif is_source(word):
-        cls = _load(word, UncertaintyMethod)
+        cls = load_class(word, UncertaintyMethod)
         name = method_name(cls)
         if name in {**known, **found.methods, **found.unavailable}:
             raise _taken(word, name, "another method or a control")
@@ -782,11 +790,11 @@ def task_of(word: str, suite: Suite) -> tuple[str, Task]:
         return word, suite.tasks[word]
     if not is_source(word):
         raise _unknown("dataset", word, suite.tasks)
-    cls = _load(word, Dataset)
+    cls = load_class(word, Dataset)
     name, dataset = method_name(cls), _made(word, cls)
     if name in suite.tasks:
         raise _taken(word, name, "a dataset of the suite")
-    with _explained(word):
+    with explained(word):
         features = dataset.problems([0]).x.shape[2]
         network = dataset.network or replace(next(iter(suite.tasks.values())).model, noise_std=LearnedNoise())
         return name, Task(dataset, network.with_features(features))
@@ -801,20 +809,20 @@ def is_source(word: str) -> bool:
     return ":" in word or word.endswith(".py")
 
 
-def _load(word: str, base: type) -> type:
+def load_class(word: str, base: type) -> type:
     """The class of "path.py:Class". Raises Unknown."""
-    with _explained(word):
+    with explained(word):
         return class_from_file(word, base)
 
 
 def _made(word: str, cls: Callable[[], T]) -> T:
     """An object with default settings. Raises Unknown."""
-    with _explained(word):
+    with explained(word):
         return cls()
 
 
 @contextmanager
-def _explained(word: str) -> Iterator[None]:
+def explained(word: str) -> Iterator[None]:
     """A guard around code that is not ours: whatever it raises becomes Unknown, in one line."""
     try:
         with undisturbed():
@@ -832,7 +840,11 @@ def one_of(kind: str, name: str, known: Mapping[str, T]) -> T:
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> Unknown:
-    known = list(known)
-    near = difflib.get_close_matches(name.lower(), known, 1)
-    hint = f"did you mean {near[0]}" if near else f"expected one of {', '.join(known)}"
-    return Unknown(f"unknown {kind} {name!r}: {hint}; `gapbench list` shows all")
+    return Unknown(f"unknown {kind} {name!r}: {nearest(name, known)}; `gapbench list` shows all")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that is nearest to another, as a question; all of them if none is near."""
+    lower = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), lower, 1)
+    return f"did you mean {lower[near[0]]}" if near else f"expected one of {', '.join(lower.values())}"
