@@ -413,6 +413,7 @@ def test_what_maintainers_need_is_not_in_the_users_help(gapbench: Gapbench, monk
             "ranks",
             "reference",
             "run",
+            "suite",
             "table",
         )
     ]
@@ -587,8 +588,10 @@ def test_what_nobody_thought_of_is_one_line_too(gapbench: Gapbench, monkeypatch:
     monkeypatch.setattr("gapbench.datasets.uci.download", fail)
     arguments = {"table": ["out"], "plot": ["out"], "export": ["out"], "check": ["sgld"], "publish": ["x"]}
     arguments["compare"] = ["a", "b", "out"]
-    commands = [[name, *arguments.get(name, [])] for name in main.commands if name not in ("reference", "data")]
-    commands += [["data", "list"], ["data", "get", "uci"]]
+    commands = [
+        [name, *arguments.get(name, [])] for name in main.commands if name not in ("reference", "data", "suite")
+    ]
+    commands += [["data", "list"], ["data", "get", "uci"], ["suite", "show", "default"]]
     commands += [["reference", name, "sine"] for name in main.commands["reference"].commands]  # type: ignore[attr-defined]
     for command in commands:
         result = gapbench(*command)

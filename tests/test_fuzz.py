@@ -35,7 +35,7 @@ OPTIONS = {
     "--jobs": ["1", "4", "100000"],
     "--format": ["text", "markdown", "csv", "json"],
     "--by": ["region", "row"],
-    "--from": ["empty", "file", "nowhere"],
+    "--from": ["empty", "file", "nowhere", "mine.py", "mine.toml", "mine.toml"],
 }
 FLAGS = st.sampled_from(["--debug", "-q", "-v", "--verbose", "-h", "--help", "--version"])
 WORDS = st.sampled_from([*main.commands, "empty", "file", "nowhere", "."]) | ODD | TEXT
@@ -48,6 +48,11 @@ from gapbench.methods.base import UncertaintyMethod
 class Mine(UncertaintyMethod):
     def fit(self, model, x, y, generator):
         raise NotImplementedError
+"""
+TOML = """
+description = "mine"
+tasks.sine = { dataset.class = "GappedSine", model.class = "MLP" }
+methods.mine.class = "mine.py:Mine"
 """
 
 
@@ -63,6 +68,7 @@ COMMANDS = st.sampled_from(
     + [["table"], ["table", "empty"], ["plot"], ["export"], ["doctor"], ["list"], ["readme"]]
     + [["check"], ["check", "nothing"], ["check", "svi"], ["publish", "default"], ["publish"]]
     + [["compare"], ["compare", "svi", "sgld", "empty"], ["data", "list"], ["data", "get"]]
+    + [["suite", "show"], ["suite", "show", "quick"]]
     + [["reference", *rest] for rest in (["make"], ["make", "gapped_sine"], ["check", "gapped_sine"], ["show", "sine"])]
 )
 LINES = st.one_of(
@@ -79,6 +85,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(store.Store, "prepare", lambda self: None)
     (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "mine.toml").write_text(TOML)
     monkeypatch.setattr(suites.Selection, "cells", lambda *_: [])
     monkeypatch.setattr(run, "run_cells", lambda *_: [])
     monkeypatch.setattr(workers, "start_server", lambda: None)
@@ -104,7 +111,7 @@ def test_any_command_line_ends_in_a_documented_way(folder: Path) -> None:
         result = CliRunner().invoke(main, argv, prog_name="gapbench")
         assert result.exit_code in DOCUMENTED - {Unexpected.exit_code}, (result.output, result.exception)
         assert "Traceback" not in result.output or "--debug" in argv
-        if result.exit_code > 1 and argv not in ([], ["reference"], ["data"]):  # which show what there is
+        if result.exit_code > 1 and argv not in ([], ["reference"], ["data"], ["suite"]):  # which show what there is
             assert len(re.findall(r"^Error: .{5}", result.stderr, re.MULTILINE | re.DOTALL)) == 1
         seen.add((argv[0] if argv else "", result.exit_code))
 
@@ -120,6 +127,7 @@ def test_any_command_line_ends_in_a_documented_way(folder: Path) -> None:
         ("doctor", 0),
         ("list", 0),
         ("reference", 2),
+        ("suite", 0),
         ("check", 0),
         ("check", 2),
         ("publish", 3),

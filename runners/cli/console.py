@@ -34,6 +34,18 @@ JOBS = click.option(
 )
 
 
+class ExistingFile(click.Path):
+    """The path of a file that is there."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "\0" in str(value):
+            self.fail(f"{value!r}: expected the path of a file", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def folder_option(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     """The absolute path of a folder that may or may not be there: code that changes folders must not move it.
 

@@ -13,6 +13,7 @@ from gapbench.runners.cli.ranks import ranks
 from gapbench.runners.cli.reference import reference
 from gapbench.runners.cli.run import run
 from gapbench.runners.cli.show import export, plot, publish, readme, table
+from gapbench.runners.cli.suite import suite
 
 
 @click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,6 +34,7 @@ for command in (
     plot,
     export,
     list_,
+    suite,
     check,
     doctor,
     data,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gapbench.runners.cli.console import show
+from gapbench.runners.cli.console import ExistingFile, show
 from gapbench.runners.cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 PAGE, PREDICTIONS = "answer.html", "predictions.csv"
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 OPTIONS = (
-    click.option("--csv", type=_FILE, metavar="FILE", help="Your own table, CSV or Parquet, in place of a suite."),
+    click.option(
+        "--csv", type=ExistingFile(), metavar="FILE", help="Your own table, CSV or Parquet, in place of a suite."
+    ),
     click.option("--target", metavar="COLUMN", help="With --csv: the column to predict."),
     click.option("--drop", multiple=True, metavar="COLUMN,…", help="With --csv: leave these columns out."),
     click.option(
@@ -45,7 +46,7 @@ OPTIONS = (
     ),
     click.option(
         "--predict",
-        type=_FILE,
+        type=ExistingFile(),
         metavar="FILE",
         help="With --csv: train the method that the answer names, or the only one of --methods, on all rows, and write "
         f"its predictions for the rows of FILE to OUT/{PREDICTIONS}.",

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from gapbench.runners.cli.console import (
     DEVICE,
     JOBS,
+    ExistingFile,
     cores,
     default_folder,
     folder_option,
@@ -28,6 +29,14 @@ from gapbench.runners.cli.own_table import OwnTable, new_rows, predict, table_op
 
 @click.command(cls=Command)
 @click.option("--suite", default="default", show_default=True, help="Which suite; see `gapbench list`.")
+@click.option(
+    "--from",
+    "source",
+    type=ExistingFile(),
+    metavar="FILE.TOML",
+    help="A suite of yours, in place of --suite; `gapbench suite show NAME` prints one to start from. Code that it "
+    "names as PATH.PY:CLASS is run, so use files you trust.",
+)
 @click.option(
     "--methods",
     multiple=True,
@@ -66,6 +75,7 @@ from gapbench.runners.cli.own_table import OwnTable, new_rows, predict, table_op
 @click.option("-v", "--verbose", is_flag=True, help="Also each cell's diagnostics, cost and record.")
 def run(
     suite: str,
+    source: Path | None,
     methods: tuple[str, ...],
     datasets: tuple[str, ...],
     settings: tuple[str, ...],
@@ -86,9 +96,10 @@ def run(
     own.check()
     if quiet and verbose:
         raise UserError("--quiet and --verbose: expected one of them")
-    if own.csv and (
-        datasets or click.get_current_context().get_parameter_source("suite") == ParameterSource.COMMANDLINE
-    ):
+    named = click.get_current_context().get_parameter_source("suite") == ParameterSource.COMMANDLINE
+    if source and (own.csv or named):
+        raise UserError("--from: it takes the place of --suite and --csv: expected one of them")
+    if own.csv and (datasets or named):
         raise UserError("--csv: it takes the place of --suite and --datasets: expected one of them")
     console = make_console(stderr=True)
 
@@ -105,13 +116,17 @@ def run(
         from gapbench.runners.load import collect
         from gapbench.runners.run import run_cells
         from gapbench.runners.store import Store, has_links
+        from gapbench.runners.suite_file import name_of, read
         from gapbench.runners.suites import one_of, select, suites
 
-        chosen = own.suite(replicas) if own.csv else one_of("suite", suite, suites())
+        if source:
+            chosen, suite = read(source), source.stem if out else name_of(source)
+        else:
+            chosen = own.suite(replicas) if own.csv else one_of("suite", suite, suites())
         picked = select(chosen, words(methods, "--methods"), words(datasets, "--datasets"), settings)
         todo = picked.cells((not own.csv and replicas) or chosen.replicas, seed, chosen.block)
         new = new_rows(own, picked)  # what is wrong with these is told before anything is trained
-    for line in (chosen.description, *chosen.notes) if own.csv else ():
+    for line in (chosen.description, *chosen.notes) if own.csv or source else ():
         tell(line)
     device = device_named(device)
     store = Store(out or default_folder(own.folder if own.csv else suite).absolute())
