@@ -126,9 +126,9 @@ class Store:
     def path(self, key: str) -> Path:
         return self.root / "cells" / key[:2] / f"{key}.json"
 
-    def write(self, key: str, record: Record) -> None:
-        """Commit a record. Does nothing if another process was first."""
-        self._commit(self.path(key), _document(record.document()))
+    def write(self, key: str, record: Record) -> bool:
+        """Commit a record. Returns False, and changes nothing, if another process was first."""
+        return self._commit(self.path(key), _document(record.document()))
 
     def read(self, key: str) -> Record | None:
         """The record of this key, or None. A damaged record is set aside and counts as absent."""
@@ -184,18 +184,28 @@ class Store:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         name = sha256(buffer.getvalue())
-        path = self._array_path(name)
-        if not self._commit(path, buffer.getvalue()) and not self._sound(name):
-            self.set_aside(path)
-            self._commit(path, buffer.getvalue())
+        self.keep(name, buffer.getvalue())
         return name
+
+    def keep(self, name: str, data: bytes) -> bool:
+        """Commit the bytes of arrays under their hash. Returns False if they were there."""
+        path = self._array_path(name)
+        if self._commit(path, data):
+            return True
+        with suppress(OSError):  # `gc` removed the file, or it is another user's
+            os.utime(path)  # no record names it yet, and `gc` spares what is new
+        if self._sound(name):
+            return False
+        self.set_aside(path)
+        return self._commit(path, data)
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """The arrays of this hash. Raises Damaged if the file is missing or does not match the hash."""
-        with np.load(io.BytesIO(self._array_bytes(name)), allow_pickle=False) as archive:
+        with np.load(io.BytesIO(self.array_bytes(name)), allow_pickle=False) as archive:
             return dict(archive)
 
-    def _array_bytes(self, name: str) -> bytes:
+    def array_bytes(self, name: str) -> bytes:
+        """The file of this hash. Raises Damaged if it is missing or does not match the hash."""
         path = self._array_path(name)
         data = _bytes(path)
         if sha256(data) != name:
@@ -204,7 +214,7 @@ class Store:
 
     def _sound(self, name: str) -> bool:
         try:
-            self._array_bytes(name)
+            self.array_bytes(name)
         except Damaged:
             return False
         return True
@@ -217,19 +227,25 @@ class Store:
     # Failures --------------------------------------------------------------------------------------------------------
 
     def fail(self, key: str, note: Mapping[str, Any]) -> Path:
-        """Write the note of a failed cell under the first free number. Returns its path."""
-        number = 1
-        while not self._commit(
-            path := self.root / "failures" / f"{key}-{number}.json", _document({**note, "format": FORMAT})
-        ):
+        """Write the note of a failed cell under the first free number, unless it is there. Returns its path."""
+        number, data = 1, _document({**note, "format": FORMAT})
+        while not self._commit(path := self.root / "failures" / f"{key}-{number}.json", data) and _bytes(path) != data:
             number += 1
         return path
 
     def failures(self) -> Iterator[dict[str, Any]]:
         """All notes of failed cells; a note that cannot be read is left out."""
-        for path in sorted((self.root / "failures").glob("*-*.json")):
+        for path in self.notes():
             with suppress(Damaged):
-                yield _read(path)
+                yield self.note(path)
+
+    def notes(self) -> list[Path]:
+        """The paths of all notes of failed cells, sound or not."""
+        return sorted((self.root / "failures").glob("*-*.json"))
+
+    def note(self, path: Path) -> dict[str, Any]:
+        """The note in a file. Raises Damaged if it is not sound."""
+        return _read(path)
 
     def _commit(self, path: Path, data: bytes) -> bool:
         """Write a file once: complete under its name, or not at all. Returns True if this call wrote the file."""
@@ -248,6 +264,16 @@ class Store:
                     os.unlink(temporary)
             _sync(path.parent)
         return first
+
+
+def opened(folder: Path) -> Store:
+    """The store in a folder. Raises StoreError if there is none."""
+    if not any((folder / part).is_dir() for part in ("cells", "arrays", "failures")):
+        raise StoreError(
+            f"{folder}: no results there: expected a folder that `gapbench run --out` wrote "
+            "(a published folder has scores alone, and no records)"
+        )
+    return Store(folder)
 
 
 @contextmanager
