@@ -408,13 +408,16 @@ def test_what_maintainers_need_is_not_in_the_users_help(gapbench: Gapbench, monk
             "data",
             "doctor",
             "export",
+            "gc",
             "list",
+            "merge",
             "plot",
             "ranks",
             "reference",
             "run",
             "suite",
             "table",
+            "verify",
         )
     ]
     given: list[tuple[Path, ...]] = []
@@ -587,10 +590,11 @@ def test_what_nobody_thought_of_is_one_line_too(gapbench: Gapbench, monkeypatch:
     Path("README.md").write_text("")
     monkeypatch.setattr("gapbench.datasets.uci.download", fail)
     arguments = {"table": ["out"], "plot": ["out"], "export": ["out"], "check": ["sgld"], "publish": ["x"]}
-    arguments["compare"] = ["a", "b", "out"]
-    commands = [
-        [name, *arguments.get(name, [])] for name in main.commands if name not in ("reference", "data", "suite")
-    ]
+    arguments |= {"compare": ["a", "b", "out"], "merge": ["a", "--out", "b"], "gc": ["out"], "verify": ["out"]}
+    monkeypatch.setattr("gapbench.runners.merge.merge", fail)
+    monkeypatch.setattr("gapbench.runners.gc.find", fail)
+    nested = ("reference", "data", "suite")
+    commands = [[name, *arguments.get(name, [])] for name in main.commands if name not in nested]
     commands += [["data", "list"], ["data", "get", "uci"], ["suite", "show", "default"]]
     commands += [["reference", name, "sine"] for name in main.commands["reference"].commands]  # type: ignore[attr-defined]
     for command in commands:

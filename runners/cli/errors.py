@@ -15,7 +15,7 @@ import click
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    done, but a cell or a replica failed, or a damaged file is left out (the output says which)
+  1    done, but a cell or a replica failed or is not as recorded, or a damaged file is left out (the output says which)
   2    the command line asks for something that is not there or makes no sense
   3    a folder or file cannot be read or written, or has no results
   4    something unexpected, a bug: --debug shows where

@@ -14,6 +14,7 @@ from gapbench.runners.cli.reference import reference
 from gapbench.runners.cli.run import run
 from gapbench.runners.cli.show import export, plot, publish, readme, table
 from gapbench.runners.cli.suite import suite
+from gapbench.runners.cli.upkeep import gc, merge, verify
 
 
 @click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +40,9 @@ for command in (
     doctor,
     data,
     reference,
+    merge,
+    gc,
+    verify,
     publish,
     readme,
 ):
