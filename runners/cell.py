@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -18,7 +19,7 @@ from gapbench.methods.engine.model import Model
 from gapbench.runners.code import code_hash
 from gapbench.runners.guard import undisturbed
 from gapbench.runners.recipes import made, recipe
-from gapbench.runners.store import canonical
+from gapbench.runners.store import canonical, key_of
 
 Place = tuple[str, str, int, int, int]  # dataset, method, first and stop of the block of replicas, seed
 
@@ -81,6 +82,11 @@ class Cell:
             "shown": {"layout": self.dataset.layout.content, "summary": self.dataset.summary},
         }
 
+    @property
+    def early_key(self) -> str:
+        """The key that the cell has before its data are made: of its plan, and of its failures."""
+        return key_of(self.identity(None))
+
     def stream(self, purpose: str, device: torch.device | str) -> torch.Generator:
         """The random stream for this purpose, from the cell's content, block and seed; its names do not count."""
         what = canonical(list(self.content.values()))
@@ -90,6 +96,11 @@ class Cell:
         """Two cells, each with half the replicas, for a device with too little memory; no cells if only one replica."""
         middle = (self.first + self.stop) // 2
         return [replace(self, stop=middle), replace(self, first=middle)] if self.stop - self.first > 1 else []
+
+
+def early_key(identity: Mapping[str, Any]) -> str:
+    """The `early_key` of the cell that a record's identity is of."""
+    return key_of({**identity, "dataset": {**identity["dataset"], "sha256": None}, "references": None})
 
 
 def _cell(dataset_name: str, dataset: Any, model: Any, name: str, entry: Any, *rest: int) -> Cell:

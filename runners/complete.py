@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from gapbench.runners.guard import standard
 from gapbench.runners.memory import keep_freed_memory
 from gapbench.runners.provenance import Spent, now, surroundings
 from gapbench.runners.store import Record, Store, StoreError, first_line, key_of
+from gapbench.runners.workers import NO_LIMITS, Died, Limits, TimedOut
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,13 @@ def complete(
     device: str,
     begins: Callable[[], None] = lambda: None,
     candidates: Sequence[str] | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> Outcome:
     """Complete a cell: keep its record if it exists, score again if only the scores changed, else train.
 
     begins: called if the cell has no record and is not skipped. candidates: keys of the records that may hold an
-    earlier training of the cell; None: all keys of the store. Raises StoreError if the store cannot be read or written;
-    any other error gives a failed cell.
+    earlier training of the cell; None: all keys of the store. limits: those that hold here, for the note of a failure.
+    Raises StoreError if the store cannot be read or written; any other error gives a failed cell.
     """
     # One thread: a cell's bits must not depend on how many cells run beside it.
     torch.set_num_threads(1)
@@ -84,7 +86,7 @@ def complete(
     except Exception as error:
         if out_of_memory(error) and cell.halves():
             return Outcome(cell, "", "halved", time.perf_counter() - started, f"out of memory on {device}")
-        return failed(cell, store, device, error, time.perf_counter() - started)
+        return failed(cell, store, device, error, time.perf_counter() - started, limits)
 
 
 def _completed(
@@ -99,6 +101,7 @@ def _completed(
         return Outcome(cell, key, "kept", failures=record.failures)
     reason = cell.entry.skip(cell.model, problems)
     if reason is not None:
+        store.skip(cell.early_key, reason)
         return Outcome(cell, key, "skipped", message=reason)
     begins()
     # A damaged reference fails the cell here, before training.
@@ -170,8 +173,29 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def failed(cell: Cell, store: Store, device: str, error: BaseException, seconds: float = 0.0) -> Outcome:
-    """Write a note that a cell failed, and why. The next run tries again.
+Cause = Literal["time-out", "memory", "signal", "exception"]
+
+
+def cause(error: BaseException) -> Cause:
+    """What kind of end an error is."""
+    if isinstance(error, TimedOut):
+        return "time-out"
+    if isinstance(error, Died):
+        return "signal"
+    words = ("can't allocate memory", "Cannot allocate memory")  # torch's, and the system's
+    short = isinstance(error, MemoryError) or any(word in str(error) for word in words) or out_of_memory(error)
+    return "memory" if short else "exception"
+
+
+def failed(
+    cell: Cell,
+    store: Store,
+    device: str,
+    error: BaseException,
+    seconds: float = 0.0,
+    limits: Limits = NO_LIMITS,
+) -> Outcome:
+    """Write a note that a cell failed, why, and under which limits.
 
     No code of the cell's own is run here, because that code may have ended its process.
     """
@@ -184,16 +208,21 @@ def failed(cell: Cell, store: Store, device: str, error: BaseException, seconds:
             "block": [cell.first, cell.stop],
             "seed": cell.seed,
         }
-    key = key_of(identity)
+    key, why = key_of(identity), cause(error)
     note = store.fail(
         key,
         {
             "cell": cell.title,
             "identity": identity,
             "status": type(error).__name__,
+            "cause": why,
+            "limits": asdict(limits),
             "reason": str(error),
             "traceback": "".join(traceback.format_exception(error)),
             "provenance": {**surroundings(device), "seconds": round(seconds, 3)},
         },
     )
-    return Outcome(cell, key, "failed", seconds, f"{type(error).__name__}: {first_line(str(error))} (see {note})")
+    least = f"; --memory allows {limits.memory / 2**30:.3g} GiB" if why == "memory" and limits.memory else ""
+    return Outcome(
+        cell, key, "failed", seconds, f"{type(error).__name__}: {first_line(str(error))}{least} (see {note})"
+    )

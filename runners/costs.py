@@ -8,6 +8,7 @@ of the publishing machine. Other machines, settings and sizes of a block cost mo
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -65,3 +66,10 @@ def shard(cells: Sequence[Cell], which: int, count: int) -> list[Cell]:
     if not 1 <= which <= count:
         raise ValueError(f"shard {which}/{count}: expected WHICH/COUNT with WHICH from 1 to COUNT, such as 1/4")
     return shards(cells, count)[which - 1]
+
+
+def duration(seconds: float) -> str:
+    """The time in words that are short: 40 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{math.ceil(seconds)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

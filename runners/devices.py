@@ -28,3 +28,13 @@ def device_named(name: str) -> str:
             "cpu, or install a CUDA build of torch"
         )
     return name
+
+
+def devices(device: str, jobs: int, each: int) -> list[str]:
+    """A device for each cell that may run at a time: `jobs` of the CPU, `each` of every CUDA device, or of the one that
+    is named, and one of Apple's."""
+    if device == "cpu":
+        return ["cpu"] * jobs
+    if device != "cuda":
+        return [device] * (each if device.startswith("cuda") else 1)
+    return [f"cuda:{number}" for _ in range(each) for number in range(torch.cuda.device_count())] or [device]

@@ -49,7 +49,7 @@ def find(folder: Path) -> Found:
     Links are not followed. Raises StoreError if it is no results folder, or has records of another format.
     """
     store, before = opened(folder.resolve()), time.time() - STALE
-    parts = [store.root / name for name in ("cells", "arrays", "failures")]
+    parts = [store.root / name for name in ("cells", "arrays", "failures", "skipped", "plans", "running")]
     folders = [store.root, *parts, *(path for path in _listed(parts[0]) if len(path.name) == 2)]
     unfinished = [path for one in folders for path in _listed(one) if UNFINISHED.fullmatch(path.name)]
     arrays = [path for path in _listed(parts[1]) if ARRAYS.fullmatch(path.name)]

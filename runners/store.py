@@ -2,7 +2,10 @@
 
     cells/<2 hex>/<key>.json     key = sha256 of what decides the numbers; inside, the sha256 of the record's body
     arrays/<sha256>.npz          predictions and per-point values, written before the record that names them
-    failures/<key>-<n>.json      the error and its time; the next run tries again
+    failures/<key>-<n>.json      the error and its time, of the n-th attempt
+    skipped/<key>.json           why a cell is not run
+    plans/<sha256>.json          the cells that a run was asked for
+    running/.<key>.json.<random> a cell that is being computed, where and since when; touched while its process lives
     damaged/                     files that failed their checksum, set aside so that they are made again
 
 A kill at any byte loses at most the running cell, because files appear complete or not at all. No lock is needed, since
@@ -18,6 +21,7 @@ import json
 import math
 import os
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,6 +36,7 @@ from gapbench.datasets.base import Layout
 from gapbench.evaluation.entries import Kind
 
 FORMAT = 2
+BEAT = 20.0  # seconds between signs of life of a cell that is being computed
 STALE = 3600.0  # seconds after which no writer of an unfinished file is alive: a commit takes far less
 # Errors of os.link on a file system without hard links: exFAT, SMB, cloud drives mounted in a notebook.
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES}
@@ -115,7 +120,15 @@ class Store:
         self._commit(probe, b"")
         with _refusals(f"{self.root}: cannot write there"):
             probe.unlink()
-            for pattern in (".*", "cells/??/.*", "arrays/.*", "failures/.*"):
+            for pattern in (
+                ".probe-*",
+                "cells/??/.*",
+                "arrays/.*",
+                "failures/.*",
+                "skipped/.*",
+                "plans/.*",
+                "running/.*",
+            ):
                 for path in self.root.glob(pattern):
                     with suppress(FileNotFoundError):  # another run removed the file
                         if path.is_file() and time.time() - path.stat().st_mtime > STALE:
@@ -234,18 +247,81 @@ class Store:
         return path
 
     def failures(self) -> Iterator[dict[str, Any]]:
-        """All notes of failed cells; a note that cannot be read is left out."""
+        """All notes of failed cells, in the order of attempts; a note that cannot be read is left out."""
+        for _, note in self.attempts():
+            yield note
+
+    def attempts(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The key and the note of every attempt that failed, in their order; a note that cannot be read is left out."""
         for path in self.notes():
             with suppress(Damaged):
-                yield self.note(path)
+                yield path.stem.rpartition("-")[0], self.note(path)
 
     def notes(self) -> list[Path]:
-        """The paths of all notes of failed cells, sound or not."""
-        return sorted((self.root / "failures").glob("*-*.json"))
+        """The paths of all notes of failed cells, sound or not: of each cell in the order of its attempts."""
+        found = [(*path.stem.rpartition("-")[::2], path) for path in (self.root / "failures").glob("*-*.json")]
+        return [path for *_, path in sorted(found, key=lambda one: (one[0], one[1].zfill(9)))]
 
     def note(self, path: Path) -> dict[str, Any]:
         """The note in a file. Raises Damaged if it is not sound."""
         return _read(path)
+
+    def skip(self, key: str, reason: str) -> None:
+        """Write down why a cell is not run."""
+        self._commit(self.root / "skipped" / f"{key}.json", _document({"reason": reason, "format": FORMAT}))
+
+    def skipped(self) -> dict[str, str]:
+        """Key -> why that cell is not run."""
+        found = {}
+        for path in sorted((self.root / "skipped").glob("*.json")):
+            with suppress(Damaged):
+                found[path.stem] = str(_read(path)["reason"])
+        return found
+
+    # Plans, and cells that are being computed -------------------------------------------------------------------------
+
+    def plan(self, body: Mapping[str, Any]) -> None:
+        """Write down what a run was asked for."""
+        path = self.root / "plans" / f"{sha256(canonical(body))}.json"
+        if not self._commit(path, _document({**body, "format": FORMAT})):
+            with _refusals(f"{path}: cannot write there"):
+                os.utime(path)  # it is the newest plan again
+
+    def plans(self) -> list[dict[str, Any]]:
+        """What runs were asked for, the newest last; a plan that cannot be read is left out."""
+        found = []
+        for path in sorted((self.root / "plans").glob("*.json"), key=lambda path: (path.stat().st_mtime, path)):
+            with suppress(Damaged):
+                found.append(_read(path))
+        return found
+
+    @contextmanager
+    def running(self, key: str, note: Mapping[str, Any]) -> Iterator[None]:
+        """Show inside that a cell is being computed: `marks` has its note for as long as this process lives."""
+        path = self.root / "running" / f".{key}.json.{secrets.token_hex(8)}"
+        with _refusals(f"{path.parent}: cannot write there"):
+            _make(path.parent)
+            path.write_bytes(_document({**note, "format": FORMAT}))
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(BEAT):
+                with suppress(OSError):
+                    os.utime(path)
+
+        threading.Thread(target=beat, daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+            with suppress(OSError):
+                path.unlink()
+
+    def marks(self) -> Iterator[tuple[str, float, dict[str, Any]]]:
+        """The key, the seconds since its last sign of life, and the note of every cell that is being computed."""
+        for path in sorted((self.root / "running").glob(".*")):
+            with suppress(Damaged, FileNotFoundError):
+                yield path.name[1:].partition(".")[0], time.time() - path.stat().st_mtime, _read(path)
 
     def _commit(self, path: Path, data: bytes) -> bool:
         """Write a file once: complete under its name, or not at all. Returns True if this call wrote the file."""

@@ -18,6 +18,7 @@ from gapbench.evaluation.results import Result
 from gapbench.runners import load
 from gapbench.runners.cell import Cell, Place
 from gapbench.runners.complete import Outcome
+from gapbench.runners.devices import devices
 from gapbench.runners.publish import MANIFEST, read_manifest, read_published
 from gapbench.runners.run import run_cells
 from gapbench.runners.store import Damaged, Record, Store, canonical, opened
@@ -193,7 +194,7 @@ def verify(pairs: Sequence[tuple[Recorded, Cell]], device: str, jobs: int, conso
     with TemporaryDirectory(prefix="gapbench-verify-") as folder:
         store = Store(Path(folder).resolve())
         store.prepare()
-        ended = {one.cell.place: one for one in run_cells(todo, store, device, jobs, console)}
+        ended = {one.cell.place: one for one in run_cells(todo, store, devices(device, jobs, 1), console)}
         return [
             Verified(cell, "failed", broken[cell.place])
             if cell.place in broken

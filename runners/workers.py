@@ -1,13 +1,16 @@
 """Workers: every job in a child process of its own, forked from a server that has loaded everything.
 
 A job's changes to its process end with that process: a default dtype, a folder, a stream, an exit, a kill. The server
-loads only gapbench, never a user's file.
+loads only gapbench, never a user's file. Each child leads a process group, which ends with it: whatever a job started.
 """
 
 from __future__ import annotations
 
+import fcntl
+import math
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
@@ -19,16 +22,38 @@ from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 J = TypeVar("J")
 PRELOADED = ["gapbench.runners.preload"]
 SERVER_DIED = 255  # the exit code that multiprocessing reports if the server has died
+GRACE = 5.0  # seconds from each way to stop a job to the next
 Tell = Callable[[Any], None]
 
 
 class Died(Exception):
     """A job whose process ended without a result; the message says how it ended."""
+
+
+class TimedOut(Exception):
+    """A job that ran longer than it may."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What each job may use. timeout: seconds. memory: bytes of data that its process may hold, torch's own included;
+    Linux keeps it. None: no limit."""
+
+    timeout: float | None = None
+    memory: int | None = None
+
+    @property
+    def timed_out(self) -> TimedOut:
+        return TimedOut(f"it ran longer than the {self.timeout:g} s of --timeout")
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -40,11 +65,26 @@ class Ended(Generic[J]):
     error: Exception | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Worker(Generic[J]):
+    """A running job. deadline: when it is stopped, in the next of the ways to stop it, of which `tried` were tried."""
+
     job: J
     process: ForkServerProcess
     pipe: Connection
+    deadline: float
+    tried: int = 0
+
+    def stop(self) -> None:
+        """Stop the job in the next way: ask it, so that its record can say where it was; end it; kill it."""
+        ways = (signal.SIGUSR1, signal.SIGTERM, signal.SIGKILL)
+        if self.tried == 0:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid or 0, ways[0])
+        else:
+            end_group(self.process, ways[min(self.tried, 2)])
+        self.tried += 1
+        self.deadline = time.monotonic() + GRACE
 
 
 def start_server() -> ForkServerContext:
@@ -58,7 +98,11 @@ def start_server() -> ForkServerContext:
 
 
 def run_all(
-    work: Callable[[J, Tell], Any], jobs: deque[J], limit: int, tell: Callable[[J, Any], None]
+    work: Callable[[J, Tell], Any],
+    jobs: deque[J],
+    limit: int,
+    tell: Callable[[J, Any], None],
+    limits: Limits = Limits(),
 ) -> Generator[Ended[J], None, None]:
     """Every job when it ends; `limit` jobs run at a time, in the order of the queue.
 
@@ -73,37 +117,53 @@ def run_all(
             while jobs and len(running) < limit:
                 job = jobs.popleft()
                 try:
-                    _start(context, work, job, running)
+                    _start(context, work, job, limits, running)
                 except Exception as error:  # the job cannot be sent
                     yield Ended(job, error=error)
             for worker in _ready(running):
-                word, content = _received(worker)
+                word, content = _received(worker, limits)
                 if word == "message":
                     tell(worker.job, content)
                     continue
                 worker.process.join()
+                end_group(worker.process, signal.SIGKILL)  # whatever the job started
                 worker.pipe.close()
                 running.remove(worker)
                 yield Ended(worker.job, content) if word == "value" else Ended(worker.job, error=content)
     finally:  # also on an interrupt: running jobs are given up
         with no_interrupts():
             for worker in running:
-                worker.process.kill()
+                end_group(worker.process, signal.SIGKILL)
                 worker.process.join()
 
 
-def _start(context: ForkServerContext, work: Callable[[J, Tell], Any], job: J, running: list[_Worker[J]]) -> None:
+def end_group(process: ForkServerProcess, number: int) -> None:
+    """Send a signal to a child and to all processes that it started and that are left."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid or 0, number)
+        return
+    with suppress(ProcessLookupError):  # it has no group yet
+        process.kill()
+
+
+def _start(
+    context: ForkServerContext,
+    work: Callable[[J, Tell], Any],
+    job: J,
+    limits: Limits,
+    running: list[_Worker[J]],
+) -> None:
     """Start a job, and add it to `running`. Raises any error that keeps the job from being sent."""
     ours, theirs = context.Pipe(duplex=False)
     try:
-        process = context.Process(target=_child, args=(work, job, theirs, os.getcwd()))
+        process = context.Process(target=_child, args=(work, job, theirs, os.getcwd(), limits))
         with no_interrupts():  # an interrupt between start and note would leave an unknown child
             try:
                 process.start()
             except (EOFError, ConnectionError):  # the server was killed just now: the next start begins another
                 time.sleep(0.1)
                 process.start()
-            running.append(_Worker(job, process, ours))
+            running.append(_Worker(job, process, ours, time.monotonic() + (limits.timeout or math.inf)))
     except Exception:
         ours.close()
         raise
@@ -112,11 +172,15 @@ def _start(context: ForkServerContext, work: Callable[[J, Tell], Any], job: J, r
 
 
 def _ready(running: list[_Worker[J]]) -> list[_Worker[J]]:
-    """The workers that have sent something, or have ended. Waits for at least one."""
+    """The workers that have sent something, or have ended. Waits for one, or until a job must be stopped."""
     # A process that a job started may outlive the job and keep the pipe open. So the end of the child is waited for,
     # too. The server reports this end. After the server has died, only the pipe is left.
     told = [worker.process.sentinel for worker in running if worker.process.exitcode != SERVER_DIED]
-    there = wait([*(worker.pipe for worker in running), *told])
+    first = min((worker.deadline for worker in running), default=math.inf) - time.monotonic()
+    there = wait([*(worker.pipe for worker in running), *told], None if first == math.inf else max(first, 0))
+    for worker in running:
+        if worker.pipe not in there and time.monotonic() >= worker.deadline:
+            worker.stop()
     return [
         worker
         for worker in running
@@ -124,7 +188,7 @@ def _ready(running: list[_Worker[J]]) -> list[_Worker[J]]:
     ]
 
 
-def _received(worker: _Worker[J]) -> tuple[str, Any]:
+def _received(worker: _Worker[J], limits: Limits) -> tuple[str, Any]:
     """The answer of a worker, as a word and its content: a "message", the result as "value", or an "error"."""
     try:
         # An empty pipe means that the process has ended.
@@ -136,14 +200,22 @@ def _received(worker: _Worker[J]) -> tuple[str, Any]:
     except Exception as error:  # the answer cannot be read here
         return "error", error
     worker.process.join()
-    return "error", Died(how_it_ended(worker.process.exitcode))
+    return "error", limits.timed_out if worker.tried else Died(how_it_ended(worker.process.exitcode))
 
 
-def _child(work: Callable[[J, Tell], Any], job: J, pipe: Connection, folder: str) -> None:
+def _child(work: Callable[[J, Tell], Any], job: J, pipe: Connection, folder: str, limits: Limits) -> None:
     """The life of a child process: one job."""
+    os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+
+    def asked(number: int, frame: FrameType | None) -> None:
+        raise limits.timed_out
+
+    signal.signal(signal.SIGUSR1, asked)
+    end_with_parent()
     os.chdir(folder)
+    if limits.memory is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
     try:
         answer = ("value", work(job, lambda message: pipe.send(("message", message))))
     except SystemExit as error:  # no answer: the parent sees the exit code
@@ -167,11 +239,24 @@ def _end(code: int) -> None:
 
 
 def end_with_parent() -> None:
-    """End this process when its parent ends, in any way: kill -9 must not leave workers behind."""
+    """End this process and its group when its parent ends, in any way: kill -9 must not leave workers behind.
+
+    Linux sends a signal when the parent's end of a pipe closes: that also ends C code that holds Python's lock.
+    (prctl's death signal would follow the server, whose end a job survives.)
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
-    parent.join()
-    os._exit(1)
+    pipe = getattr(parent, "_sentinel", None)
+    if sys.platform == "linux" and pipe is not None:
+        signal.signal(signal.SIGIO, signal.SIG_DFL)  # it ends a process
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpid())  # the group
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+
+    def follow() -> None:
+        parent.join()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def how_it_ended(code: int | None) -> str:

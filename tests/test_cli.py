@@ -39,7 +39,11 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def here(
-    work: Callable[[Any, workers.Tell], Any], jobs: deque[Any], limit: int, tell: Callable[[Any, Any], None]
+    work: Callable[[Any, workers.Tell], Any],
+    jobs: deque[Any],
+    limit: int,
+    tell: Callable[[Any, Any], None],
+    limits: workers.Limits,
 ) -> Iterator[workers.Ended[Any]]:
     """`workers.run_all` without child processes, which test_workers.py and test_open.py have."""
     while jobs:
@@ -372,7 +376,7 @@ def test_out_is_a_path_that_a_change_of_folder_does_not_move(gapbench: Gapbench)
     """Seen to catch: `fit` calls os.chdir, and the records are somewhere else."""
     opened: list[store.Store] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "run_cells", lambda cells, store, *_: opened.append(store) or [])
+        patch.setattr(run, "run_cells", lambda cells, store, *_, **__: opened.append(store) or [])
         assert gapbench(*RUN).exit_code == gapbench("run", "--device", "cpu").exit_code == 0
     assert [one.root for one in opened] == [Path("out").absolute(), Path("gapbench-results/default").absolute()]
 
@@ -415,16 +419,19 @@ def test_what_maintainers_need_is_not_in_the_users_help(gapbench: Gapbench, monk
             "ranks",
             "reference",
             "run",
+            "status",
             "suite",
             "table",
             "verify",
         )
     ]
-    given: list[tuple[Path, ...]] = []
-    monkeypatch.setattr(publish, "publish", lambda *folders: given.append(folders) or [Path("x")])
+    given: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(publish, "publish", lambda *given_: given.append(given_) or [Path("x")])
     assert gapbench("publish", "default").stdout == gapbench("publish", "default", "--from", "out").stdout == "x\n"
     sources = ("gapbench-results/default", Path("out").absolute())
-    assert given == [(Path(source), Path("results/published/default")) for source in sources]
+    assert gapbench("publish", "default", "--add").stdout == "x\n"
+    added = [(sources[0], False), (sources[1], False), (sources[0], True)]
+    assert given == [(Path(source), Path("results/published/default"), add) for source, add in added]
     assert "unknown suite" in one_line(gapbench("publish", "x"), 2)
 
 
@@ -590,7 +597,9 @@ def test_what_nobody_thought_of_is_one_line_too(gapbench: Gapbench, monkeypatch:
     Path("README.md").write_text("")
     monkeypatch.setattr("gapbench.datasets.uci.download", fail)
     arguments = {"table": ["out"], "plot": ["out"], "export": ["out"], "check": ["sgld"], "publish": ["x"]}
-    arguments |= {"compare": ["a", "b", "out"], "merge": ["a", "--out", "b"], "gc": ["out"], "verify": ["out"]}
+    arguments |= {name: ["out"] for name in ("gc", "status", "verify")}
+    arguments |= {"compare": ["a", "b", "out"], "merge": ["a", "--out", "b"]}
+    monkeypatch.setattr("gapbench.runners.plan.status", fail)
     monkeypatch.setattr("gapbench.runners.merge.merge", fail)
     monkeypatch.setattr("gapbench.runners.gc.find", fail)
     nested = ("reference", "data", "suite")
@@ -683,7 +692,7 @@ def test_help_tells_every_exit_code_there_is(gapbench: Gapbench) -> None:
     for argv in (["--help"], ["run", "-h"]):
         text = gapbench(*argv).stdout
         told = re.findall(r"^ +(\d+)  ", text.partition("Exit codes:")[2], re.MULTILINE)
-        assert {int(code) for code in told} == codes == {0, 1, 2, 3, 4, 130, 141}
+        assert {int(code) for code in told} == codes == {0, 1, 2, 3, 4, 5, 130, 141}
 
 
 def test_help_is_instant() -> None:

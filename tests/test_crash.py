@@ -334,7 +334,10 @@ def test_two_runs_at_once_share_a_folder(
     keys = store.keys()
     assert len(keys) == CELLS and not store.set_aside_damaged()
     named = {f"{name}.npz" for record in store.records() for name in record.arrays.values()}
-    assert {path.name for path in store.root.rglob("*.*")} == named | {store.path(key).name for key in keys}
+    plans, skipped = ([path.name for path in (store.root / of).iterdir()] for of in ("plans", "skipped"))
+    assert len(plans) == 1 and len(skipped) == 2  # the same plan, and the references that are not there
+    records = {store.path(key).name for key in keys}
+    assert {path.name for path in store.root.rglob("*.*")} == named | records | {*plans, *skipped}
     assert numbers(store.root) == numbers(undisturbed)
 
 

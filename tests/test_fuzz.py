@@ -35,9 +35,18 @@ OPTIONS = {
     "--jobs": ["1", "4", "100000"],
     "--format": ["text", "markdown", "csv", "json"],
     "--by": ["region", "row"],
+    "--timeout": ["10m", "0", "-1", "1.5h", "90", "1e3", "m", "9" * 20],
+    "--memory": ["4G", "0", "512M", "4GiB", "4X"],
+    "--engine": ["local", "dask=tcp://x", "dask=x", "slurm", "Dask", "dask=tcp://::1"],
+    "--engine-option": ["queue=a", "workers=2"],
+    "--shard": ["1/1", "1/3", "0/3", "4/3", "1", "1/0", "-1/3", "٣/٣"],
+    "--per-device": ["1", "0"],
+    "--sample": ["5", "all", "0"],
     "--from": ["empty", "file", "nowhere", "mine.py", "mine.toml", "mine.toml"],
 }
-FLAGS = st.sampled_from(["--debug", "-q", "-v", "--verbose", "-h", "--help", "--version"])
+FLAGS = st.sampled_from(
+    ["--debug", "-q", "-v", "--verbose", "--dry-run", "--retry-failed", "-x", "-h", "--help", "--version"]
+)
 WORDS = st.sampled_from([*main.commands, "empty", "file", "nowhere", "."]) | ODD | TEXT
 
 MINE = """
@@ -87,7 +96,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "mine.toml").write_text(TOML)
     monkeypatch.setattr(suites.Selection, "cells", lambda *_: [])
-    monkeypatch.setattr(run, "run_cells", lambda *_: [])
+    monkeypatch.setattr(run, "run_cells", lambda *_, **__: [])
+    monkeypatch.setattr("gapbench.runners.plan.write_plan", lambda *_: None)
     monkeypatch.setattr(workers, "start_server", lambda: None)
     monkeypatch.setattr(store, "has_links", lambda folder: True)
     monkeypatch.setattr("gapbench.runners.make_references.make_all", lambda *_: [])

@@ -165,14 +165,18 @@ def test_failures_are_numbered_and_none_is_lost(store: Store, slow_disk: None) -
 
 def test_unfinished_files_are_no_records_and_are_cleared_when_old(store: Store) -> None:
     """A file of a run that may still be going is left alone. Seen to catch: no clearing, clearing of everything,
-    clearing of records, one folder forgotten."""
+    clearing of records, one folder forgotten, a user's file of that kind cleared."""
     key, record = fake(0, store)
     store.write(key, record)
     note = store.fail(key, {})
     kept = files(store)
     folders = [store.root, store.path(key).parent, store.root / "arrays", note.parent]
-    old = [folder / f".{key}.json.0" for folder in folders]
-    new = [folder / f".{key}.json.1" for folder in folders]
+    names = [f".probe-{key}" if folder == store.root else f".{key}.json." for folder in folders]
+    old = [folder / f"{name}0" for folder, name in zip(folders, names, strict=True)]
+    new = [folder / f"{name}1" for folder, name in zip(folders, names, strict=True)]
+    mine = store.root / ".gitignore"  # somebody's
+    mine.write_text("*")
+    kept[mine] = b"*"
     for path in (*old, *new):
         path.write_bytes(b'{"sha256"')
     hours_ago = time.time() - 2 * 3600
@@ -644,7 +648,7 @@ def test_the_bits_do_not_depend_on_how_many_cells_run_side_by_side(tmp_path: Pat
     console = Console(file=io.StringIO())
     stores = {jobs: Store(tmp_path / str(jobs)) for jobs in (1, 2)}
     for jobs, each in stores.items():
-        outcomes = run_cells(wanted, each, "cpu", jobs, console)
+        outcomes = run_cells(wanted, each, ["cpu"] * jobs, console)
         assert [outcome.status for outcome in outcomes] == ["finished"] * 6
         assert {outcome.cell for outcome in outcomes} == set(wanted)
     assert stores[1].keys() == stores[2].keys() and len(stores[1].keys()) == 6
@@ -655,7 +659,7 @@ def test_the_bits_do_not_depend_on_how_many_cells_run_side_by_side(tmp_path: Pat
     older = replace(record, identity={**record.identity, "metrics": METRICS_VERSION - 1})
     stores[1].path(key).unlink()
     stores[1].write(key_of(older.identity), older)
-    outcomes = run_cells(wanted, stores[1], "cpu", 1, console)
+    outcomes = run_cells(wanted, stores[1], ["cpu"], console)
     assert {outcome.status for outcome in outcomes if outcome.key != key} == {"kept"}
     assert [outcome.status for outcome in outcomes if outcome.key == key] == ["rescored"]
     assert unscored(stores[1].record(key)) == record

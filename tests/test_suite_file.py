@@ -419,7 +419,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Cell]:
     seen: list[Cell] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(workers, "start_server", lambda: None)
-    monkeypatch.setattr(run, "run_cells", lambda cells, *_: seen.extend(cells) or [])
+    monkeypatch.setattr(run, "run_cells", lambda cells, *_, **__: seen.extend(cells) or [])
     return seen
 
 

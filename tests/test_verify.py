@@ -35,7 +35,11 @@ from gapbench.runners.verify import sample
 
 
 def here(
-    work: Callable[[Any, workers.Tell], Any], jobs: deque[Any], limit: int, tell: Callable[[Any, Any], None]
+    work: Callable[[Any, workers.Tell], Any],
+    jobs: deque[Any],
+    limit: int,
+    tell: Callable[[Any, Any], None],
+    limits: workers.Limits,
 ) -> Iterator[workers.Ended[Any]]:
     """`workers.run_all` without child processes."""
     while jobs:

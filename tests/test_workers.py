@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,10 +18,12 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from gapbench.runners.workers import Died, Tell, how_it_ended, no_interrupts, run_all
+from gapbench.runners import workers
+from gapbench.runners.workers import Died, Limits, Tell, TimedOut, how_it_ended, no_interrupts, run_all
 
 PATIENCE = 120.0  # seconds that nothing should ever take
 LONG = 240.0  # seconds that nothing should ever wait for
@@ -234,12 +239,12 @@ def leaves_a_process(tell: Tell) -> None:
     is_killed(tell)
 
 
-def test_a_process_that_a_job_leaves_behind_is_not_waited_for() -> None:
-    """Seen to catch: the end of the pipe waited for, which that process holds open."""
+def test_a_process_that_a_job_leaves_behind_ends_with_it() -> None:
+    """Seen to catch: the end of the pipe waited for, which that process holds open; the child killed alone."""
     left, began = list[int](), time.monotonic()
     (each,) = run_all(perform, deque([leaves_a_process]), 1, lambda job, message: left.append(message))
     assert "SIGKILL" in str(each.error) and time.monotonic() - began < LONG / 2
-    os.kill(left[0], signal.SIGKILL)
+    until(lambda: gone(left[0]))
 
 
 # Ends of a run --------------------------------------------------------------------------------------------------------
@@ -316,6 +321,114 @@ def test_children_end_with_a_parent_that_is_killed() -> None:
         assert not gone(child)
         parent.kill()
     until(lambda: gone(child))
+
+
+def holds_the_lock(tell: Tell) -> None:
+    """C code that never lets another thread of Python run. Its child does nothing."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(LONG)
+        os._exit(0)
+    tell((os.getpid(), child))
+    ctypes.PyDLL(None).sleep(int(LONG))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere C code that holds Python's lock goes on to its end")
+def test_c_code_and_what_it_started_end_with_a_parent_that_is_killed() -> None:
+    """Seen to catch: only a thread that waits for the parent's end; the child signalled, its group not."""
+    code = PARENT.replace("works_on", "holds_the_lock").format(tests=str(Path(__file__).parent))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        processes = ast.literal_eval(parent.stdout.readline())
+        assert not any(map(gone, processes))
+        parent.kill()
+    until(lambda: all(map(gone, processes)))
+
+
+# Limits ---------------------------------------------------------------------------------------------------------------
+
+
+def loops(tell: Tell) -> None:
+    while True:
+        time.sleep(0.01)
+
+
+def tells_where_it_was(tell: Tell) -> str:
+    try:
+        loops(tell)
+    except TimedOut as error:
+        return f"asked: {error}"
+    return "never"
+
+
+def will_not_listen(tell: Tell) -> None:
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    loops(tell)
+
+
+def starts_another(tell: Tell) -> None:
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        time.sleep(LONG)
+        os._exit(0)
+    tell(child)
+    holds_python(tell)
+
+
+def holds_python(tell: Tell) -> None:
+    ctypes.PyDLL(None).sleep(int(LONG))
+
+
+def quick(tell: Tell) -> str:
+    return "done"
+
+
+def test_a_job_that_runs_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked, so that it can say where it was; else ended, C code too, with whatever it started; else killed. Others are
+    not touched.
+
+    Seen to catch: jobs of other workers stopped, one way to stop it tried for ever, its end told as a signal's.
+    """
+    monkeypatch.setattr(workers, "GRACE", 0.3)
+    jobs = [tells_where_it_was, will_not_listen, starts_another, holds_python, quick, takes_a_while]
+    told, found = list[int](), {}
+    for each in run_all(perform, deque(jobs), 6, lambda job, message: told.append(message), Limits(timeout=2)):
+        found[each.job] = each.error or each.value
+    words = "it ran longer than the 2 s of --timeout"
+    assert found[tells_where_it_was] == f"asked: {words}"
+    for job in (will_not_listen, starts_another, holds_python):
+        assert isinstance(found[job], TimedOut) and str(found[job]) == words, job
+    assert found[quick] == found[takes_a_while] == "done"
+    until(lambda: all(gone(child) for child in told if isinstance(child, int)))
+
+
+def allocates(tell: Tell) -> None:
+    kept = []
+    while True:
+        kept.append(np.ones(2**22))
+
+
+def allocates_in_torch(tell: Tell) -> None:
+    torch.ones(2**30)
+
+
+def needs_little(tell: Tell) -> float:
+    return float(np.ones(2**20).sum())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no such limit there")
+def test_a_job_may_not_hold_more_memory_than_its_limit() -> None:
+    """Its own process alone. Seen to catch: no limit, a limit on this process."""
+    found = {}
+    jobs = deque([allocates, allocates_in_torch, needs_little])
+    for each in run_all(perform, jobs, 2, lambda *_: None, Limits(memory=2 * 2**30)):
+        found[each.job] = each.error or each.value
+    assert isinstance(found[allocates], MemoryError)
+    assert isinstance(found[allocates_in_torch], RuntimeError) and "allocate memory" in str(found[allocates_in_torch])
+    assert found[needs_little] == 2**20
+    assert resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY
 
 
 def takes_a_while(tell: Tell) -> str:

@@ -19,6 +19,7 @@ Exit codes:
   2    the command line asks for something that is not there or makes no sense
   3    a folder or file cannot be read or written, or has no results
   4    something unexpected, a bug: --debug shows where
+  5    the engine cannot be reached, or was lost: run the same command again to go on
   130  interrupted: run the same command again to go on
   141  the output was closed before its end, as by `| head`
 """
@@ -34,6 +35,10 @@ class FileError(click.ClickException):
 
 class Unexpected(click.ClickException):
     exit_code = 4
+
+
+class Lost(click.ClickException):
+    exit_code = 5
 
 
 class Interrupted(click.ClickException):
@@ -125,6 +130,7 @@ def told(error: BaseException) -> click.ClickException:
         ("gapbench.runners.suites", "Unknown", UserError),
         ("gapbench.runners.devices", "NoDevice", UserError),
         ("gapbench.datasets.table_file", "TableError", UserError),
+        ("gapbench.runners.engines", "EngineError", Lost),
     ):
         if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
             return kind(str(error))

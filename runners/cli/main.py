@@ -13,6 +13,7 @@ from gapbench.runners.cli.ranks import ranks
 from gapbench.runners.cli.reference import reference
 from gapbench.runners.cli.run import run
 from gapbench.runners.cli.show import export, plot, publish, readme, table
+from gapbench.runners.cli.status import status
 from gapbench.runners.cli.suite import suite
 from gapbench.runners.cli.upkeep import gc, merge, verify
 
@@ -28,6 +29,7 @@ def main() -> None:
 
 for command in (
     run,
+    status,
     table,
     compare,
     ranks,

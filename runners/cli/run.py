@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from gapbench.runners.cli.console import (
     words,
 )
 from gapbench.runners.cli.errors import Command, Interrupted, UserError
+from gapbench.runners.cli.how import How, how_options
 from gapbench.runners.cli.own_table import OwnTable, new_rows, predict, table_options, tell_answer
+from gapbench.runners.cli.status import tell_plan
 
 
 @click.command(cls=Command)
@@ -70,6 +73,7 @@ from gapbench.runners.cli.own_table import OwnTable, new_rows, predict, table_op
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of data and training.")
 @JOBS
+@how_options
 @table_options
 @click.option("-q", "--quiet", is_flag=True, help="Only the table, and what went wrong.")
 @click.option("-v", "--verbose", is_flag=True, help="Also each cell's diagnostics, cost and record.")
@@ -86,14 +90,16 @@ def run(
     jobs: int | None,
     quiet: bool,
     verbose: bool,
-    **table: Any,
+    **more: Any,
 ) -> None:
     """Train, score and print the table. Run it again to resume: finished cells are not trained twice.
 
     With --csv FILE --target COLUMN the data are yours: which method's error bars are right there, and in gaps of it?
     """
-    own = OwnTable(**table)
+    own = OwnTable(**{one.name: more.pop(one.name) for one in fields(OwnTable)})
+    how = How(**more)
     own.check()
+    how.check()
     if quiet and verbose:
         raise UserError("--quiet and --verbose: expected one of them")
     named = click.get_current_context().get_parameter_source("suite") == ParameterSource.COMMANDLINE
@@ -112,8 +118,9 @@ def run(
 
         start_server()  # it loads the same meanwhile
         from gapbench.evaluation.entries import Trained
-        from gapbench.runners.devices import device_named
+        from gapbench.runners.costs import longest_first, shard
         from gapbench.runners.load import collect
+        from gapbench.runners.plan import write_plan
         from gapbench.runners.run import run_cells
         from gapbench.runners.store import Store, has_links
         from gapbench.runners.suite_file import name_of, read
@@ -124,19 +131,37 @@ def run(
         else:
             chosen = own.suite(replicas) if own.csv else one_of("suite", suite, suites())
         picked = select(chosen, words(methods, "--methods"), words(datasets, "--datasets"), settings)
-        todo = picked.cells((not own.csv and replicas) or chosen.replicas, seed, chosen.block)
+        everything = longest_first(picked.cells((not own.csv and replicas) or chosen.replicas, seed, chosen.block))
+        part = how.part()
+        todo = shard(everything, *part) if part else everything
         new = new_rows(own, picked)  # what is wrong with these is told before anything is trained
     for line in (chosen.description, *chosen.notes) if own.csv or source else ():
         tell(line)
-    device = device_named(device)
+    slots = how.slots(device, jobs or cores())
     store = Store(out or default_folder(own.folder if own.csv else suite).absolute())
+    if how.dry_run:
+        tell_plan(store, todo, len(slots))
+        return
     store.prepare()
+    asked = {"suite": suite, "methods": methods, "datasets": datasets, "settings": settings, "seed": seed}
+    write_plan(store, everything, {**asked, "replicas": replicas}, part and part[1])
     if not has_links(store.root):
         tell(f"{store.root} has no hard links: a kill while a record is written leaves half of it, to be made again")
     for path in store.set_aside_damaged():
         tell(f"{path} was damaged: moved to {store.root / 'damaged'}, and made again if asked for", problem=True)
     try:
-        outcomes = run_cells(todo, store, device, jobs or cores(), console, verbose - quiet)
+        with how.engine_for(todo, jobs or cores()) as engine:
+            outcomes = run_cells(
+                todo,
+                store,
+                slots,
+                console,
+                verbose - quiet,
+                limits=how.limits,
+                retry=how.retry_failed,
+                stop=how.stop_at_failure,
+                engine=engine,
+            )
     except KeyboardInterrupt as interrupt:
         raise Interrupted(f"Finished cells are in {store.root}; run the same command again to go on.") from interrupt
 
@@ -152,16 +177,20 @@ def run(
             if new is not None and use is None:
                 raise UserError("--predict: no method is sound; name one by --methods")
             if new is not None and use is not None:
-                tell(f"Predictions of {use}: {predict(new, picked, use, store.root, str(device), seed)}", problem=True)
+                tell(f"Predictions of {use}: {predict(new, picked, use, store.root, slots[0], seed)}", problem=True)
         else:
             print_headlines(found.results)
     if own.csv:  # a control that cannot be there is not worth a word
         outcomes = [one for one in outcomes if one.status != "skipped" or isinstance(one.cell.entry, Trained)]
     counts = Counter[str](outcome.status for outcome in outcomes)
     order = ("finished", "rescored", "kept", "skipped", "failed")
+    if part:
+        tell(f"Shard {how.shard}: {len(todo)} of {len(everything)} cells. `gapbench status {store.root}` tells of all.")
+    if len(outcomes) < len(todo):
+        tell(f"Stopped at the first failure: {len(todo) - len(outcomes)} cells have no outcome", problem=True)
     tell(f"{len(outcomes)} cells: {', '.join(f'{counts[word]} {word}' for word in order if counts[word])}")
-    more = "" if own.csv else " --columns summary --intervals"
-    tell(f"Results: {store.root}. All numbers: gapbench table {store.root}{more}")
+    columns = "" if own.csv else " --columns summary --intervals"
+    tell(f"Results: {store.root}. All numbers: gapbench table {store.root}{columns}")
     tell(f"Figures: gapbench plot {store.root}")
     for outcome in outcomes:
         if outcome.status == "skipped":
