@@ -36,7 +36,8 @@ FORMAT = 1
 MANIFEST, SCORES, CURVES, README = "manifest.json", "scores.parquet", "curves.npz", "README.md"
 FIGURE = 60_000  # the largest size of a figure, in bytes
 SUITE, DATASET = 800_000, 90_000  # bytes for the manifest and the two files together: of these two the larger sum
-ROWS = 60  # held-out rows of a replica and region whose PITs are kept
+LINES = 40  # results of which a page shows every score by region; of more it would be too long to read
+ROWS = 40  # points of a replica and region whose PITs are kept, where they are thinned
 POINTS = (121, 81, 61, 41, 31)  # points of a curve; the largest number that fits is used
 UNKNOWN = 2**16 - 1  # the code of nan
 SCHEMA = pa.schema(
@@ -66,7 +67,7 @@ def publish(folder: Path, published: Path, add: bool = False) -> list[Path]:
     if add:
         kept = _joined(manifest, published)
         choice = _points(kept) or POINTS
-        results = load.ordered([*results, *kept])
+        results = thinned(load.ordered([*results, *kept]))
         places = [(result.dataset, result.method) for result in results]
         manifest["results"].sort(key=lambda one: places.index((one["dataset"], one["method"])))
         manifest["datasets"].sort(key=lambda one: one["name"])
@@ -90,13 +91,14 @@ def publish(folder: Path, published: Path, add: bool = False) -> list[Path]:
 
 
 def thinned(results: Sequence[Result]) -> list[Result]:
-    """Results with what tables and figures need: without curves if only scores are drawn; of held-out rows, with the
-    PITs of about ROWS a replica and region, evenly spaced, from which pooled scores are computed."""
+    """Results with what tables and figures need: without curves if only scores are drawn; then, and of held-out rows,
+    with the PITs of about ROWS points a replica and region, evenly spaced, from which pooled scores are computed."""
     found = []
+    knobs = of_knobs(results)
     for result in results:
-        if of_knobs(results):
+        if knobs:
             result = replace(result, curves={})
-        if result.layout.points == "rows":
+        if knobs or result.layout.points == "rows":
             keep = _spread(result)
             pits = {name: part[:, keep] for name, part in result.pits.items()}
             result = replace(result, pits=pits, regions={name: part[:, keep] for name, part in result.regions.items()})
@@ -105,8 +107,8 @@ def thinned(results: Sequence[Result]) -> list[Result]:
 
 
 def _spread(result: Result) -> NDArray[np.int64]:
-    """The positions of the test rows that are kept: about ROWS of each region in the first replica, evenly spaced. Rows
-    stand in the same order in all replicas: first those among the data, then those in the gap."""
+    """The positions of the test points that are kept: about ROWS of each region in the first replica, evenly spaced.
+    Held-out rows stand in the same order in all replicas: first those among the data, then those in the gap."""
     kept = [np.zeros(0, np.int64)]
     for mask in result.regions.values() or [result.inside("all")]:
         at = np.flatnonzero(mask.any(0))
@@ -190,8 +192,9 @@ def page(folder: Path, results: Sequence[Result]) -> str:
         markdown_runs(run_table(results)),
         "\n".join(f"* {sentence}" for sentence in sentences(results)),
         "## Every score by region",
+        f"`gapbench table results/published/{folder.name} --by region` prints them." if len(results) > LINES else "",
     ]
-    for region in regions:
+    for region in regions if len(results) <= LINES else ():
         tables = tabulate(results, _in(region))
         parts += [f"### {region}", markdown(tables, intervals=False)] if tables else []
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -194,13 +194,14 @@ def _prior() -> Suite:
     """The default suite's methods on tasks drawn from the prior of a smaller network, on which exact Bayes is
     calibrated everywhere. HMC, which samples it, is the proof, with as many draws as the others."""
     default, tasks = _default(), PriorDraws()
-    sgld = default.methods["sgld"]
-    assert isinstance(sgld, SGLD)
+    sgld, swag = default.methods["sgld"], default.methods["swag"]
+    assert isinstance(sgld, SGLD) and isinstance(swag, SWAG)
+    half = tasks.n // 2  # a batch of all points has no noise, whose law SWAG's is
     return Suite(
         "200 tasks drawn from the prior of a 1-20-20-1, n = 40: on these, exact Bayes is calibrated in the gap too",
         {"prior_draws": Task(tasks, tasks.model)},
         # Not cqr: a third of 40 points cannot calibrate an interval of 95 %.
-        {**_without(default.methods, "cqr"), "sgld": replace(sgld, batch=tasks.n // 2)},
+        {**_without(default.methods, "cqr"), "sgld": replace(sgld, batch=half), "swag": replace(swag, batch=half)},
         replicas=200,
         on_request={"hmc": HMC(burn_in=100, draws=50, thin=4, chains=4)},
         block=100,
@@ -579,15 +580,14 @@ def equal_budget(method: UncertaintyMethod, task: Task) -> UncertaintyMethod:
         thin = method.thin * share - (adam_steps / method.draws if steep else 0)
         return replace(method, burn_in=burn_in, thin=max(1, round(thin)), adam_steps=round(adam_steps))
     times = (task.model.expected_noise / AT_CENTER["noise"]) ** 2
+    if not isinstance(method, SGLD | SVI | AdamTrained):
+        return method
+    noisy = isinstance(method, SGLD | SWAG)  # a batch of all points has no noise
+    batch = min(method.batch, max(1, n // 2) if noisy else n)
+    longer = method.batch / batch
     if isinstance(method, SGLD):
-        batch = min(method.batch, max(1, n // 2))
-        longer = method.batch / batch
         burn_in, thin = round(method.burn_in * longer), round(method.thin * longer)
         return replace(method, batch=batch, lr=method.lr * times, burn_in=burn_in, thin=thin)
-    if not isinstance(method, SVI | AdamTrained):
-        return method
-    batch = min(method.batch, n)
-    longer = method.batch / batch
     method = replace(method, batch=batch, steps=round(method.steps * longer))
     if isinstance(method, SWAG):
         burn_in, thin = round(method.burn_in * longer), round(method.thin * longer)

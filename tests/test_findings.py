@@ -117,6 +117,8 @@ def readme() -> list[str]:
         f"With other numbers of points, noises, gaps and networks it is at most {most_off('mclmc')} off",
         f"On boston's gaps 90 % intervals of `mclmc` hold {boston['mclmc']} of new rows, those of a deep ensemble "
         f"{boston['deep_ensemble']}",
+        f"at most {most_off('nngp')} with other gaps, noises and networks",
+        f"Elsewhere they have {extremes('anchored_ensemble', 'gap')} and {extremes('laplace', 'gap')} of it in the gap",
         f"SVI has from {extremes('svi', 'gap')} of the right std there, "
         f"MC dropout from {extremes('mc_dropout', 'gap')}",
     ]
@@ -168,7 +170,7 @@ def knob(method: str, region: str, dataset: str) -> float:
 
 
 def at_knobs(method: str, region: str) -> list[float]:
-    return [knob(method, region, dataset) for dataset in dict.fromkeys(of for of, _ in found("knobs"))]
+    return [knob(method, region, dataset) for dataset, of in found("knobs") if of == method]
 
 
 def extremes(method: str, region: str) -> str:
@@ -202,6 +204,11 @@ def knobs() -> list[str]:
         dataset for (dataset, one), result in found("knobs").items() if one == "mclmc" and result.status != "ranked"
     )
     assert unsure == ["layers@1", "n@1000", "width@10"]
+    evidential = at_knobs("evidential", "data")
+    by_n = [knob("evidential", "data", of) for of in ("n@20", "n@50", CENTER, "n@1000")]
+    assert by_n == sorted(by_n) and by_n[0] == min(evidential) and by_n[-1] == max(evidential)
+    assert knob("laplace", "gap", "layers@1") == min(at_knobs("laplace", "gap"))
+    assert knob("laplace", "gap", "width@10") == max(at_knobs("laplace", "gap"))
     return [
         f"its std is {extremes('mclmc', 'data')} times the posterior's among the data and "
         f"{extremes('mclmc', 'gap')} times in the gap",
@@ -216,11 +223,23 @@ def knobs() -> list[str]:
         f"{extremes('mile', 'data')} times the posterior's among the data and "
         f"{extremes('mile', 'gap')} times in the gap",
         f"with 1000 points MCLMC has {steps:.0f} steps",
+        f"has {extremes('nngp', 'data')} times the posterior's std among the data and {extremes('nngp', 'gap')} times "
+        f"in the gap: {knob('nngp', 'gap', 'gap@0.25'):.2f} in the narrowest, "
+        f"{knob('nngp', 'gap', 'gap@2'):.2f} in the widest",
+        f"has {extremes('anchored_ensemble', 'data')} times the posterior's std among the data and "
+        f"{extremes('anchored_ensemble', 'gap')} times in the gap",
+        f"({extremes('laplace', 'data')} times) and unreliable in the gap: {extremes('laplace', 'gap')} times, "
+        "too narrow with one hidden layer and too wide with layers of 10 units",
+        f"deep ensembles have {extremes('deep_ensemble', 'gap')} of the posterior's std, "
+        f"SWAG {extremes('swag', 'gap')}, and evidential regression from {extremes('evidential', 'gap')} times",
+        f"is {min(evidential):.1f} to {max(evidential):.1f} times as wide: it grows with n",
     ]
 
 
 def tasks() -> list[str]:
-    words = {"mclmc": "MCLMC", "sgld": "SGLD", "mc_dropout": "MC dropout", "svi": "SVI"}
+    words = {"mclmc": "MCLMC", "sgld": "SGLD", "mc_dropout": "MC dropout", "svi": "SVI", "nngp": "NNGP"}
+    words |= {"laplace": "Laplace", "evidential": "evidential"}
+    words |= {"anchored_ensemble": "anchored ensemble", "deep_ensemble": "deep ensemble"}
 
     def gap(dataset: str, *methods: str) -> str:
         return ", ".join(f"{words[method]} {ratio(method, 'gap', dataset, 'tasks'):.2f}" for method in methods)
@@ -236,6 +255,10 @@ def tasks() -> list[str]:
         f"For SVI it is {held['svi']} and for MC dropout {held['mc_dropout']}",
         gap("gapped_heteroscedastic", "mclmc", "mc_dropout", "svi"),
         gap("prior_draws_learned_noise", "mclmc", "sgld", "svi", "mc_dropout"),
+        gap("two_clusters", "anchored_ensemble", "nngp", "laplace", "evidential", "deep_ensemble"),
+        gap("gapped_step", "nngp", "anchored_ensemble", "laplace", "evidential", "deep_ensemble"),
+        gap("gapped_heteroscedastic", "laplace", "evidential"),
+        gap("prior_draws_learned_noise", "nngp", "laplace", "evidential"),
     ]
 
 

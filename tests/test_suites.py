@@ -346,7 +346,7 @@ def test_every_method_has_the_same_budget_on_every_task() -> None:
     """Point gradients within a tenth, whatever n is; the steps of SGLD and SWAG go with σ².
 
     Seen to catch: steps for point gradients, σ for σ², the inverse share, Adam's steps on top of the budget, a budget
-    of SWAG without its SGD.
+    of SWAG without its SGD, its batch of all points.
     """
     suite, tasks = suites.suites()["knobs"], suites.suites()["tasks"].tasks
 
@@ -371,6 +371,11 @@ def test_every_method_has_the_same_budget_on_every_task() -> None:
     assert suite.adapted(sgld, louder) == replace(sgld, lr=sgld.lr * (0.3 / 0.1) ** 2)
     swag = suite.methods["swag"]
     assert isinstance(swag, SWAG)
+    for n in (20, 50):  # SWAG's law is that of SGD's noise
+        few = suite.adapted(swag, suite.tasks[f"n@{n}"])
+        assert isinstance(few, SWAG) and few.batch == n // 2
+    on_prior = suites.suites()["prior"].methods["swag"]
+    assert isinstance(on_prior, SWAG) and on_prior.batch == 20
     assert suite.adapted(swag, louder) == replace(swag, sgd_lr=swag.sgd_lr * (0.3 / 0.1) ** 2)
     mclmc = suite.adapted(suite.methods["mclmc"], tasks["gapped_heteroscedastic"])
     assert isinstance(mclmc, MCLMC) and mclmc.adam_steps == 100
