@@ -30,8 +30,8 @@ def write_plan(store: Store, cells: Sequence[Cell], asked: Mapping[str, Any], sh
         same = all(other[name] == body[name] for name in ("cells", "shards"))
         if other["shards"] and not same:
             raise StoreError(
-                f"{store.root}: it has {other['shards']} shards of a run with other cells or settings "
-                f"({' '.join(other['asked'].get('words', ()))}): give the same options to all shards, or another --out"
+                f"{store.root}: it has {other['shards']} shards of another run (suite {other['asked'].get('suite')}, "
+                f"{len(other['cells'])} cells): give the same options to all shards, or choose another --out"
             )
     store.plan(body)
 

@@ -232,7 +232,7 @@ class _Announcer:
         cost = expected(outcome.cell)
         if outcome.status != "halved":
             self._left -= cost
-        if outcome.seconds and outcome.status != "halved":
+        if outcome.status == "finished":
             self._trained += cost
 
     def _time_left(self) -> str:

@@ -7,6 +7,8 @@ counted.
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -29,6 +31,7 @@ from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise, No
 from gapbench.methods.engine.predictions import MixturePrediction
 from gapbench.methods.registry import methods
 from gapbench.methods.sgld import SGLD
+from gapbench.runners.suites import suites
 
 OURS = str(Path(sys.modules["gapbench.methods.base"].__file__ or "").resolve().parent.parent)
 # Not the whole checkout: an environment may lie in it.
@@ -176,3 +179,15 @@ def test_a_question_is_seen() -> None:
     assert not watch.asked and not watch.copied
     with Meta(), pytest.raises(RuntimeError):
         Tensor.item(torch.ones((), device="meta"))
+
+
+def test_the_script_that_measures_a_gpu_runs_without_one() -> None:
+    """Every method of the default suite, and the notebook's run. Seen to catch: a method whose budget is not cut."""
+    script = Path(__file__).resolve().parent.parent / "timings" / "gpu.py"
+    small = ["--steps", "2", "--replicas", "2", "--chains", "2", "--draws", "1"]
+    command = [sys.executable, str(script), "--device", "cpu", *small]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[2:-1]] == list(suites()["default"].methods)
+    assert lines[-1].startswith("the notebook's SGLD, 63 steps of 2 chains: ")
