@@ -417,6 +417,32 @@ def uci_gap() -> list[str]:
     ]
 
 
+def uci() -> list[str]:
+    tables = ["boston", "energy", "yacht"]
+    assert tables == list(dict.fromkeys(dataset for dataset, _ in found("uci")))
+    methods = [name for dataset, name in found("uci") if dataset == "boston" and name not in ("prior", "cqr")]
+
+    def score(method: str, name: str, table: str) -> float:
+        return value(method, name, "data", "uci", table)
+
+    crps = {name: [score(name, "crps_y", table) for table in tables] for name in methods}
+    held = {name: [percent(score(name, "coverage_90_y", table)) for table in tables] for name in ("evidential", "swag")}
+    for at, table in enumerate(tables):
+        assert min(crps, key=lambda name: crps[name][at]) == "mclmc"
+        assert found("uci")[table, "mclmc"].status == "not converged"
+    for table in tables[1:]:
+        least = min(score(name, "rmse_y", table) for name in ("nngp", "svi", "sgld"))
+        assert least > 2 * score("deep_ensemble", "rmse_y", table)
+        assert all(score(name, "coverage_90_y", table) > 0.95 for name in ("mc_dropout", "anchored_ensemble"))
+    mclmc, ensemble = ([f"{one:.3g}" for one in crps[name]] for name in ("mclmc", "deep_ensemble"))
+    return [
+        f"MCLMC has the least CRPS on all three, {mclmc[0]}, {mclmc[1]} and {mclmc[2]}",
+        f"Deep ensembles follow at {float(ensemble[0]):.2f}, {ensemble[1]} and {ensemble[2]}",
+        "evidential regression hold {}, {} and {} of the rows".format(*held["evidential"]),
+        "SWAG's {}, {} and {}".format(*held["swag"]),
+    ]
+
+
 def uci_ensembles() -> list[str]:
     def score(method: str, name: str, table: str) -> float:
         return value(method, name, "data", "uci_deep_ensemble", table)
@@ -480,6 +506,7 @@ NOTEBOOK = ("notebook_sgld", "gapped_sine_notebook")
         ("docs/notebook.md", notebooks),
         ("docs/notebook.md", data_size),
         ("docs/choose_a_method.md", cases),
+        ("docs/uci.md", uci),
         ("docs/uci.md", uci_gap),
         ("docs/uci.md", uci_ensembles),
     ],

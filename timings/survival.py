@@ -116,6 +116,7 @@ def survive(engine: str, kills: int, folder: Path, undisturbed: Path, rng: rando
         for run in started:
             for left in session(run.pid):
                 figures.orphans += 1
+                figures.outputs.append(f"left behind: {command_of(left)}")
                 with suppress(ProcessLookupError):
                     os.kill(left, signal.SIGKILL)
         now = {key: store.path(key).read_bytes() for key in store.keys()}  # noqa: SIM118
@@ -181,6 +182,14 @@ def session(leader: int) -> set[int]:
     return found
 
 
+def command_of(process: int) -> str:
+    """The command line of a process, and its parent."""
+    with suppress(OSError):
+        words = Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
+        return f"{process}, child of {Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[1]}: {words}"
+    return str(process)
+
+
 def until(what: Callable[[], bool]) -> None:
     """Wait for something, at most PATIENCE."""
     deadline = time.monotonic() + PATIENCE
@@ -216,6 +225,7 @@ def main() -> None:
                 f"{'yes' if found.same_bits else 'no'}",
                 flush=True,
             )
+            print("\n".join(line for line in found.outputs if line.startswith("left behind")), end="", flush=True)
 
 
 if __name__ == "__main__":
