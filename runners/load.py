@@ -181,7 +181,7 @@ def _failed(store: Store, found: Iterable[Result]) -> list[str]:
             (identity["dataset"]["name"], identity["method"]["name"], r) not in there for r in range(*identity["block"])
         ):
             words[note["cell"]] = f"{note['status']}: {first_line(note['reason'])}"
-    return [f"{cell} failed ({word}); the next run tries it again" for cell, word in words.items()]
+    return [f"{cell} failed ({word}); `gapbench run --retry-failed` tries it again" for cell, word in words.items()]
 
 
 def _nothing(folder: Path, problems: Iterable[str]) -> str:

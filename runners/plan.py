@@ -30,10 +30,18 @@ def write_plan(store: Store, cells: Sequence[Cell], asked: Mapping[str, Any], sh
         same = all(other[name] == body[name] for name in ("cells", "shards"))
         if other["shards"] and not same:
             raise StoreError(
-                f"{store.root}: it has {other['shards']} shards of another run (suite {other['asked'].get('suite')}, "
-                f"{len(other['cells'])} cells): give the same options to all shards, or choose another --out"
+                f"{store.root}: it has {other['shards']} shards of a run with other cells or settings "
+                f"({_words(other['asked'])}): give the same options to all shards, or another --out"
             )
     store.plan(body)
+
+
+def _words(asked: Mapping[str, Any]) -> str:
+    """What a run was asked for, as far as it was said."""
+    said = {name: value for name, value in asked.items() if value not in (None, [])}
+    return ", ".join(
+        f"{name} {','.join(map(str, value)) if isinstance(value, list) else value}" for name, value in said.items()
+    )
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def now() -> str:
 
 def surroundings(device: str) -> dict[str, Any]:
     """The time, the machine and the versions of a computation."""
-    cuda = device.startswith("cuda")
+    cuda = device.startswith("cuda") and torch.cuda.is_available()  # it may be another machine's
     packages = ("gapbench", "torch", "opacus", "pyro-ppl", "numpy", "scipy", "scoringrules", "arviz-stats")
     return {
         "finished": now(),

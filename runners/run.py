@@ -8,7 +8,7 @@ import platform
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +17,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from gapbench.evaluation.entries import Trained
 from gapbench.evaluation.headline import headlines
-from gapbench.runners.cell import Cell
+from gapbench.runners.cell import Cell, early_key
 from gapbench.runners.complete import Outcome, complete, failed
 from gapbench.runners.costs import duration, expected
 from gapbench.runners.devices import device_named
 from gapbench.runners.earlier import records_by_place
 from gapbench.runners.engines import Engine
 from gapbench.runners.load import collect
+from gapbench.runners.plan import write_plan
 from gapbench.runners.provenance import now
 from gapbench.runners.recipes import NoRecipe
 from gapbench.runners.store import Damaged, Store, StoreError, first_line, floats
@@ -64,7 +65,9 @@ def run_cells(
 
         for cell in cells:
             try:
-                found = None if retry else _failed_before(cell, before.get(cell.early_key, []), limits)
+                notes = [] if retry else before.get(cell.early_key, [])
+                there = notes and _is_there(cell, store, earlier.get(cell.place, []))
+                found = None if there else _failed_before(cell, notes, limits)
             except Exception as error:  # a cell without content is refused before training
                 found = failed(cell, store, slots[0], error)
             if found is None:
@@ -85,7 +88,10 @@ def run_cells(
                     outcome = failed(cell, store, ended.job.device, _explained(cell, ended.error), limits=limits)
                 if outcome.status == "halved":
                     announce.more(1)
-                    for half in cell.halves():
+                    halves = cell.halves()
+                    store.skip(cell.early_key, f"{outcome.message}: it is run as two halves")
+                    write_plan(store, halves, {})
+                    for half in halves:
                         add(half)
                 announce.end(outcome)
                 if stop and outcome.failed:
@@ -132,6 +138,15 @@ def _work(job: Job, tell: Tell) -> Outcome:
         return complete(job.cell, job.store, device, begins, job.candidates, job.limits)
 
 
+def _is_there(cell: Cell, store: Store, keys: Sequence[str]) -> bool:
+    """True if one of these records is the cell's."""
+    for key in keys:
+        with suppress(Damaged):
+            if early_key(store.record(key).identity) == cell.early_key:
+                return True
+    return False
+
+
 def _failed_before(cell: Cell, notes: Sequence[Mapping[str, Any]], limits: Limits) -> Outcome | None:
     """The outcome of a cell that would fail again; None if it may not."""
     if not notes:
@@ -169,6 +184,7 @@ class _Announcer:
         # The cells of each row of the table that have no outcome yet, and the keys of those that have a record.
         self._open = Counter((cell.dataset_name, cell.name) for cell in cells)
         self._keys: dict[tuple[str, str], list[str]] = {}
+        self._new: set[tuple[str, str]] = set()  # rows of which a cell was trained
         total = len(cells)
         self._total, self._store, self._console, self._verbosity = total, store, console, verbosity
         self._progress = Progress(
@@ -250,7 +266,9 @@ class _Announcer:
         self._open[row] -= 1
         if outcome.recorded:
             self._keys.setdefault(row, []).append(outcome.key)
-        if self._open[row] or outcome.status != "finished" or not isinstance(outcome.cell.entry, Trained):
+        if outcome.status == "finished":
+            self._new.add(row)
+        if self._open[row] or row not in self._new or not isinstance(outcome.cell.entry, Trained):
             return
         for headline in headlines(collect(self._store.root, self._keys[row]).results):
             for _, _, words in headline.lines:

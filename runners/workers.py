@@ -29,6 +29,7 @@ J = TypeVar("J")
 PRELOADED = ["gapbench.runners.preload"]
 SERVER_DIED = 255  # the exit code that multiprocessing reports if the server has died
 GRACE = 5.0  # seconds from each way to stop a job to the next
+WAIT = 86_400.0  # seconds of one wait: the system refuses a wait of 25 days
 Tell = Callable[[Any], None]
 
 
@@ -177,7 +178,7 @@ def _ready(running: list[_Worker[J]]) -> list[_Worker[J]]:
     # too. The server reports this end. After the server has died, only the pipe is left.
     told = [worker.process.sentinel for worker in running if worker.process.exitcode != SERVER_DIED]
     first = min((worker.deadline for worker in running), default=math.inf) - time.monotonic()
-    there = wait([*(worker.pipe for worker in running), *told], None if first == math.inf else max(first, 0))
+    there = wait([*(worker.pipe for worker in running), *told], None if first == math.inf else min(max(first, 0), WAIT))
     for worker in running:
         if worker.pipe not in there and time.monotonic() >= worker.deadline:
             worker.stop()

@@ -425,7 +425,8 @@ def test_a_method_that_raises_is_noted_shown_and_tried_again(store: Store, monke
         assert "in fit\n" in note["traceback"] and note["identity"]["method"]["name"] == "spoilt"
     found = collect(store.root)
     assert [result.method for result in found.results] == ["dropout"]
-    assert found.notes == [f"{wanted[0].title} failed (ValueError: no such luck); the next run tries it again"]
+    words = "failed (ValueError: no such luck); `gapbench run --retry-failed` tries it again"
+    assert found.notes == [f"{wanted[0].title} {words}"]
     monkeypatch.setattr(Spoilt, "how", "")
     assert [outcome.status for outcome in made(store, *wanted)] == ["finished", "kept"]
     assert not collect(store.root).notes

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gapbench.runners.workers import Limits
 
 SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
-BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+BYTES = {"": 1} | {f"{unit}{byte}": 1024**power for power, unit in enumerate("kmgt", 1) for byte in ("", "b", "ib")}
 LEAST = 2**30  # bytes: torch alone holds half of it
 
 OPTIONS = (
@@ -83,6 +83,7 @@ class How:
             )
         if self.engine_options and self.engine not in ("slurm", "pbs", "sge", "lsf"):
             raise UserError(f"--engine-option: it is of a batch scheduler, not of --engine {self.engine}")
+        self._engine_options()
 
     @property
     def limits(self) -> Limits:
@@ -116,21 +117,28 @@ class How:
             yield None
             return
         from gapbench.runners.costs import expected
-        from gapbench.runners.engines import dask, options_of
+        from gapbench.runners.engines import dask
+
+        with dask(
+            self.engine, jobs, self._engine_options(), max(map(expected, cells), default=0.0), self.limits
+        ) as engine:
+            yield engine
+
+    def _engine_options(self) -> dict[str, list[str]]:
+        """The options of a batch scheduler. Raises UserError."""
+        from gapbench.runners.engines import options_of
 
         try:
-            options = options_of(self.engine_options)
+            return options_of(self.engine_options)
         except ValueError as error:
             raise UserError(str(error)) from error
-        with dask(self.engine, jobs, options, max(map(expected, cells), default=0.0), self.limits) as engine:
-            yield engine
 
 
 def number(option: str, text: str | None, units: dict[str, int], expected: str, least: float = 0.0) -> float | None:
     """The number that a word such as 10m means. Raises UserError."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*?)(?:ib|b)?", text.strip().lower())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
     unit = units.get(match[2]) if match else None
     value = float(match[1]) * unit if match and unit else 0.0
     if value <= 0 or value < least or value > 1e15:

@@ -99,7 +99,12 @@ def tell_plan(store: Store, cells: Sequence[Cell], jobs: int) -> None:
     console = make_console()
     todo = []
     for cell in cells:
-        state = "done" if cell.early_key in there else before.get(cell.early_key, "to do")
+        try:
+            key = cell.early_key
+        except Exception as error:  # a cell without content fails by itself
+            console.print(f"{cell.title}: it would fail: {error}", markup=False, highlight=False)
+            continue
+        state = "done" if key in there else before.get(key, "to do")
         if state == "to do":
             todo.append(expected(cell))
         console.print(f"{cell.title}: {state}, about {duration(expected(cell))}", markup=False, highlight=False)
