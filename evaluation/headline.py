@@ -77,13 +77,14 @@ class Headline:
     """The headline of one dataset, as it is printed.
 
     headings: of the columns behind the method's. lines: method, whether it is ranked, and a word for each column.
-    notes: sentences below.
+    notes: sentences below. table: the numbers behind the words, in the same order.
     """
 
     title: str
     headings: tuple[str, ...]
     lines: tuple[tuple[str, bool, tuple[str, ...]], ...]
     notes: tuple[str, ...]
+    table: Table | None = None
 
 
 def headlines(results: Sequence[Result]) -> list[Headline]:
@@ -129,7 +130,7 @@ def _headline(table: Table, rows: Sequence[Result]) -> Headline:
     notes = [heading.meaning for heading in shown if heading.meaning]
     notes += [f"{SECONDS}: of training and predicting one replica."] if any(words[-1] for *_, words in lines) else []
     notes += [*_incomplete(table), *_marks(table), *_controls(table), *privacy(rows)]
-    return Headline(table.name, (*headings, SECONDS), tuple(lines), tuple(dict.fromkeys(notes)))
+    return Headline(table.name, (*headings, SECONDS), tuple(lines), tuple(dict.fromkeys(notes)), table)
 
 
 def _name(line: Line, table: Table) -> str:

@@ -126,10 +126,10 @@ def bands(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     Of y where a method has no f."""
     rows = [result for result in rows if result.kind != "oracle"]
     feature = _feature(rows)
-    rows = [_on_its_line(result) for result in rows]
+    rows = [on_its_line(result) for result in rows]
     if len(rows) > PANELS:
         raise Undrawable(f"{len(rows)} methods, and {PANELS} panels are the most; choose some with --methods")
-    drawable = [(result, of) for result in rows if (of := _quantity(result))]
+    drawable = [(result, of) for result in rows if (of := quantity_of(result))]
     if not drawable:
         raise Undrawable("no method's record has quantiles of f or y")
     across = 2 if len(drawable) == 4 else min(3 if len(drawable) <= 12 else 4, len(drawable))
@@ -176,20 +176,20 @@ def _band(ax: Axes, result: Result, of: str, r: int, feature: int, colour: str) 
 
 def panel(result: Result, rows: Sequence[Result]) -> Figure | None:
     """A method's panel of `bands` alone, with the limits that all rows of its dataset share; None without quantiles."""
-    of = _quantity(result)
+    of = quantity_of(result)
     if of is None or not drawable(result):
         return None
     figure = Figure(figsize=(3.6, 2.4), layout="constrained")
     ax = figure.subplots()
     _band(ax, result, of, _first_sound(result), _feature([result]), COLOURS[0])
-    ax.set_ylim(_limits([(one, quantity) for one in rows if drawable(one) and (quantity := _quantity(one))]))
+    ax.set_ylim(_limits([(one, quantity) for one in rows if drawable(one) and (quantity := quantity_of(one))]))
     ax.set(xlabel="x", ylabel=of)
     return figure
 
 
 def drawable(result: Result) -> bool:
     """True if a method has a panel: its record has quantiles of f or y, and a replica that did not fail."""
-    return _quantity(result) is not None and bool(result.sound.any())
+    return quantity_of(result) is not None and bool(result.sound.any())
 
 
 def picture(figure: Figure, name: str, limit: int) -> bytes:
@@ -201,7 +201,7 @@ def stds(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     """The std of f against x, mean over replicas, of every method that has one."""
     rows = [result for result in rows if result.kind != "oracle"]
     feature = _feature(rows)
-    rows = [_on_its_line(result) for result in rows if np.isfinite(result.curves.get("std_f", np.nan)).any()]
+    rows = [on_its_line(result) for result in rows if np.isfinite(result.curves.get("std_f", np.nan)).any()]
     if not rows:
         raise Undrawable("no method has a std of f")
     labels = [result.label for result in rows]
@@ -552,7 +552,7 @@ def families(rows: Sequence[Result]) -> dict[str, list[str]]:
 
 
 def _feature(rows: Sequence[Result]) -> int:
-    """The feature that a grid is drawn over; 0 if over a line, see `_on_its_line`."""
+    """The feature that a grid is drawn over; 0 if over a line, see `on_its_line`."""
     if not rows:
         raise Undrawable("there is nothing but the oracle")
     layout = rows[0].layout
@@ -567,7 +567,7 @@ def _feature(rows: Sequence[Result]) -> int:
     return layout.feature if layout.line is None and layout.feature is not None else 0
 
 
-def _on_its_line(result: Result) -> Result:
+def on_its_line(result: Result) -> Result:
     """The result with the test points of its layout's line alone, and one feature: the position on the line, 0 in its
     middle. Training points have that of their projection on the line. A result whose layout has no line is as it was.
     """
@@ -583,7 +583,7 @@ def _on_its_line(result: Result) -> Result:
     return replace(result, curves=curves, pits=pits, regions=regions)
 
 
-def _quantity(result: Result) -> str | None:
+def quantity_of(result: Result) -> str | None:
     """Whose quantiles a method has: of f, else of y."""
     for of in ("f", "y"):
         if np.isfinite(result.curves.get(f"{of}_50", np.nan)).any():
@@ -674,11 +674,11 @@ def _shade_gap(ax: Axes, result: Result, feature: int) -> None:
     x = result.curves["x_test"][0, :, feature]
     order = np.argsort(x, kind="stable")
     x, inside = x[order], result.inside("gap")[0][order]
-    for start, stop in _runs(inside):
+    for start, stop in runs(inside):
         ax.axvspan(x[max(start - 1, 0)], x[min(stop, len(x) - 1)], color="black", alpha=0.07, lw=0, zorder=0)
 
 
-def _runs(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+def runs(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     """start and stop of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
     return ((int(start), int(stop)) for index, (start, stop) in enumerate(pairwise(edges)) if index % 2 == 0)

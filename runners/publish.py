@@ -225,7 +225,7 @@ def _checked(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
 
 def _described(folder: Path, results: Sequence[Result]) -> dict[str, Any]:
     """The parts of the manifest that describe the results: datasets, results with their records, machines."""
-    shown, machines = _records(folder, results), list[Mapping[str, Any]]()
+    shown, machines = records_of(folder, results), list[Mapping[str, Any]]()
     datasets, described = [], []
     for name in dict.fromkeys(result.dataset for result in results):
         rows = [result for result in results if result.dataset == name]
@@ -319,7 +319,7 @@ def _described_record(record: Record, machines: list[Mapping[str, Any]]) -> dict
     }
 
 
-def _records(folder: Path, results: Sequence[Result]) -> dict[tuple[str, str], list[Record]]:
+def records_of(folder: Path, results: Sequence[Result]) -> dict[tuple[str, str], list[Record]]:
     """The records of each result, in the order of their replicas."""
     from gapbench.runners import load
 

@@ -23,7 +23,7 @@ from gapbench.datasets.gapped_step import GappedStep
 from gapbench.datasets.streams import stream
 from gapbench.datasets.two_clusters import TwoClusters
 from gapbench.evaluation.controls import PriorPredictive
-from gapbench.evaluation.plots import _on_its_line, bands, stds, styles
+from gapbench.evaluation.plots import on_its_line, bands, stds, styles
 from gapbench.evaluation.results import Result
 from gapbench.methods.engine.model import MLP
 from gapbench.runners import load, publish
@@ -300,7 +300,7 @@ def test_figures_draw_the_line_alone(clusters: tuple[TwoClusters, Result, Result
     problems = dataset.problems(range(3))
     position = np.linspace(-4, 4, 101)
     for result in results:
-        shown = _on_its_line(result)
+        shown = on_its_line(result)
         assert shown.inside("all").shape == (3, 101) and not shown.inside("square").any()
         style = styles([result])
         figure = bands([result], style)

@@ -11,6 +11,7 @@ from gapbench.runners.cli.data import data
 from gapbench.runners.cli.errors import EXIT_CODES, Group
 from gapbench.runners.cli.ranks import ranks
 from gapbench.runners.cli.reference import reference
+from gapbench.runners.cli.report import report
 from gapbench.runners.cli.run import run
 from gapbench.runners.cli.show import export, plot, publish, readme, table
 from gapbench.runners.cli.status import status
@@ -31,6 +32,7 @@ for command in (
     run,
     status,
     table,
+    report,
     compare,
     ranks,
     coverage,

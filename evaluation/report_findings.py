@@ -1,0 +1,106 @@
+"""The findings of a report: sentences made from numbers and their uncertainty.
+
+Whatever is said of "right" is said of an interval: a method is right in a region if the whole 95 % interval lies in the
+range of right values, too narrow if the whole interval lies below it, and open where the interval crosses an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gapbench.evaluation.compare import Estimate
+from gapbench.evaluation.headline import NARROW, WIDE, percent
+from gapbench.evaluation.report_charts import Dots, Measured
+from gapbench.evaluation.results import Result
+from gapbench.evaluation.tables import cpu_seconds, number
+
+FEW = 3  # datasets whose findings all stand at the top
+HOLDS = (0.85, 0.95)  # shares that a 90 % interval may hold and be called right
+
+
+def verdict(one: Estimate, right: tuple[float, float]) -> str:
+    """ "right", "too narrow", "too wide", or "open" where the interval crosses an end of the range of right values."""
+    low, high = (one.value, one.value) if np.isnan([one.low, one.high]).any() else (one.low, one.high)
+    if np.isnan(one.value):
+        return "n/a"
+    if right[0] <= low and high <= right[1]:
+        return "right"
+    return "too narrow" if high < right[0] else "too wide" if low > right[1] else "open"
+
+
+def findings(rows: Sequence[Result], chart: Dots) -> list[str]:
+    """Three sentences on a dataset: who is right where it matters, who is too narrow, and what it costs."""
+    ratio, where = chart.log, _where(chart.series[-1])
+    ranked = {one.method for one in rows if one.status == "ranked"}
+    groups: dict[str, list[Measured]] = {}
+    for row in chart.rows:
+        if row.method in ranked:
+            groups.setdefault(verdict(row.estimates[-1], _right(ratio)), []).append(row)
+
+    def told(kind: str) -> str:
+        own = sorted(groups.get(kind, []), key=lambda row: row.estimates[-1].value)
+        return ", ".join(f"{row.method} {_told(row.estimates[-1], chart.word)}" for row in own)
+
+    if ratio:
+        right = f"Right {where} (std {NARROW:g} to {WIDE:g} of the true posterior's)"
+        narrow, wide = f"Too narrow {where}", f"Too wide {where}"
+    else:
+        right = f"Right {where} (90 % intervals hold {percent(HOLDS[0])} to {percent(HOLDS[1])})"
+        narrow, wide = f"Too narrow {where} (they hold less)", f"Too wide {where} (they hold more)"
+    sentences = [f"{right}: {told('right') or 'no ranked method for sure'}."]
+    sentences += [
+        f"{words}: {said}." for words, kind in ((narrow, "too narrow"), (wide, "too wide")) if (said := told(kind))
+    ]
+    sentences += [f"Open, as the interval crosses a limit: {said}." if (said := told("open")) else ""]
+    spent = {one.method: seconds for one in rows if one.method in ranked and (seconds := cpu_seconds(one)) is not None}
+    good = sorted((spent[row.method], row.method) for row in groups.get("right", []) if row.method in spent)
+    rest = sorted((seconds, name) for name, seconds in spent.items() if name not in {name for _, name in good})
+    cost = ", ".join(f"{name} {number(seconds)}" for seconds, name in good)
+    if good:
+        others = f"; the others from {number(rest[0][0])} to {number(rest[-1][0])}" if rest else ""
+        sentences.append(f"What right error bars cost, in CPU seconds a replica: {cost}{others}.")
+    elif rest:
+        span = f"from {number(rest[0][0])} ({rest[0][1]}) to {number(rest[-1][0])} ({rest[-1][1]})"
+        sentences.append(f"The cost, in CPU seconds a replica: {span}.")
+    return [sentence for sentence in sentences if sentence]
+
+
+def _right(ratio: bool) -> tuple[float, float]:
+    return (NARROW, WIDE) if ratio else HOLDS
+
+
+def _told(one: Estimate, word: Callable[[float], str]) -> str:
+    interval = "" if np.isnan([one.low, one.high]).any() else f" [{word(one.low)}, {word(one.high)}]"
+    return word(one.value) + interval
+
+
+def top(
+    told: Sequence[tuple[str, tuple[str, ...], Dots | None]], results: Sequence[Result]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The findings at the top, (heading, sentences): of each dataset if they are few, else how often a method is right.
+
+    told: the name of each dataset, its findings and its chart.
+    """
+    known = [(name, sentences, chart) for name, sentences, chart in told if chart is not None]
+    if len(known) <= FEW:
+        return tuple((name, sentences) for name, sentences, _ in known)
+    ranked = {(one.dataset, one.method) for one in results if one.status == "ranked"}
+    verdicts: dict[str, list[str]] = {}
+    for name, _, chart in known:
+        for row in chart.rows:
+            if (name, row.method) in ranked:
+                verdicts.setdefault(row.method, []).append(verdict(row.estimates[-1], _right(chart.log)))
+    sentences = []
+    for kind in ("right", "too narrow", "too wide"):
+        counts = {name: own.count(kind) for name, own in verdicts.items()}
+        order = sorted(filter(counts.get, counts), key=lambda name: (-counts[name] / len(verdicts[name]), name))
+        said = ", ".join(f"{name} on {counts[name]} of {len(verdicts[name])}" for name in order)
+        sentences.append(f"{kind.capitalize()}: {said or 'no method'}.")
+    where = _where(known[0][2].series[-1])
+    return ((f"{len(known)} datasets, {where}; each method on those where it is ranked", tuple(sentences)),)
+
+
+def _where(region: str) -> str:
+    return {"gap": "in the gap", "all": "over all points"}.get(region, f"in the region {region}")
