@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gapbench.evaluation.bootstrap import Bootstrap, estimate
 from gapbench.evaluation.compare import Estimate
-from gapbench.evaluation.headline import percent
+from gapbench.evaluation.headline import MARKS, percent
 from gapbench.evaluation.plots import Style, drawable, on_its_line, quantity_of, runs
 from gapbench.evaluation.results import Floats, Result
 from gapbench.evaluation.tables import regions_of, scored_f
@@ -121,7 +121,8 @@ def answer(rows: Sequence[Result], style: Mapping[str, Style]) -> Dots | None:
             ends = (value, low, high)
             made[one.method, region] = Estimate(*(float(np.exp(min(end, 700.0))) for end in ends) if ratio else ends)
     points = [
-        Measured(one.method, one.label, style[one.method], tuple(made[one.method, r] for r in shown)) for one in methods
+        Measured(one.method, label(one), style[one.method], tuple(made[one.method, r] for r in shown))
+        for one in methods
     ]
     points = [row for row in points if np.isfinite([one.value for one in row.estimates]).any()]
     if not points:
@@ -142,6 +143,11 @@ def answer(rows: Sequence[Result], style: Mapping[str, Style]) -> Dots | None:
         limits,
         ratio_words if ratio else percent,
     )
+
+
+def label(result: Result) -> str:
+    """The method's name, with the mark that the leaderboard gives it."""
+    return result.method + (f" {MARKS[result.status]}" if result.status in MARKS else "")
 
 
 def ratio_words(value: float) -> str:
@@ -189,7 +195,7 @@ def stds(rows: Sequence[Result], style: Mapping[str, Style]) -> Curves | None:
         mean = np.where(counts > 0, np.where(np.isfinite(std), std, 0).sum(0) / np.maximum(counts, 1), np.nan)
         values = np.where(mean > 0, mean, np.nan)
         if np.isfinite(values).any():
-            lines.append(Curve(one.method, one.label, style[one.method], values))
+            lines.append(Curve(one.method, label(one), style[one.method], values))
             ends += [] if one.kind == "baseline" else [(float(np.nanmax(values)), float(np.nanmin(values)))]
     if not ends:
         return None
@@ -216,7 +222,7 @@ def calibration(rows: Sequence[Result], style: Mapping[str, Style]) -> list[Curv
             u = u[~np.isnan(u)]
             if len(u):
                 share = np.searchsorted(u, level, side="right") / len(u)
-                lines.append(Curve(one.method, one.label, style[one.method], share))
+                lines.append(Curve(one.method, label(one), style[one.method], share))
         if lines:
             title = f"{rows[0].dataset}: calibration of {of}, {region}"
             charts.append(
@@ -247,7 +253,7 @@ def bands(rows: Sequence[Result], style: Mapping[str, Style]) -> Bands | None:
     for one in methods:
         of = quantity_of(one) or "f"
         quantiles = np.stack([spread(one, f"{of}_{level}") for level in ("05", "50", "95")])
-        made.append(Band(one.method, one.label, style[one.method], of, quantiles))
+        made.append(Band(one.method, label(one), style[one.method], of, quantiles))
     true = [one for one in found if one.kind == "reference" and quantity_of(one) == "f"]
     reference = np.stack([spread(true[0], f"f_{level}") for level in ("05", "95")]) if true else None
     truth = _first_known([spread(one, "f_test") for one in found if "f_test" in one.curves])

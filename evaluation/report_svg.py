@@ -17,11 +17,11 @@ from gapbench.evaluation.report_charts import Bands, Curves, Dots
 from gapbench.evaluation.results import Floats
 from gapbench.evaluation.tables import number
 
-LETTER = 6.3  # the width of a letter of 11 units, on average
+LETTER = 6.9  # the width of a letter of 12 units, on average
 CLASSES = {colour: f"c{place}" for place, colour in enumerate((*COLOURS, *CONTROLS.values()))}
 SVG = Markup(
     '<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{title}" '
-    'font-family="system-ui, sans-serif" font-size="11" fill="currentColor">{inside}</svg>'
+    'font-family="system-ui, sans-serif" font-size="12" fill="currentColor">{inside}</svg>'
 )
 LINE = Markup('<path d="{d}" fill="none" stroke="currentColor" stroke-width="{width}"{more}/>')
 TEXT = Markup('<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>')
@@ -65,13 +65,13 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in found if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
 
 
-def dots(chart: Dots, width: int = 420) -> Markup:
+def dots(chart: Dots, width: int = 400) -> Markup:
     """A row a method: a hollow mark for the first region and a full one for the second, each with its interval."""
     longest = max(len(row.label) for row in chart.rows)
     left, row_height, top = min(150.0, 14 + LETTER * longest), 20, 30
     bottom = top + row_height * len(chart.rows)
     axis = Axis(*chart.limits, left, width - 14, chart.log)
-    parts = [_grid_x(axis, top, bottom, chart.word)]
+    parts = [_grid_x(axis, top, bottom, number if chart.log else chart.word)]
     parts.append(LINE.format(d=f"M{axis(chart.right):.1f} {top}V{bottom}", width=1.5, more=""))
     parts.append(TEXT.format(x=(left + width) / 2, y=bottom + 32, anchor="middle", words=chart.axis))
     for place, name in enumerate(chart.series):
@@ -95,7 +95,7 @@ def dots(chart: Dots, width: int = 420) -> Markup:
     return _svg(width, bottom + 40, chart.title, parts)
 
 
-def curves(chart: Curves, width: int = 520, height: int = 300) -> Markup:
+def curves(chart: Curves, width: int = 420, height: int = 300) -> Markup:
     """Lines over x, the gap shaded, the legend below."""
     left, top, right = 52.0, 10.0, width - 10.0
     x = Axis(float(min(chart.x)), float(max(chart.x)), left, right)
@@ -119,7 +119,7 @@ def curves(chart: Curves, width: int = 520, height: int = 300) -> Markup:
     return _svg(width, height + 12 + 17 * -(-len(chart.lines) // across), chart.title, parts)
 
 
-def frame(bands: Bands, width: int = 520, height: int = 300, window: str = "") -> tuple[Axis, Axis, list[Markup]]:
+def frame(bands: Bands, width: int = 420, height: int = 300, window: str = "") -> tuple[Axis, Axis, list[Markup]]:
     """The axes of a panel of bands, and their marks. window: the id of an empty window that the page's script fills."""
     x = Axis(*bands.across, 38.0, width - 8.0)
     y = Axis(*bands.limits, height - 22.0, 8.0)
@@ -131,7 +131,7 @@ def frame(bands: Bands, width: int = 520, height: int = 300, window: str = "") -
 
 def viewer(bands: Bands, window: str) -> Markup:
     """The frame in which the page's script draws."""
-    return _svg(520, 300, f"Bands of {bands.dataset}", frame(bands, window=window)[2])
+    return _svg(420, 300, f"Bands of {bands.dataset}", frame(bands, window=window)[2])
 
 
 def panel(bands: Bands, at: int, width: int = 260, height: int = 170) -> Markup:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,22 @@ from gapbench.evaluation.report_page import page
 from gapbench.evaluation.results import Result
 from gapbench.evaluation.tables import number
 from gapbench.runners import publish
-from gapbench.runners.load import Collected
-from gapbench.runners.store import key_of
+from gapbench.runners.load import NONSENSE, Collected
+from gapbench.runners.store import StoreError, key_of, sha256
 from gapbench.runners.suites import suites
 
-Known = dict[tuple[str, str], list[tuple[str, str]]]
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a row comes from. content: its method as its records describe it. keys: of these records."""
+
+    content: Mapping[str, Any]
+    keys: list[str]
+    seed: int
 
 
 def default_file(folder: Path) -> Path:
-    """The file of a folder's report: in the folder, but beside no published files, which stay as they were checked."""
+    """The file of a folder's report: in the folder, but not beside published files, which are tracked and listed."""
     published = (folder / publish.MANIFEST).is_file()
     return Path(f"{folder.name}-report.html").absolute() if published else folder / "report.html"
 
@@ -29,37 +36,48 @@ def default_file(folder: Path) -> Path:
 def write(found: Collected, folder: Path, path: Path) -> None:
     """Write the report of what was collected from a folder."""
     manifest = folder / publish.MANIFEST
-    origin = [("folder", folder.name)]
-    suite = folder.name
+    whole = [("folder", folder.name)]
     if manifest.is_file():
         read = publish.read_manifest(folder)
-        suite = read["suite"]
-        known: Known = {
-            (one["dataset"], one["method"]): _facts(one["content"], [record["key"] for record in one["records"]])
-            for one in read["results"]
-        }
-        seeds = {one["seed"] for one in read["datasets"]}
-        origin += [("sha256 of the manifest", hashlib.sha256(manifest.read_bytes()).hexdigest())]
+        name, origins = read["suite"], _published(read)
+        whole.append(("sha256 of its manifest", sha256(manifest.read_bytes())))
     else:
-        records = publish.records_of(folder, found.results)
-        identities = {place: [record.identity for record in own] for place, own in records.items()}
-        known = {
-            place: _facts(own[0]["method"]["content"], [key_of(one) for one in own])
-            for place, own in identities.items()
-            if own
-        }
-        seeds = {one["seed"] for own in identities.values() for one in own}
-    origin += [("seed", ", ".join(map(str, sorted(seeds))))]
+        name, origins = folder.name, _local(folder, found)
+    whole.append(("seed", ", ".join(map(str, sorted({one.seed for one in origins.values()})))))
+    known = {}
     for result in found.results:
-        command = _command(result, suite, max(seeds))
-        if command:
-            known.setdefault((result.dataset, result.method), []).append(("run again", command))
+        place = result.dataset, result.method
+        if place in origins:
+            own = origins[place]
+            known[place] = [("settings", settings(own.content)), ("records", ", ".join(own.keys))]
+            known[place] += [("run again", command)] if (command := _command(result, name, own.seed)) else []
     notes = [*found.notes, *(f"Left out: {line}" for line in found.damaged)]
-    path.write_text(page(report(found.results, suite, known, notes, origin)), encoding="utf-8", newline="\n")
+    path.write_text(page(report(found.results, name, known, notes, whole)), encoding="utf-8", newline="\n")
 
 
-def _facts(content: Mapping[str, Any], keys: list[str]) -> list[tuple[str, str]]:
-    return [("settings", settings(content)), ("record" + ("s" if len(keys) > 1 else ""), ", ".join(keys))]
+def _published(manifest: Mapping[str, Any]) -> dict[tuple[str, str], Origin]:
+    seeds = {one["name"]: one["seed"] for one in manifest["datasets"]}
+    return {
+        (one["dataset"], one["method"]): Origin(
+            one["content"], [record["key"] for record in one["records"]], seeds[one["dataset"]]
+        )
+        for one in manifest["results"]
+    }
+
+
+def _local(folder: Path, found: Collected) -> dict[tuple[str, str], Origin]:
+    """Nothing if a record is damaged: the page says so, and its rows are those that were sound."""
+    origins: dict[tuple[str, str], Origin] = {}
+    try:
+        records_of = publish.records_of(folder, found.results)
+    except (StoreError, *NONSENSE):
+        return origins
+    for place, records in records_of.items():
+        identities = [record.identity for record in records]
+        if identities:
+            keys = [key_of(one) for one in identities]
+            origins[place] = Origin(identities[0]["method"]["content"], keys, identities[0]["seed"])
+    return origins
 
 
 def settings(content: Any) -> str:

@@ -1,0 +1,320 @@
+"""The report: the right numbers, in one sound HTML file that asks no network and that no name can break."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from click.testing import Result as Ran
+
+from gapbench.datasets.base import Layout
+from gapbench.evaluation import report_svg
+from gapbench.evaluation.compare import Estimate
+from gapbench.evaluation.entries import Kind
+from gapbench.evaluation.headline import headlines
+from gapbench.evaluation.report import report
+from gapbench.evaluation.report_charts import Dots, Measured
+from gapbench.evaluation.report_findings import verdict
+from gapbench.evaluation.report_page import page
+from gapbench.evaluation.results import Result
+from gapbench.runners.cli.main import main
+from gapbench.runners.load import results as read
+from gapbench.runners.report import settings
+
+PUBLISHED = Path(__file__).parents[1] / "results" / "published"
+X = np.linspace(-3, 3, 13)
+EMPTY = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+
+
+def make(
+    method: str,
+    *,
+    kind: Kind = "method",
+    dataset: str = "sine",
+    ratio: float | None = 0.5,
+    coverage: float = 0.6,
+    gap: bool = True,
+    count: int = 6,
+    curves: bool = True,
+    failures: Mapping[int, str] | None = None,
+    rhat: float | None = None,
+) -> Result:
+    """A result of `count` replicas on 13 points. ratio: the std over the reference's, and half of it in the gap."""
+    masks = {"data": np.abs(X) > 1, **({"gap": np.abs(X) <= 1} if gap else {})}
+    regions = {name: np.tile(mask, (count, 1)) for name, mask in masks.items()}
+    wobble = np.linspace(0.99, 1.01, count)
+
+    def by_region(value: float, in_gap: float) -> dict[str, Any]:
+        return {name: wobble * (in_gap if name == "gap" else value) for name in ("all", *masks)}
+
+    scores = {"crps_y": by_region(0.1, 0.2), "coverage_90_y": by_region(coverage, coverage)}
+    if ratio is not None and kind == "method":
+        scores["reference_log_std"] = by_region(np.log(ratio), np.log(ratio / 2))
+        scores["reference_w1"] = by_region(0.1, 0.3)
+    if rhat is not None:
+        scores |= {"rhat": {"all": np.full(count, rhat)}, "rhat_limit": {"all": np.full(count, 1.05)}}
+    f = np.tile(np.sin(X), (count, 1))
+    drawn = {
+        f"f_{level}": f + shift for level, shift in (("05", -0.2), ("25", -0.1), ("50", 0.0), ("75", 0.1), ("95", 0.2))
+    }
+    drawn |= {"x_test": np.tile(X[:, None], (count, 1, 1)), "f_test": f, "std_f": np.full((count, 13), 0.12)}
+    drawn |= {"x": np.tile(X[:4, None], (count, 1, 1)), "y": f[:, :4]}
+    machine = {"seconds": 1.0, "cpu seconds": 6.0, "device": "abacus", "versions": {"torch": "1", "gapbench": "2"}}
+    return Result(
+        dataset,
+        method,
+        kind,
+        np.arange(count),
+        scores,
+        {name: np.tile((np.arange(13) + 0.5) / 13, (count, 1)) for name in ("pit_y", "pit_f")},
+        regions,
+        drawn if curves else {},
+        Layout("grid", 0),
+        None,
+        {},
+        failures or {},
+        [machine],
+    )
+
+
+SOUND = [make("right", ratio=2.0), make("narrow"), make("reference", kind="reference")]
+
+
+def page_of(results: Sequence[Result], **more: Any) -> str:
+    return page(report(results, "trial", **more))
+
+
+class Checked(HTMLParser):
+    """The tags, ids, texts and scripts of a page; whatever is not closed or closed twice is an error."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.inside: dict[str, list[str]] = {}
+        self.rows: list[list[str]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+        ids = [value for _, name, value in self.attributes if name == "id"]
+        assert len(ids) == len(set(ids)), Counter(ids).most_common(3)
+        links = [value[1:] for tag, name, value in self.attributes if (tag, name) == ("a", "href")]
+        links += [value for _, name, value in self.attributes if name == "aria-labelledby"]
+        assert set(links) <= set(ids)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        assert len({name for name, _ in attrs}) == len(attrs), (tag, attrs)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert "svg" in self.open, tag  # only SVG has tags that close themselves
+        self.tags[tag] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.inside.setdefault(self.open[-1], []).append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+def rows_of(text: str) -> list[list[str]]:
+    return [[word.strip() for word in row] for row in Checked(text).rows]
+
+
+@pytest.mark.one_file
+@pytest.mark.parametrize("suite", ["default", "uci_gap"])
+def test_the_leaderboards_are_the_headlines(suite: str) -> None:
+    """Of what is published, with the limits of size. Seen to catch: columns in another order, a row of another method,
+    the words of the next dataset, stars left in, a suite's page of 3 MB."""
+    results = read(PUBLISHED / suite)
+    text = page_of(results)
+    shown = rows_of(text)
+    for headline in headlines(results):
+        assert ["method", *headline.headings] in shown
+        for name, _, words in headline.lines:
+            assert [name, *(word.rstrip("*") for word in words)] in shown
+    bold = sum(word.endswith("*") for one in headlines(results) for *_, words in one.lines for word in words)
+    assert len(re.findall(r"<td[^>]*><b>", text)) == bold
+    assert len(text.encode()) <= (1_000_000 if suite == "default" else 3_000_000)
+    assert page_of(results) == text  # the same results give the same bytes
+
+
+def test_the_findings_say_what_the_intervals_say() -> None:
+    """Seen to catch: the interval's other end compared, values among the data in place of the gap, methods that are not
+    ranked named as right, costs of all replicas."""
+    loose = make("loose", ratio=2.0)
+    values = np.log(np.linspace(0.6, 1.4, 6))
+    scores = {**loose.scores, "reference_log_std": {**loose.scores["reference_log_std"], "gap": values}}
+    results = [*SOUND, replace(loose, scores=scores), make("stuck", ratio=2.0, rhat=2.0), make("wide", ratio=8.0)]
+    ((name, sentences),) = report(results, "trial").findings
+    assert name == "sine"
+    assert sentences[0] == "Right in the gap (std 0.8 to 1.25 of the true posterior's): right 1.00 [1.00, 1.00]."
+    assert sentences[1].startswith("Too narrow in the gap: narrow 0.25 [0.25, 0.25]")
+    assert sentences[2].startswith("Too wide in the gap: wide 4.00 [")
+    assert sentences[3].startswith("Open, as the interval crosses a limit: loose 0.9")
+    assert sentences[4] == "What right error bars cost, in CPU seconds a replica: right 1; the others from 1 to 1."
+    limits = (0.8, 1.25)
+    verdicts = [verdict(Estimate(1.0, *ends), limits) for ends in ((0.9, 1.1), (0.7, 1.1), (0.1, 0.2), (2, 3))]
+    assert verdicts == ["right", "open", "too narrow", "too wide"]
+    assert verdict(Estimate(0.5, np.nan, np.nan), limits) == "too narrow"  # too few replicas for an interval
+
+
+def test_many_datasets_are_counted() -> None:
+    """Seen to catch: counts over all datasets in place of those where a method is ranked."""
+    results = [make("a", ratio=2.0, dataset=f"d{k}") for k in range(4)]
+    results += [make("b", ratio=2.0 if k else 0.5, dataset=f"d{k}", rhat=2.0 if k == 3 else None) for k in range(4)]
+    ((heading, sentences),) = report(results, "trial").findings
+    assert heading == "4 datasets, in the gap; each method on those where it is ranked"
+    assert sentences == ("Right: a on 4 of 4, b on 2 of 3.", "Too narrow: b on 1 of 3.", "Too wide: no method.")
+    assert "Contents" in page_of(results)
+
+
+def test_without_a_reference_coverage_answers() -> None:
+    """Seen to catch: the true posterior named where there is none, a logarithmic axis of shares."""
+    results = [make("good", ratio=None, coverage=0.9), make("bad", ratio=None, coverage=0.6)]
+    made = report(results, "trial")
+    assert made.sections[0].answer is not None and not made.sections[0].answer.log
+    text = page_of(results)
+    assert "Right in the gap (90 % intervals hold 85 % to 95 %): good 90 %" in text
+    assert "Too narrow in the gap (they hold less): bad 60 %" in text and "true posterior" not in text
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        [make("only", curves=False)],
+        [make("only", gap=False)],
+        [make("only", count=1)],
+        [make("only", ratio=None)],
+        [make("none", failures=dict.fromkeys(range(6), "by nought"))],
+        [make("only", failures={0: "by nought"})],
+        [make("prior", kind="baseline")],
+    ],
+    ids=["no curves", "no gap", "one replica", "no reference", "failed", "one failure", "no method"],
+)
+def test_every_folder_has_a_sound_page(results: list[Result]) -> None:
+    """Seen to catch: a maximum of nothing, a std of a failed method, a chart without a row, a window without height."""
+    text = page_of(results)
+    assert any(word.startswith(results[0].method) for word in Checked(text).inside["summary"])
+    if results[0].failures:
+        assert any(row[:2] == ["sine", results[0].method] and "by nought" in row[3] for row in rows_of(text))
+    if not results[0].curves:
+        assert "<h3>Bands" not in text and "<h3>Std" not in text
+
+
+def test_no_name_and_no_reason_is_markup() -> None:
+    """Seen to catch: autoescape off, a label put into an SVG as it is, JSON that closes its script."""
+    names = [
+        "<script>alert(1)</script>",
+        "\"'><img src=x onerror=alert(1)>",
+        "</script><b>",
+        "\u202eevil",
+        "x" * 200,
+        "🦆",
+    ]
+    results = [make(name, failures={0: f"because of {name}"}) for name in names]
+    text = page_of(results, notes=["<i>note</i>"], origin=[("<u>", "<u>")])
+    checked = Checked(text)
+    assert checked.tags["script"] == 2 and not checked.tags["img"] and not checked.tags["u"]
+    assert not [name for _, name, _ in checked.attributes if name.startswith("on")]
+    for name in names:
+        assert any(row[:1] == [name] for row in rows_of(text))
+    embedded, _ = checked.inside["script"]
+    (bands,) = json.loads(embedded)
+    assert {one["name"] for one in bands["methods"]} == set(names) and "<" not in embedded
+
+
+def test_the_page_loads_nothing_and_allows_its_own_script_alone() -> None:
+    """Seen to catch: a font from a server, a style with url(), an inline handler, a hash of the file before a change, a
+    policy without default-src."""
+    text = page_of(SOUND)
+    assert not re.search(r"https?:|\bsrc=|@import|url\(|//\w+\.\w|\bstyle=", text)
+    checked = Checked(text)
+    ((policy,),) = [[value for _, name, value in checked.attributes if name == "content" and "default-src" in value]]
+    assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
+    _, script = checked.inside["script"]
+    (style,) = checked.inside["style"]
+    for kind, body in (("script", script), ("style", style)):
+        digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert len(script.encode()) <= 60_000
+
+
+def test_embedded_curves_are_those_of_the_results() -> None:
+    """Decoded as the page's script does it. Seen to catch: replicas and levels exchanged, big-endian codes, the window
+    in place of three of its heights."""
+    moved = make("moved")
+    shift = np.arange(6)[:, None] / 10
+    moved = replace(moved, curves={**moved.curves, "f_95": moved.curves["f_95"] + shift})
+    made = report([moved], "trial")
+    bands = made.sections[0].bands
+    assert bands is not None
+    (coded,) = json.loads(Checked(page_of([moved])).inside["script"][0])
+    codes = np.frombuffer(base64.b64decode(coded["methods"][0]["band"]), "<u2").astype(float).reshape(3, 6, 13)
+    low, high = bands.limits
+    values = low + (3 * codes / 65534 - 1) * (high - low)
+    for level, name in enumerate(("f_05", "f_50", "f_95")):
+        np.testing.assert_allclose(values[level], moved.curves[name], atol=1e-4 * (high - low))
+
+
+def test_marks_stand_where_their_numbers_are() -> None:
+    """By hand: on a log axis from 0.1 to 10 the value 1 is in the middle. Seen to catch: a linear axis, intervals drawn
+    from the value, the first region's marks filled."""
+    style = ("#0072B2", "-")
+    estimates = (Estimate(1.0, 0.1, 10.0), Estimate(10.0, np.nan, np.nan))
+    row = Measured("mm", "mm", style, estimates)
+    chart = Dots("t", "a", ("data", "gap"), (row,), 1.0, True, (0.1, 10.0), str)
+    drawn = str(report_svg.dots(chart, width=400))
+    left, right = 14 + 2 * report_svg.LETTER, 386.0
+    middle = (left + right) / 2
+    assert f'<circle cx="{middle:.1f}" cy="36.5" r="3.2" fill="none"' in drawn
+    assert f'<circle cx="{right:.1f}" cy="43.5" r="3.8" fill="currentColor"' in drawn
+    assert f'd="M{left:.1f} 36.5H{right:.1f}"' in drawn and f'd="M{middle:.1f} 30V50"' in drawn
+    assert report_svg.log_ticks(0.1, 10) == pytest.approx([0.1, 0.3, 1, 3, 10])
+    assert report_svg.ticks(-4, 4) == [-4, -2, 0, 2, 4] and report_svg.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert report_svg.path([0, 1, 2, 3], [0, np.nan, 1, 2], float, float) == "M0.0 0.0M2.0 1.0L3.0 2.0"
+
+
+def command(*words: object) -> Ran:
+    return CliRunner().invoke(main, ["report", *map(str, words)])
+
+
+def test_the_command_writes_beside_published_files_only_if_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to catch: an untracked page in results/published, the command of another suite, a float in hexadecimal."""
+    monkeypatch.chdir(tmp_path)
+    ran = command(PUBLISHED / "uci_mc_dropout")
+    path = tmp_path / "uci_mc_dropout-report.html"
+    assert ran.exit_code == 0 and ran.stdout == f"{path}\n"
+    text = path.read_text(encoding="utf-8")
+    assert "gapbench run --suite uci_mc_dropout --methods mc_dropout_grid --datasets yacht" in text
+    assert "MCDropout(" in text and "0x1." not in text and "sha256 of its manifest" in text
+    assert command(PUBLISHED / "uci_mc_dropout", "--out", "mine.html").exit_code == 0
+    assert (tmp_path / "mine.html").read_bytes() == path.read_bytes()
+    nowhere = command("nowhere")
+    assert nowhere.exit_code == 3 and nowhere.stderr.count("\n") == 1 and "no results there" in nowhere.stderr
+    assert command(PUBLISHED / "uci_mc_dropout", "--out", tmp_path).exit_code == 2
+    assert settings({"class": "A", "fields": {"lr": {"float": "0x1.0p-1"}, "b": [1, None]}}) == "A(lr=0.5, b=[1, None])"
