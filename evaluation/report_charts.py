@@ -43,6 +43,11 @@ class Dots:
     limits: tuple[float, float]
     word: Callable[[float], str]
 
+    @property
+    def intervals(self) -> bool:
+        """True if some number has an interval: few replicas and splits of one table have none."""
+        return any(np.isfinite([one.low, one.high]).all() for row in self.rows for one in row.estimates)
+
 
 @dataclass(frozen=True)
 class Curve:

@@ -98,6 +98,14 @@ def top(
         order = sorted(filter(counts.get, counts), key=lambda name: (-counts[name] / len(verdicts[name]), name))
         said = ", ".join(f"{name} on {counts[name]} of {len(verdicts[name])}" for name in order)
         sentences.append(f"{kind.capitalize()}: {said or 'no method'}.")
+    costs: dict[str, list[float]] = {}
+    for one in results:
+        if one.status == "ranked" and (spent := cpu_seconds(one)) is not None:
+            costs.setdefault(one.method, []).append(spent)
+    medians = sorted((float(np.median(own)), name) for name, own in costs.items())
+    if medians:
+        said = ", ".join(f"{name} {number(median)}" for median, name in medians)
+        sentences.append(f"The cost, in CPU seconds a replica, median over datasets: {said}.")
     where = _where(known[0][2].series[-1])
     return ((f"{len(known)} datasets, {where}; each method on those where it is ranked", tuple(sentences)),)
 

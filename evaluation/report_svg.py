@@ -70,7 +70,7 @@ def dots(chart: Dots, width: int = 400) -> Markup:
     longest = max(len(row.label) for row in chart.rows)
     left, row_height, top = min(150.0, 14 + LETTER * longest), 20, 30
     bottom = top + row_height * len(chart.rows)
-    axis = Axis(*chart.limits, left, width - 14, chart.log)
+    axis = Axis(*chart.limits, left, width - 24, chart.log)
     parts = [_grid_x(axis, top, bottom, number if chart.log else chart.word)]
     parts.append(LINE.format(d=f"M{axis(chart.right):.1f} {top}V{bottom}", width=1.5, more=""))
     parts.append(TEXT.format(x=(left + width) / 2, y=bottom + 32, anchor="middle", words=chart.axis))

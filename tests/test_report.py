@@ -186,8 +186,9 @@ def test_many_datasets_are_counted() -> None:
     results = [make("a", ratio=2.0, dataset=f"d{k}") for k in range(4)]
     results += [make("b", ratio=2.0 if k else 0.5, dataset=f"d{k}", rhat=2.0 if k == 3 else None) for k in range(4)]
     ((heading, sentences),) = report(results, "trial").findings
+    cost = "The cost, in CPU seconds a replica, median over datasets: a 1, b 1."
     assert heading == "4 datasets, in the gap; each method on those where it is ranked"
-    assert sentences == ("Right: a on 4 of 4, b on 2 of 3.", "Too narrow: b on 1 of 3.", "Too wide: no method.")
+    assert sentences == ("Right: a on 4 of 4, b on 2 of 3.", "Too narrow: b on 1 of 3.", "Too wide: no method.", cost)
     assert "Contents" in page_of(results)
 
 
@@ -287,7 +288,7 @@ def test_marks_stand_where_their_numbers_are() -> None:
     row = Measured("mm", "mm", style, estimates)
     chart = Dots("t", "a", ("data", "gap"), (row,), 1.0, True, (0.1, 10.0), str)
     drawn = str(report_svg.dots(chart, width=400))
-    left, right = 14 + 2 * report_svg.LETTER, 386.0
+    left, right = 14 + 2 * report_svg.LETTER, 376.0
     middle = (left + right) / 2
     assert f'<circle cx="{middle:.1f}" cy="36.5" r="3.2" fill="none"' in drawn
     assert f'<circle cx="{right:.1f}" cy="43.5" r="3.8" fill="currentColor"' in drawn
