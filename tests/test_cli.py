@@ -419,6 +419,7 @@ def test_what_maintainers_need_is_not_in_the_users_help(gapbench: Gapbench, monk
             "plot",
             "ranks",
             "reference",
+            "report",
             "run",
             "status",
             "suite",
