@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import multiprocessing
+import pickle
 import shutil
 import time
 from collections import deque
@@ -40,14 +41,21 @@ class EngineError(Exception):
     """An engine that cannot be reached, was lost, or is not there; the message says what to do."""
 
 
-def alone(work: Callable[[J, Tell], Any], job: J, limits: Limits) -> Ended[Any]:
-    """The end of a job that runs in a child process of the worker that calls this."""
+def alone(data: bytes, limits: Limits) -> Ended[Any]:
+    """The end of a job that runs in a child process of the worker that calls this. data: what `through` sends."""
     # Workers of some engines are daemons, which must have no children, lest these outlive them. Ours do not: they end
     # with their parent, however it ends.
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
-    with closing(run_all(work, deque([job]), 1, lambda *_: None, limits)) as ended:
+    with closing(run_all(_opened, deque([data]), 1, lambda *_: None, limits)) as ended:
         one = next(ended)
     return Ended(None, one.value, one.error)  # the job need not travel back
+
+
+def _opened(data: bytes, tell: Tell) -> Any:
+    """The work of the child. Only here is the job unpickled, so that a user's file is loaded neither by a scheduler nor
+    by a worker, and a file that is not there fails the job."""
+    work, job = pickle.loads(data)
+    return work(job, tell)
 
 
 def through(executor: Executor, check: Callable[[], None] = lambda: None) -> Engine:
@@ -60,7 +68,7 @@ def through(executor: Executor, check: Callable[[], None] = lambda: None) -> Eng
                 while jobs:
                     job = jobs.popleft()
                     try:
-                        running[executor.submit(alone, work, job, limits)] = job
+                        running[executor.submit(alone, pickle.dumps((work, job)), limits)] = job
                     except Exception as error:
                         check()
                         yield Ended(job, error=error)
@@ -88,18 +96,28 @@ def _ended(job: J, future: Future[Ended[Any]], check: Callable[[], None]) -> End
         check()
         if type(error).__name__ == "KilledWorker":
             return Ended(job, error=Died("the workers that ran it were killed; perhaps for want of memory"))
+        if isinstance(error, ImportError) or "deserializ" in str(error):  # not the job's: a child would have told it
+            raise EngineError(
+                f"the scheduler or a worker cannot read a cell ({_line(error)}): install the same gapbench and dask on "
+                "all of them"
+            ) from error
         return Ended(job, error=error)
 
 
 @contextmanager
 def dask(
-    word: str, workers: int, options: Mapping[str, Sequence[str]], seconds: float, limits: Limits
+    word: str,
+    workers: int,
+    options: Mapping[str, Sequence[str]],
+    seconds: float,
+    limits: Limits,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Engine]:
     """The engine of a dask cluster.
 
     word: "dask" for a cluster on this machine, "dask=ADDRESS" for one that runs, or a batch scheduler of SCHEDULERS.
     workers: how many, of a cluster that is made here. options: OPTIONS of a batch scheduler. seconds: what the longest
-    cell should take. Raises EngineError.
+    cell should take. tell: is told that there is no worker yet. Raises EngineError.
     """
     try:
         import dask
@@ -114,7 +132,8 @@ def dask(
         "distributed.comm.timeouts.tcp": PATIENCE,
         "distributed.admin.tick.limit": "1h",  # torch is loaded in a worker's event loop
     }
-    logging.getLogger("distributed").setLevel(logging.ERROR)  # the run tells what matters
+    for name in ("distributed", "distributed.client", "tornado.application"):  # the run tells what matters
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set(settings):
         cluster = None
         try:
@@ -126,28 +145,38 @@ def dask(
                 cluster = batch_cluster(word, workers, options, seconds, limits)
             address = cluster if cluster is not None else word.partition("=")[2]
             client = distributed.Client(address, timeout=PATIENCE, set_as_default=False)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
             if cluster is not None:
                 cluster.close()
+            if word == "dask" or word in SCHEDULERS:
+                raise EngineError(f"--engine {word}: cannot start ({_line(error)})") from error
             raise EngineError(
                 f"--engine {word}: cannot be reached ({_line(error)}): is its scheduler running?"
             ) from error
 
         seen = time.monotonic()  # when a worker was there
+        told = False
 
         def check() -> None:
-            nonlocal seen
+            nonlocal seen, told
             try:
                 found = client.sync(client.scheduler.identity, callback_timeout=PATIENCE)
             except Exception as error:
                 raise EngineError(
                     f"--engine {word}: the scheduler was lost ({_line(error)}); what is finished is kept"
                 ) from error
+            if not found["workers"] and not told:
+                tell(f"--engine {word}: it has no worker yet, so cells wait")
+                told = True
+            refused = getattr(cluster, "refused", None)
+            if refused is not None and refused():
+                raise EngineError(f"--engine {word}: {SCHEDULERS[word]} refuses the jobs ({refused()})")
             if found["workers"] or word in SCHEDULERS:  # jobs may wait in a queue for days
                 seen = time.monotonic()
             elif time.monotonic() > seen + ABANDONED:
                 raise EngineError(
-                    f"--engine {word}: it has had no worker for {ABANDONED:g} s: start some; what is finished is kept"
+                    f"--engine {word}: it has had no worker for {ABANDONED:g} s: start some, with the gapbench that is "
+                    "installed here; what is finished is kept"
                 )
 
         try:
@@ -164,8 +193,10 @@ def batch_cluster(word: str, workers: int, options: Mapping[str, Sequence[str]],
     """The dask-jobqueue cluster whose jobs are workers with one cell at a time. It grows to `workers` and shrinks.
 
     The walltime is four times what the longest cell should take, an hour at least. The memory is that of --memory and
-    a GiB for the worker, else 4 GiB. Raises EngineError if this machine cannot submit jobs.
+    a GiB for the worker, else 4 GiB. Its `refused` tells why the scheduler took none of the jobs; "" if it took one.
+    Raises EngineError if this machine cannot submit jobs.
     """
+    import dask
     import dask_jobqueue
 
     command = SCHEDULERS[word]
@@ -176,8 +207,25 @@ def batch_cluster(word: str, workers: int, options: Mapping[str, Sequence[str]],
     settings: dict[str, Any] = {"walltime": walltime, "memory": f"{(limits.memory or 3 * GIB) / GIB + 1:g}GiB"}
     settings |= {name: list(values) if name in LISTS else values[-1] for name, values in options.items()}
     most, least = int(settings.pop("workers", workers)), int(settings.pop("minimum", 0))
-    cluster = getattr(dask_jobqueue, f"{word.upper()}Cluster")(cores=1, processes=1, dashboard_address=None, **settings)
-    cluster.adapt(minimum=least, maximum=most)
+    kind = getattr(dask_jobqueue, f"{word.upper()}Cluster")
+    taken, said = 0, ""
+
+    class Job(kind.job_cls):  # type: ignore[misc,name-defined]
+        async def _submit_job(self, script: str) -> Any:
+            nonlocal taken, said
+            try:
+                answer = await super()._submit_job(script)
+            except RuntimeError as error:
+                said = _line(RuntimeError(str(error).rpartition("stderr:")[2]))
+                raise
+            taken += 1
+            return answer
+
+    pages = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}  # nobody else reads them
+    scheduler = {**dask.config.get(f"jobqueue.{word}.scheduler-options", {}), **pages}
+    cluster = kind(cores=1, processes=1, job_cls=Job, scheduler_options=scheduler, **settings)
+    cluster.refused = lambda: "" if taken else said
+    cluster.adapt(minimum=least, maximum=max(most, least))
     return cluster
 
 
@@ -188,8 +236,9 @@ def options_of(words: Sequence[str]) -> dict[str, list[str]]:
         name, is_, value = word.partition("=")
         if not is_ or not value or name not in OPTIONS:
             raise ValueError(f"--engine-option {word!r}: expected key=value with a key of {', '.join(OPTIONS)}")
-        if name in ("workers", "minimum") and not value.isdigit():
-            raise ValueError(f"--engine-option {word!r}: expected a whole number")
+        least = {"workers": 1, "minimum": 0}.get(name)
+        if least is not None and not (value.isascii() and value.isdigit() and int(value[:9]) >= least):
+            raise ValueError(f"--engine-option {word!r}: expected a whole number from {least}")
         if name in found and name not in LISTS:
             raise ValueError(f"--engine-option {name} is given twice: expected it once")
         found.setdefault(name, []).append(value)

@@ -84,7 +84,10 @@ def status(store: Store) -> Status:
     """
     cells = {cell["key"]: cell for plan in store.plans() for cell in plan["cells"]}
     if not cells:
-        raise StoreError(f"{store.root}: no run was planned there: expected a folder that `gapbench run` wrote")
+        raise StoreError(
+            f"{store.root}: no run was planned there: expected a folder that `gapbench run` wrote; of one that "
+            "`gapbench merge` wrote, `gapbench run --dry-run` tells more"
+        )
     costs, damaged = {}, []
     for key in store.keys():  # noqa: SIM118 a store is no dict
         try:

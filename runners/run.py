@@ -67,7 +67,7 @@ def run_cells(
             try:
                 notes = [] if retry else before.get(cell.early_key, [])
                 there = notes and _is_there(cell, store, earlier.get(cell.place, []))
-                found = None if there else _failed_before(cell, notes, limits)
+                found = None if there else failed_before(cell, notes, limits)
             except Exception as error:  # a cell without content is refused before training
                 found = failed(cell, store, slots[0], error)
             if found is None:
@@ -147,7 +147,7 @@ def _is_there(cell: Cell, store: Store, keys: Sequence[str]) -> bool:
     return False
 
 
-def _failed_before(cell: Cell, notes: Sequence[Mapping[str, Any]], limits: Limits) -> Outcome | None:
+def failed_before(cell: Cell, notes: Sequence[Mapping[str, Any]], limits: Limits) -> Outcome | None:
     """The outcome of a cell that would fail again; None if it may not."""
     if not notes:
         return None
@@ -169,6 +169,8 @@ def _explained(cell: Cell, error: BaseException) -> BaseException:
     """The error, with advice, of a cell that could not be sent to its process or whose result could not come back."""
     if isinstance(error, Died | TimedOut | NoRecipe):
         return error
+    if isinstance(error, FileNotFoundError):  # of a user's file
+        return RuntimeError(f"{error.filename}: there is no such file where {cell.name} ran: all need it at this path")
     advice = "its settings must be plain values, or functions that stand by themselves in a file"
     return RuntimeError(f"{cell.name}: {type(error).__name__}: {error}: {advice}")
 

@@ -224,6 +224,26 @@ def test_a_failed_cell_is_told_and_is_exit_code_1(gapbench: Gapbench) -> None:
     assert only.exit_code == 1 and "1 failed" in only.stderr
 
 
+def test_a_dry_run_tells_what_a_run_would_try(gapbench: Gapbench) -> None:
+    """A failed cell too, with --retry-failed. Seen to catch: failed cells that are left out of the cost, the device's
+    one place taken for that of 64 workers, a number of workers of a cluster that nobody knows here."""
+    words = (*RUN, "--suite", "broken", "--datasets", "sine", "--methods", "broken")
+    gapbench(*words)
+    for more, state, end in (
+        ((), "failed before", "3 cells, 0 to do: about 0 s of CPU time, 0 s with 1 at a time"),
+        (
+            ("--retry-failed",),
+            "failed before, to do",
+            "3 cells, 1 to do: about 10 s of CPU time, 10 s with 1 at a time",
+        ),
+        (("--engine", "slurm", "--engine-option", "workers=64"), "failed before", "0 s with 64 at a time"),
+        (("--engine", "dask=tcp://nowhere:8786"), "failed before", "about 0 s of CPU time"),
+    ):
+        told = gapbench(*words, "--dry-run", *more).stdout
+        assert f"sine · broken · replicas 0–1: {state}, about 10 s\n" in told
+        assert told.endswith(f"{end}. Nothing was run.\n")
+
+
 def test_replicas_that_diverged_are_in_the_table_and_are_exit_code_1(gapbench: Gapbench) -> None:
     """In the run that trains them and in one that finds them there; the reason is told once for all of them. Seen to
     catch: exit code 0 for what is kept, a line a replica."""

@@ -109,6 +109,32 @@ def test_limits_and_ends_hold_in_a_worker_too() -> None:
     assert isinstance(dead.error, Died) and "SIGKILL" in str(dead.error)
 
 
+class Where:
+    """A job that is the number of the process that unpickled it, or an error there."""
+
+    def __init__(self, path: str = "") -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (self.path,)) if self.path else (os.getpid, ())
+
+
+def itself(job: Any, tell: Tell) -> Any:
+    return job
+
+
+def test_a_job_is_opened_in_its_own_process() -> None:
+    """So a user's file is loaded neither by a scheduler nor by a worker, and one that is not there fails the job.
+
+    Seen to catch: the job sent as it is, the end of the child in place of the error.
+    """
+    with ThreadPoolExecutor(1) as executor:
+        (where,) = through(executor)(itself, deque([Where()]), NO_LIMITS)
+        (lost,) = through(executor)(itself, deque([Where("nowhere.py")]), NO_LIMITS)
+    assert isinstance(where.value, int) and where.value != os.getpid()
+    assert isinstance(lost.error, FileNotFoundError) and lost.error.filename == "nowhere.py"
+
+
 class Fails(Executor):
     """An executor whose futures end as it is told."""
 
@@ -128,7 +154,7 @@ class KilledWorker(Exception):
 def test_what_an_executor_loses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancelled job and one whose workers were killed have failed; an executor that is lost ends the run.
 
-    Seen to catch: a wait without an end, a lost executor told as a failed cell.
+    Seen to catch: a wait without an end, a lost executor told as a failed cell, a worker without gapbench told so.
     """
     monkeypatch.setattr(engines, "POLL", 0.01)
 
@@ -141,6 +167,9 @@ def test_what_an_executor_loses_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     for end in (lambda future: None, lambda future: future.cancel(), lambda future: future.set_exception(OSError())):
         with pytest.raises(EngineError, match="lost"):
             list(through(Fails(end), lost)(quick, deque([1]), NO_LIMITS))
+    for error in (ModuleNotFoundError("No module named 'gapbench'"), RuntimeError("Error during deserialization")):
+        with pytest.raises(EngineError, match=f"cannot read a cell \\({error}\\): install the same gapbench"):
+            list(through(Fails(lambda future: future.set_exception(error)))(quick, deque([1]), NO_LIMITS))  # noqa: B023
 
 
 # dask -----------------------------------------------------------------------------------------------------------------
@@ -269,6 +298,41 @@ def test_the_script_of_a_batch_job(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert "#BSUB -W 01:00\n" in lsf.job_script()
 
 
+def test_jobs_that_the_scheduler_refuses_end_the_run(tmp_path: Path) -> None:
+    """With what it said, and nothing else but that the cells waited.
+
+    Seen to catch: a wait without an end, dask's traceback, nothing said of the wait.
+    """
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: no such partition' >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    words = ["--suite", "quick", "--methods", "nngp", "--device", "cpu", "--engine", "slurm", "--out", tmp_path / "out"]
+    run = subprocess.run(
+        [sys.executable, "-c", "from gapbench.runners.cli.main import main; main()", "run", *words],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "COLUMNS": "200"},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=LONG,
+    )
+    assert run.returncode == 5 and run.stderr.splitlines() == [
+        "--engine slurm: it has no worker yet, so cells wait",
+        "Error: --engine slurm: sbatch refuses the jobs (sbatch: error: no such partition)",
+    ]
+
+
+def test_a_cluster_that_cannot_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to catch: the error passed on as a bug of gapbench."""
+
+    def nowhere(*args: Any) -> None:
+        raise RuntimeError("'nowhere' is not a valid network interface")
+
+    monkeypatch.setattr(engines, "batch_cluster", nowhere)
+    with (
+        pytest.raises(EngineError, match=r"^--engine slurm: cannot start \('nowhere' is not a valid"),
+        dask("slurm", 1, {}, 1.0, NO_LIMITS),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -277,6 +341,7 @@ def test_the_script_of_a_batch_job(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (["queue="], "expected key=value"),
         (["queue=a", "queue=b"], "given twice"),
         (["workers=many"], "expected a whole number"),
+        (["workers=0"], "expected a whole number from 1"),
     ],
 )
 def test_options_that_make_no_sense(words: list[str], expected: str) -> None:

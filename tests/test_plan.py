@@ -307,7 +307,7 @@ def test_status_in_words(gapbench: Gapbench) -> None:
     assert lines[1:21] == [f"waiting: {cell.title}" for cell in wanted[:20]]
     assert lines[21:] == [
         "and 10 more; --all shows them",
-        "Nothing runs: the command of the run, given again, goes on.",
+        "Nothing runs. If no run waits for its workers, the same command goes on.",
     ]
     assert gapbench("status", "out", "--all").stdout.count("waiting: ") == 30
     mark(there, wanted[0], platform.node(), os.getpid())

@@ -46,7 +46,7 @@ OPTIONS = (
     click.option("--per-device", type=click.IntRange(min=1), default=1, help="On CUDA: cells at once on each device."),
     click.option("--shard", metavar="K/N", help="Only the K-th of N parts of the cells, of about equal cost."),
     click.option("--dry-run", is_flag=True, help="Only tell which cells there are, what is done, and what it costs."),
-    click.option("--retry-failed", is_flag=True, help="Try again what failed before and may fail again."),
+    click.option("--retry-failed", is_flag=True, help="Try again all cells that failed before."),
     click.option("-x", "--stop-at-failure", is_flag=True, help="Stop at the first failure."),
 )
 
@@ -83,7 +83,9 @@ class How:
             )
         if self.engine_options and self.engine not in ("slurm", "pbs", "sge", "lsf"):
             raise UserError(f"--engine-option: it is of a batch scheduler, not of --engine {self.engine}")
-        self._engine_options()
+        if self.per_device > 1 and self.engine != "local":
+            raise UserError(f"--per-device: it is of --engine local, not of --engine {self.engine}")
+        self.options()
 
     @property
     def limits(self) -> Limits:
@@ -110,21 +112,13 @@ class How:
             return [device]  # the workers look for themselves
         return devices(device_named(device), jobs, self.per_device)
 
-    @contextmanager
-    def engine_for(self, cells: Sequence[Cell], jobs: int) -> Iterator[Engine | None]:
-        """The engine; None for this process's own children. Raises EngineError."""
+    def at_once(self, slots: Sequence[str], jobs: int) -> int | None:
+        """How many cells run at a time; None if the engine decides."""
         if self.engine == "local":
-            yield None
-            return
-        from gapbench.runners.costs import expected
-        from gapbench.runners.engines import dask
+            return len(slots)
+        return None if self.engine.startswith("dask=") else int(self.options().get("workers", [str(jobs)])[0])
 
-        with dask(
-            self.engine, jobs, self._engine_options(), max(map(expected, cells), default=0.0), self.limits
-        ) as engine:
-            yield engine
-
-    def _engine_options(self) -> dict[str, list[str]]:
+    def options(self) -> dict[str, list[str]]:
         """The options of a batch scheduler. Raises UserError."""
         from gapbench.runners.engines import options_of
 
@@ -132,6 +126,19 @@ class How:
             return options_of(self.engine_options)
         except ValueError as error:
             raise UserError(str(error)) from error
+
+    @contextmanager
+    def engine_for(self, cells: Sequence[Cell], jobs: int, tell: Callable[[str], None]) -> Iterator[Engine | None]:
+        """The engine; None for this process's own children. tell: is told what is waited for. Raises EngineError."""
+        if self.engine == "local":
+            yield None
+            return
+        from gapbench.runners.costs import expected
+        from gapbench.runners.engines import dask
+
+        seconds = max(map(expected, cells), default=0.0)
+        with dask(self.engine, jobs, self.options(), seconds, self.limits, tell) as engine:
+            yield engine
 
 
 def number(option: str, text: str | None, units: dict[str, int], expected: str, least: float = 0.0) -> float | None:

@@ -140,7 +140,7 @@ def run(
     slots = how.slots(device, jobs or cores())
     store = Store(out or default_folder(own.folder if own.csv else suite).absolute())
     if how.dry_run:
-        tell_plan(store, todo, len(slots))
+        tell_plan(store, todo, how.at_once(slots, jobs or cores()), how.limits, how.retry_failed)
         return
     store.prepare()
     asked = {"suite": suite, "methods": methods, "datasets": datasets, "settings": settings, "seed": seed}
@@ -150,7 +150,7 @@ def run(
     for path in store.set_aside_damaged():
         tell(f"{path} was damaged: moved to {store.root / 'damaged'}, and made again if asked for", problem=True)
     try:
-        with how.engine_for(todo, jobs or cores()) as engine:
+        with how.engine_for(todo, jobs or cores(), tell) as engine:
             outcomes = run_cells(
                 todo,
                 store,
@@ -200,4 +200,6 @@ def run(
             tell(f"Failed {outcome.cell.title}: {outcome.reason}", problem=True)
     for line in found.damaged:
         tell(line, problem=True)
+    if how.engine != "local" and any(line.endswith(": missing") for line in found.damaged):
+        tell("Workers wrote to a folder that is not this one: --out must be the same folder for all", problem=True)
     sys.exit(1 if found.damaged or any(outcome.failed for outcome in outcomes) else 0)

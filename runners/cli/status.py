@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gapbench.runners.cell import Cell
     from gapbench.runners.plan import Status
     from gapbench.runners.store import Store
+    from gapbench.runners.workers import Limits
 
 SHOWN = 20  # lines of a kind, unless --all asks for more
 
@@ -81,21 +82,27 @@ def words(found: Status, shown: float) -> list[str]:
         if len(kind) > shown:
             lines.append(f"and {len(kind) - int(shown)} more; --all shows them")
     if found.waiting and not found.running:
-        lines.append("Nothing runs: the command of the run, given again, goes on.")
+        lines.append("Nothing runs. If no run waits for its workers, the same command goes on.")
     return lines
 
 
-def tell_plan(store: Store, cells: Sequence[Cell], jobs: int) -> None:
-    """Print what a run would do: which cells there are, which are done, and what the rest should cost."""
+def tell_plan(store: Store, cells: Sequence[Cell], at_once: int | None, limits: Limits, retry: bool) -> None:
+    """Print what a run would do: which cells there are, which are done, and what the rest should cost.
+
+    at_once: how many run at a time, if that is known. limits, retry: those of the run.
+    """
     from gapbench.runners.cell import early_key
     from gapbench.runners.costs import duration, expected
+    from gapbench.runners.run import failed_before
     from gapbench.runners.store import Damaged
 
     there = set()
     for key in store.keys():  # noqa: SIM118 a store is no dict
         with suppress(Damaged, KeyError, TypeError):
             there.add(early_key(store.record(key).identity))
-    before = {**dict.fromkeys(store.skipped(), "skipped"), **{key: "failed before" for key, _ in store.attempts()}}
+    skipped, before = store.skipped(), dict[str, list[Mapping[str, Any]]]()
+    for key, note in store.attempts():
+        before.setdefault(key, []).append(note)
     console = make_console()
     todo = []
     for cell in cells:
@@ -104,14 +111,18 @@ def tell_plan(store: Store, cells: Sequence[Cell], jobs: int) -> None:
         except Exception as error:  # a cell without content fails by itself
             console.print(f"{cell.title}: it would fail: {error}", markup=False, highlight=False)
             continue
-        state = "done" if key in there else before.get(key, "to do")
-        if state == "to do":
+        notes = before.get(key, [])
+        state = "done" if key in there else "skipped" if key in skipped else "failed before" if notes else "to do"
+        if state == "failed before" and (retry or failed_before(cell, notes, limits) is None):
+            state = "failed before, to do"
+        if state.endswith("to do"):
             todo.append(expected(cell))
         console.print(f"{cell.title}: {state}, about {duration(expected(cell))}", markup=False, highlight=False)
-    wall = max(sum(todo) / jobs, max(todo, default=0.0))
+    wall = max(sum(todo) / (at_once or 1), max(todo, default=0.0))
     console.print(
-        f"{len(cells)} cells, {len(todo)} to do: about {duration(sum(todo))} of CPU time, {duration(wall)} with {jobs} "
-        f"at a time. Nothing was run.",
+        f"{len(cells)} cells, {len(todo)} to do: about {duration(sum(todo))} of CPU time"
+        + (f", {duration(wall)} with {at_once} at a time" if at_once else "")
+        + ". Nothing was run.",
         markup=False,
         highlight=False,
     )
