@@ -155,6 +155,8 @@ def test_the_leaderboards_are_the_headlines(suite: str) -> None:
         assert ["method", *headline.headings] in shown
         for name, _, words in headline.lines:
             assert [name, *(word.rstrip("*") for word in words)] in shown
+    pairs = re.findall(r'<tbody data-name="([^"]*)".*?<summary>([^<]*)</summary>', text, re.DOTALL)
+    assert len(pairs) == len(results) and all(words.split(" ")[0] == name for name, words in pairs)
     bold = sum(word.endswith("*") for one in headlines(results) for *_, words in one.lines for word in words)
     assert len(re.findall(r"<td[^>]*><b>", text)) == bold
     assert len(text.encode()) <= (1_000_000 if suite == "default" else 3_000_000)
@@ -199,7 +201,7 @@ def test_without_a_reference_coverage_answers() -> None:
     assert made.sections[0].answer is not None and not made.sections[0].answer.log
     text = page_of(results)
     assert "Right in the gap (90 % intervals hold 85 % to 95 %): good 90 %" in text
-    assert "Too narrow in the gap (they hold less): bad 60 %" in text and "true posterior" not in text
+    assert "Too narrow in the gap (they hold less): bad 60 %" in text and "true posterior" not in " ".join(text.split())
 
 
 @pytest.mark.parametrize(
