@@ -146,8 +146,8 @@ def rows_of(text: str) -> list[list[str]]:
 @pytest.mark.one_file
 @pytest.mark.parametrize("suite", ["default", "uci_gap"])
 def test_the_leaderboards_are_the_headlines(suite: str) -> None:
-    """Of what is published, with the limits of size. Seen to catch: columns in another order, a row of another method,
-    the words of the next dataset, stars left in, a suite's page of 3 MB."""
+    """Of what is published, with the limits of size. Seen to catch: columns in reverse order, the name of
+    another row, stars left in."""
     results = read(PUBLISHED / suite)
     text = page_of(results)
     shown = rows_of(text)
@@ -165,7 +165,7 @@ def test_the_leaderboards_are_the_headlines(suite: str) -> None:
 
 def test_the_findings_say_what_the_intervals_say() -> None:
     """Seen to catch: the interval's other end compared, values among the data in place of the gap, methods that are not
-    ranked named as right, costs of all replicas."""
+    ranked named as right."""
     loose = make("loose", ratio=2.0)
     values = np.log(np.linspace(0.6, 1.4, 6))
     scores = {**loose.scores, "reference_log_std": {**loose.scores["reference_log_std"], "gap": values}}
@@ -195,7 +195,7 @@ def test_many_datasets_are_counted() -> None:
 
 
 def test_without_a_reference_coverage_answers() -> None:
-    """Seen to catch: the true posterior named where there is none, a logarithmic axis of shares."""
+    """Seen to catch: the true posterior named where there is none, a ratio to it asked for."""
     results = [make("good", ratio=None, coverage=0.9), make("bad", ratio=None, coverage=0.6)]
     made = report(results, "trial")
     assert made.sections[0].answer is not None and not made.sections[0].answer.log
@@ -218,7 +218,7 @@ def test_without_a_reference_coverage_answers() -> None:
     ids=["no curves", "no gap", "one replica", "no reference", "failed", "one failure", "no method"],
 )
 def test_every_folder_has_a_sound_page(results: list[Result]) -> None:
-    """Seen to catch: a maximum of nothing, a std of a failed method, a chart without a row, a window without height."""
+    """Seen to catch: a chart without a row, a std of nothing, bands of no method."""
     text = page_of(results)
     assert any(word.startswith(results[0].method) for word in Checked(text).inside["summary"])
     if results[0].failures:
@@ -250,8 +250,7 @@ def test_no_name_and_no_reason_is_markup() -> None:
 
 
 def test_the_page_loads_nothing_and_allows_its_own_script_alone() -> None:
-    """Seen to catch: a font from a server, a style with url(), an inline handler, a hash of the file before a change, a
-    policy without default-src."""
+    """Seen to catch: a font with url(), a style attribute, a hash of another text, a policy without default-src."""
     text = page_of(SOUND)
     assert not re.search(r"https?:|\bsrc=|@import|url\(|//\w+\.\w|\bstyle=", text)
     checked = Checked(text)
@@ -284,7 +283,7 @@ def test_embedded_curves_are_those_of_the_results() -> None:
 
 def test_marks_stand_where_their_numbers_are() -> None:
     """By hand: on a log axis from 0.1 to 10 the value 1 is in the middle. Seen to catch: a linear axis, intervals drawn
-    from the value, the first region's marks filled."""
+    from the value, the wrong region's marks filled."""
     style = ("#0072B2", "-")
     estimates = (Estimate(1.0, 0.1, 10.0), Estimate(10.0, np.nan, np.nan))
     row = Measured("mm", "mm", style, estimates)
