@@ -40,7 +40,7 @@ def test_a_run_survives_kills(engine: str, survival: ModuleType, undisturbed: Pa
     """Of itself and of any process that it started. What is committed stays to the byte, a kill costs at most what ran,
     no process is left, and the records are those of a run that nobody disturbed.
 
-    Seen to catch: a stream of random numbers from the time, records not looked for, records written over.
+    Seen to catch: a stream of random numbers from the time, records that are made again and written over.
     """
     found = survival.survive(engine, KILLS, tmp_path, undisturbed, random.Random(0))
     output = "\n".join(found.outputs)
