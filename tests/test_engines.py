@@ -204,7 +204,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
                 "1",
                 "--no-dashboard",
                 "--death-timeout",
-                "5",
+                "60",
             )
             ours.append(started(*words, log=tmp_path / f"worker-{number}.txt"))
         yield found[0], ours
