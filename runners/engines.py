@@ -132,6 +132,11 @@ def dask(
         "distributed.comm.timeouts.tcp": PATIENCE,
         "distributed.admin.tick.limit": "1h",  # torch is loaded in a worker's event loop
     }
+    if word.startswith("dask=tls:") and not distributed.Security().get_connection_args("client").get("ssl_context"):
+        raise EngineError(
+            f"--engine {word}: no certificate: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, and …__CLIENT__CERT and "
+            "…__CLIENT__KEY"
+        )
     for name in ("distributed", "distributed.client", "tornado.application"):  # the run tells what matters
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set(settings):

@@ -262,12 +262,14 @@ def says_where_it_is(place: str, tell: Tell) -> str:
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_address_where_nobody_answers_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen to catch: dask's own error, a wait without an end."""
+    """Nor without a certificate. Seen to catch: dask's own error, a wait without an end."""
     monkeypatch.setattr(engines, "PATIENCE", 1.0)
     with (
         pytest.raises(EngineError, match=r"--engine dask=tcp://127\.0\.0\.1:9: cannot be reached .*is its scheduler"),
         dask("dask=tcp://127.0.0.1:9", 1, {}, 1.0, NO_LIMITS),
     ):
+        pass
+    with pytest.raises(EngineError, match="no certificate: set"), dask("dask=tls://127.0.0.1:9", 1, {}, 1.0, NO_LIMITS):
         pass
 
 
