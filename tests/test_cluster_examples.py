@@ -13,6 +13,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from distributed.cli import dask_scheduler, dask_worker
 
 from gapbench.runners.cli.how import How
 from gapbench.runners.cli.main import main
@@ -40,6 +41,28 @@ def test_the_command_lines_of_the_page_are_understood(page: str) -> None:
             How(**{name: options[name] for name in How.__dataclass_fields__}).check()
 
 
+def test_the_command_lines_of_dask_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dask takes a word that it does not know as one for a preloaded module. Seen to catch: an option that was renamed,
+    a worker with two threads."""
+    text = (DOCS / "cluster.md").read_text(encoding="utf-8") + (CLUSTER / "compose.yaml").read_text(encoding="utf-8")
+    lines = re.findall(r"^(?: +command: )?dask (scheduler|worker) (.*?)(?: +#.*)?$", text, re.MULTILINE)
+    assert len(lines) == 6
+    monkeypatch.chdir(tmp_path)
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        Path(name).touch()
+    for name, words in lines:
+        command = {"scheduler": dask_scheduler, "worker": dask_worker}[name].main
+        options = command.make_context(name, shlex.split(words)).params
+        assert options["preload_argv"] == () and options.get("nthreads", 1) == 1
+        assert options["port"] == "8786" if name == "scheduler" else options["scheduler"].endswith(":8786")
+
+
+def test_the_build_leaves_out_what_is_not_needed() -> None:
+    """Seen to catch: a name that docker does not look for."""
+    (beside,) = CLUSTER.glob("*ignore")
+    assert beside.name == "Dockerfile.dockerignore" and ".git" in beside.read_text().splitlines()
+
+
 @pytest.fixture
 def stub(tmp_path: Path) -> dict[str, str]:
     """The environment in which `gapbench` only writes its words to the file SEEN, a line each."""
@@ -65,11 +88,14 @@ def test_the_array_script_runs_the_shard_of_its_task(stub: dict[str, str]) -> No
 
 def test_the_job_has_a_pod_for_each_shard(stub: dict[str, str]) -> None:
     """Its indices are from 0, shards from 1. Seen to catch: another number of shards than of pods, an index that is not
-    raised by one, a volume that is not mounted."""
+    raised by one, a volume that is not mounted, pods that do not divide the shards, a try that fails again."""
     job = yaml.safe_load((CLUSTER / "kubernetes_job.yaml").read_text())
     spec, pod = job["spec"], job["spec"]["template"]["spec"]
     assert (job["apiVersion"], job["kind"], spec["completionMode"]) == ("batch/v1", "Job", "Indexed")
-    assert pod["restartPolicy"] == "Never"  # as backoffLimitPerIndex asks
+    assert pod["restartPolicy"] == "Never"  # as backoffLimitPerIndex and podFailurePolicy ask
+    (rule,) = spec["podFailurePolicy"]["rules"]
+    assert rule == {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [1, 2]}}
+    assert spec["completions"] % spec["parallelism"] == 0
     (shard,) = pod["containers"]
     indices = [stub | {"JOB_COMPLETION_INDEX": str(index)} for index in range(spec["completions"])]
     seen = [said([*shard["command"], *shard["args"]], one)["shard"] for one in indices]
@@ -79,7 +105,8 @@ def test_the_job_has_a_pod_for_each_shard(stub: dict[str, str]) -> None:
 
 
 def test_the_containers_know_each_other() -> None:
-    """Seen to catch: a service that is not there, workers that do not see the folder of results."""
+    """Seen to catch: a service that is not there, workers that do not see the folder of results, an image that is not
+    built, a port that is open to all."""
     compose = yaml.safe_load((CLUSTER / "compose.yaml").read_text())
     services = compose["services"]
     address = "tcp://scheduler:8786"
@@ -87,11 +114,10 @@ def test_the_containers_know_each_other() -> None:
     assert parsed(services["run"]["command"].split()[1:])["engine"] == f"dask={address}"
     assert "8786" in services["scheduler"]["command"]
     for one in services.values():
-        assert set(one.get("depends_on", ())) <= set(services) and one["image"] == "gapbench"
+        assert set(one.get("depends_on", ())) <= set(services) and one["image"] == "gapbench" and "ports" not in one
+        assert (CLUSTER / one["build"]["context"] / one["build"]["dockerfile"]).resolve().is_file()
     assert services["worker"]["volumes"] == services["run"]["volumes"] == ["results:/results"]
     assert set(compose["volumes"]) == {"results"}
-    build = services["scheduler"]["build"]
-    assert (CLUSTER / build["context"] / build["dockerfile"]).resolve().is_file()
 
 
 def test_a_word_that_is_no_option_is_refused() -> None:
