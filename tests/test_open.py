@@ -138,7 +138,8 @@ def test_plugins_files_and_datasets_of_other_people_are_run(
     assert "14 cells: 10 finished, 2 skipped, 2 failed" in run.stderr
     failed = re.findall(r"^Failed (\w+) · (\w+) · .* exit code 3.*", run.stderr, re.MULTILINE)
     assert failed == [("gapped_sine_noisy", "exits"), ("houses", "exits")]
-    assert {path.name for path in (folder / "out").iterdir()} == {"arrays", "cells", "failures"}
+    parts = {"arrays", "cells", "failures", "plans", "running", "skipped"}
+    assert {path.name for path in (folder / "out").iterdir()} == parts
 
 
 def test_a_rude_neighbour_changes_no_bit(folder: Path, run: subprocess.CompletedProcess[str]) -> None:
