@@ -156,7 +156,7 @@ def failed_before(cell: Cell, notes: Sequence[Mapping[str, Any]], limits: Limits
     may_not = {
         "time-out": (limits.timeout or math.inf) > (were.timeout or math.inf),
         "memory": (limits.memory or math.inf) > (were.memory or math.inf),
-        "signal": len(notes) % TRIES > 0,
+        "signal": len(notes) < TRIES,
     }
     if may_not.get(why, False):
         return None

@@ -9,10 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from gapbench.methods import registry
 from gapbench.methods.base import FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.mc_dropout import MCDropout
-from gapbench.runners import load, publish, run, store, suites, workers
+from gapbench.runners import load, publish, run, store, suites
 from gapbench.runners.cli.main import main
 from gapbench.runners.devices import device_named
 
@@ -38,21 +36,8 @@ Gapbench = Callable[..., Result]
 ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
-def here(
-    work: Callable[[Any, workers.Tell], Any],
-    jobs: deque[Any],
-    limit: int,
-    tell: Callable[[Any, Any], None],
-    limits: workers.Limits,
-) -> Iterator[workers.Ended[Any]]:
-    """`workers.run_all` without child processes, which test_workers.py and test_open.py have."""
-    while jobs:
-        job = jobs.popleft()
-        yield workers.Ended(job, work(job, partial(tell, job)))
-
-
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny(in_this_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Suites of milliseconds, in this process, and no waiting for the disk."""
     data = {"sine": GappedSine(n=12, noise_std=0.1, test_points=13), "quiet": GappedSine(n=12, test_points=13)}
     tasks = {name: suites.Task(dataset, MLP(hidden=(4,))) for name, dataset in data.items()}
@@ -68,9 +53,6 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     made["quick"] = replace(made["default"], shrinks=True)
     monkeypatch.setattr(suites, "suites", lambda: made)
     monkeypatch.setattr(suites, "CONTROLS", {"prior": PriorPredictive(4), "truth": Truth()})
-    monkeypatch.setattr(run, "run_all", here)
-    monkeypatch.setattr(workers, "start_server", lambda: None)
-    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 @dataclass(frozen=True)

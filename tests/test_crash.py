@@ -22,6 +22,7 @@ import pytest
 from gapbench.runners.load import load
 from gapbench.runners.store import Record, Store, key_of
 
+Session = Callable[[int], set[int]]
 PATIENCE = 120.0  # seconds that nothing should ever take
 
 
@@ -284,7 +285,7 @@ def undisturbed(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_killed_again_and_again_gets_there_and_loses_nothing(
-    file: Path, undisturbed: Path, tmp_path: Path
+    file: Path, undisturbed: Path, session: Session, tmp_path: Path
 ) -> None:
     """Killed 3 times at random moments. No committed cell is trained or written again, no more cells are trained twice
     than there were kills, and the numbers are those of an undisturbed run.
@@ -354,17 +355,6 @@ def test_a_full_disk_is_one_line_and_takes_nothing_away(file: Path, tmp_path: Pa
     assert not list(folder.rglob(".*")) and numbers(folder) == before
 
 
-def session(leader: int) -> set[int]:
-    """The processes of a session, those not counted that only wait for their parent to notice that they ended."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, _, _, of, *_ = path.read_text().rpartition(")")[2].split()
-            if int(of) == leader and state != "Z":
-                found.add(int(path.parent.name))
-    return found
-
-
 def until(what: Callable[[], bool], run: Run) -> None:
     deadline = time.monotonic() + PATIENCE
     while not what():
@@ -398,7 +388,7 @@ def all_processes(leader: int, number: int) -> None:
     ids=["all processes", "the parent alone", "the parent killed"],
 )
 def test_an_interrupted_run_says_how_to_go_on_and_leaves_no_process(
-    file: Path, tmp_path: Path, jobs: int, to: Callable[[int, int], None], number: int
+    file: Path, session: Session, tmp_path: Path, jobs: int, to: Callable[[int, int], None], number: int
 ) -> None:
     """Ctrl-C reaches every process of the terminal's group, `kill -INT` the parent alone; of `kill -9` the parent
     cannot tell anyone.
@@ -421,7 +411,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_leaves_no_process(
     assert set(load(store.root)["method"]) == {"little"}
 
 
-def test_a_killed_process_fails_its_cell_alone(file: Path, tmp_path: Path) -> None:
+def test_a_killed_process_fails_its_cell_alone(file: Path, session: Session, tmp_path: Path) -> None:
     """As where memory runs out: the cell is noted, the rest goes on, and the exit code says so. Seen to catch: the
     whole pool given up, the run waiting for ever."""
     folder = tmp_path / "results"

@@ -12,7 +12,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.evaluation.entries import Trained
 from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.mc_dropout import MCDropout
-from gapbench.runners import run, suites, workers
+from gapbench.runners import run, suites
 from gapbench.runners.cell import Cell
 from gapbench.runners.cli.errors import UserError
 from gapbench.runners.cli.how import BYTES, LEAST, SECONDS, number
@@ -68,23 +67,13 @@ class Fickle(MCDropout):
         return super().fit(model, x, y, generator)
 
 
-def here(work: Any, jobs: deque[Job], limit: int, tell: Any, limits: Limits) -> Iterator[Ended[Job]]:
-    """`workers.run_all` without child processes."""
-    while jobs:
-        job = jobs.popleft()
-        yield Ended(job, work(job, partial(tell, job)))
-
-
 @pytest.fixture
-def gapbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gapbench:
+def gapbench(in_this_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gapbench:
     """The command line in this process, in an empty folder, with a suite of milliseconds."""
     methods = {"fickle": Fickle(), "sgld": MCDropout(steps=3, draws=4), "svi": MCDropout(rate=0.5, steps=3, draws=4)}
     suite = suites.Suite("tiny", {"sine": suites.Task(SINE, MLP(hidden=(4,)))}, methods, 2)
     monkeypatch.setattr(suites, "suites", lambda: {"default": suite})
     monkeypatch.setattr(suites, "CONTROLS", {})
-    monkeypatch.setattr(run, "run_all", here)
-    monkeypatch.setattr(workers, "start_server", lambda: None)
-    monkeypatch.setattr(os, "fsync", lambda file: None)
     monkeypatch.chdir(tmp_path)
 
     def call(*argv: object) -> Result:
@@ -284,7 +273,7 @@ def test_a_cell_that_was_too_large_is_no_cell_that_waits(tmp_path: Path, monkeyp
 # Stopping -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_failure_stops_a_run_that_is_asked_to(gapbench: Gapbench) -> None:
+def test_the_first_failure_stops_a_run_that_is_asked_to(gapbench: Gapbench, here: Callable[..., Any]) -> None:
     """What is left has no outcome, which is told; a failure of an earlier run stops it too. What was committed stays.
 
     Seen to catch: -x without effect, cells without an outcome not counted, jobs that are not ended (the generator left
@@ -521,18 +510,7 @@ class Raises(Sound):
 ENTRY = "from gapbench.runners.cli.main import main; main()"
 
 
-def session(leader: int) -> set[int]:
-    """The processes of a session, but for those that have ended and wait to be asked after."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, _, _, of, *_ = path.read_text().rpartition(")")[2].split()
-            if int(of) == leader and state != "Z":
-                found.add(int(path.parent.name))
-    return found
-
-
-def whole(folder: Path, methods: str, *more: object) -> tuple[int, str]:
+def whole(session: Callable[[int], set[int]], folder: Path, methods: str, *more: object) -> tuple[int, str]:
     """The exit code and the output of `gapbench run` in a session of its own, of which no process is left."""
     file, output = folder / "methods.py", folder / "output.txt"
     file.write_text(METHODS)
@@ -561,7 +539,7 @@ def whole(folder: Path, methods: str, *more: object) -> tuple[int, str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="--memory is not kept elsewhere")
-def test_cells_that_exceed_a_limit_fail_alone(tmp_path: Path) -> None:
+def test_cells_that_exceed_a_limit_fail_alone(session: Callable[[int], set[int]], tmp_path: Path) -> None:
     """One that loops in Python, one that is in C code for ever with Python's lock, one that takes all memory: each is a
     note and a line, and the rest of the grid is made. `gapbench status` tells all of it.
 
@@ -569,7 +547,7 @@ def test_cells_that_exceed_a_limit_fail_alone(tmp_path: Path) -> None:
     place where the loop was, notes without limits.
     """
     limits = ("--timeout", "8s", "--memory", "2G")
-    code, output = whole(tmp_path, "Loops,Holds,Hoards,Sound", *limits)
+    code, output = whole(session, tmp_path, "Loops,Holds,Hoards,Sound", *limits)
     assert code == 1 and "7 cells: 3 finished, 1 skipped, 3 failed\n" in output and "Traceback" not in output, output
     store = Store(tmp_path / "out")
     notes = {note["identity"]["method"]["name"]: note for note in store.failures()}
@@ -593,13 +571,13 @@ def test_cells_that_exceed_a_limit_fail_alone(tmp_path: Path) -> None:
     assert dict(lines).keys() == notes.keys() and dict(lines)["holds"] == "TimedOut"
 
 
-def test_a_run_that_stops_at_a_failure_ends_what_runs(tmp_path: Path) -> None:
+def test_a_run_that_stops_at_a_failure_ends_what_runs(session: Callable[[int], set[int]], tmp_path: Path) -> None:
     """Also under a time-out of months. What was committed before stays.
 
     Seen to catch: children that work on, the failure waited out to the end of the grid, a wait that is too long for
     the system (OverflowError).
     """
-    code, output = whole(tmp_path, "Sound,Holds,Raises", "-x", "--timeout", "60d")
+    code, output = whole(session, tmp_path, "Sound,Holds,Raises", "-x", "--timeout", "60d")
     assert code == 1 and "Stopped at the first failure: 4 cells have no outcome\n" in output, output
     assert "2 cells: 1 finished, 1 failed\n" in output
     assert set(load(tmp_path / "out")["method"]) == {"sound"}

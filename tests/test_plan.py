@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +26,7 @@ from gapbench.evaluation.entries import Trained
 from gapbench.evaluation.headline import headlines
 from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.mc_dropout import MCDropout
-from gapbench.runners import plan, run, store, suites, workers
+from gapbench.runners import plan, run, store, suites
 from gapbench.runners.cell import Cell
 from gapbench.runners.cli import status as cli_status
 from gapbench.runners.cli.main import main
@@ -39,6 +38,7 @@ from gapbench.runners.run import Job, run_cells
 from gapbench.runners.store import Store
 from gapbench.runners.workers import Ended, Limits
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 Gapbench = Callable[..., Result]
 SINE = GappedSine(n=12, noise_std=0.1, test_points=13)
 RUN = ("run", "--device", "cpu", "--jobs", 1)
@@ -49,20 +49,6 @@ SINCE = "2026-01-02T03:04:05.000000+00:00"
 class Broken(MCDropout):
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Any:
         raise ValueError("no such luck\nsecond line")
-
-
-def here(work: Any, jobs: deque[Job], limit: int, tell: Any, limits: Limits) -> Iterator[Ended[Job]]:
-    """`workers.run_all` without child processes."""
-    while jobs:
-        job = jobs.popleft()
-        yield Ended(job, work(job, partial(tell, job)))
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "run_all", here)
-    monkeypatch.setattr(workers, "start_server", lambda: None)
-    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 @pytest.fixture
@@ -472,7 +458,9 @@ def test_no_numbers_are_told_of_what_has_none(gapbench: Gapbench) -> None:
     assert rows(quiet) == [] and quiet.exit_code == 1
 
 
-def test_the_time_left_is_told_once_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_is_told_once_a_minute(
+    here: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where there is no terminal: by what the cells that were trained cost elsewhere and took here. Cells that were
     there say nothing of how fast this machine is.
 

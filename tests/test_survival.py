@@ -12,7 +12,7 @@ import pytest
 
 PATIENCE = 180.0  # seconds that nothing should ever take
 KILLS = 3
-ATONCE = {"local": 2, "dask": 2, "shards": 1}  # cells that a killed process takes with it
+ATONCE = {"dask": 2, "shards": 1}  # cells that a killed process takes with it
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def undisturbed(survival: ModuleType, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for in /proc")
-@pytest.mark.parametrize("engine", ["local", "dask", "shards"])
+@pytest.mark.parametrize("engine", ["dask", "shards"])  # test_crash.py has "local"
 def test_a_run_survives_kills(engine: str, survival: ModuleType, undisturbed: Path, tmp_path: Path) -> None:
     """Of itself and of any process that it started. What is committed stays to the byte, a kill costs at most what ran,
     no process is left, and the records are those of a run that nobody disturbed.

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +26,10 @@ from gapbench.evaluation.results import Result
 from gapbench.methods.base import FittedMethod
 from gapbench.methods.engine.model import MLP
 from gapbench.methods.mc_dropout import MCDropout
-from gapbench.runners import publish, run, suites, workers
+from gapbench.runners import publish, suites
 from gapbench.runners.cli.main import main
 from gapbench.runners.store import Record, Store, key_of, sha256
 from gapbench.runners.verify import sample
-
-
-def here(
-    work: Callable[[Any, workers.Tell], Any],
-    jobs: deque[Any],
-    limit: int,
-    tell: Callable[[Any, Any], None],
-    limits: workers.Limits,
-) -> Iterator[workers.Ended[Any]]:
-    """`workers.run_all` without child processes."""
-    while jobs:
-        job = jobs.popleft()
-        yield workers.Ended(job, work(job, partial(tell, job)))
 
 
 @dataclass(frozen=True)
@@ -61,7 +46,7 @@ MOOD: list[str] = []
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def tiny(in_this_process: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Suites of milliseconds, in this process, in an empty folder, and no waiting for the disk."""
     data = {"sine": GappedSine(n=12, noise_std=0.1, test_points=13), "quiet": GappedSine(n=12, test_points=13)}
     tasks = {name: suites.Task(dataset, MLP(hidden=(4,))) for name, dataset in data.items()}
@@ -74,9 +59,6 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     }
     monkeypatch.setattr(suites, "suites", lambda: made)
     monkeypatch.setattr(suites, "CONTROLS", {"prior": PriorPredictive(4), "truth": Truth()})
-    monkeypatch.setattr(run, "run_all", here)
-    monkeypatch.setattr(workers, "start_server", lambda: None)
-    monkeypatch.setattr(os, "fsync", lambda file: None)
     monkeypatch.chdir(tmp_path)
     MOOD.clear()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,17 @@ class ExistingFile(click.Path):
         if "\0" in str(value):
             self.fail(f"{value!r}: expected the path of a file", param, ctx)
         return super().convert(value, param, ctx)
+
+
+def adding(options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """The decorator that adds options to a command, in their order."""
+
+    def added(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return added
 
 
 def folder_option(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from gapbench.runners.cli.console import adding
 from gapbench.runners.cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,12 +51,7 @@ OPTIONS = (
     click.option("-x", "--stop-at-failure", is_flag=True, help="Stop at the first failure."),
 )
 
-
-def how_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options, added to a command."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
+how_options = adding(OPTIONS)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from gapbench.runners.cli.console import ExistingFile, show
+from gapbench.runners.cli.console import ExistingFile, adding, show
 from gapbench.runners.cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,12 +53,7 @@ OPTIONS = (
     ),
 )
 
-
-def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of one's own table, added to a command."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
+table_options = adding(OPTIONS)
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ def run(
         start_server()  # it loads the same meanwhile
         from gapbench.evaluation.entries import Trained
         from gapbench.runners.costs import longest_first, shard
+        from gapbench.runners.devices import device_named
         from gapbench.runners.load import collect
         from gapbench.runners.plan import write_plan
         from gapbench.runners.run import run_cells
@@ -177,7 +178,10 @@ def run(
             if new is not None and use is None:
                 raise UserError("--predict: no method is sound; name one by --methods")
             if new is not None and use is not None:
-                tell(f"Predictions of {use}: {predict(new, picked, use, store.root, slots[0], seed)}", problem=True)
+                tell(
+                    f"Predictions of {use}: {predict(new, picked, use, store.root, device_named(device), seed)}",
+                    problem=True,
+                )
         else:
             print_headlines(found.results)
     if own.csv:  # a control that cannot be there is not worth a word
