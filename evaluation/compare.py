@@ -39,16 +39,18 @@ class Estimate:
 class Comparison:
     """The paired comparison of two methods by one score.
 
-    replicas: on which both have the score. better: how many of these `this` wins. ratio: True if `difference` and
-    `detectable` are factors, this ÷ other; else they are this − other. naive: for splits that share training rows, the
-    interval that ignores it; else None. next_better: the probability that `this` wins the next replica (of splits: the
-    next split of the same table). detectable: the smallest true difference that as many replicas find significant with
-    probability 0.8. needed: the replicas after which the observed difference is so, inf if more than a million.
-    Where the replicas are all that there are, only the first four are known, and the ends of the interval are nan.
+    replicas: on which both have the score. better, worse: how many of these `this` wins, and loses. ratio: True if
+    `difference` and `detectable` are factors, this ÷ other; else they are this − other. naive: for splits that share
+    training rows, the interval that ignores it; else None. next_better: the probability that `this` wins the next
+    replica (of splits: the next split of the same table). detectable: the smallest true difference that as many
+    replicas find significant with probability 0.8. needed: the replicas after which the observed difference is so, inf
+    if more than a million. Where the replicas are all that there are, only the first five are known, and the ends of
+    the interval are nan.
     """
 
     replicas: int
     better: int
+    worse: int
     ratio: bool
     difference: Estimate
     naive: Estimate | None = None
@@ -101,8 +103,10 @@ def compare(this: Result, other: Result, column: Column) -> Comparison:
 
 def finite(differences: Floats, ratio: bool = False, better_below: bool = True) -> Comparison:
     """The comparison by these differences, (n,), of replicas that are all that there are."""
-    mean, wins = float(differences.mean()), int((differences < 0 if better_below else differences > 0).sum())
-    return Comparison(len(differences), wins, ratio, Estimate(float(np.exp(mean)) if ratio else mean, np.nan, np.nan))
+    mean, signed = float(differences.mean()), differences if better_below else -differences
+    value = float(np.exp(mean)) if ratio else mean
+    wins, losses = int((signed < 0).sum()), int((signed > 0).sum())
+    return Comparison(len(differences), wins, losses, ratio, Estimate(value, np.nan, np.nan))
 
 
 def paired(differences: Floats, ratio: bool = False, better_below: bool = True, overlap: float = 0.0) -> Comparison:

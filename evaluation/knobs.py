@@ -29,3 +29,11 @@ def knob_of(dataset: str) -> tuple[str, float] | None:
         return (knob, float(value)) if at and knob in KNOBS else None
     except ValueError:
         return None
+
+
+def places(dataset: str) -> list[tuple[str, float]]:
+    """The knobs, with their values, whose panels a dataset is in."""
+    if dataset == CENTER:
+        return list(AT_CENTER.items())
+    at = knob_of(dataset)
+    return [at] if at else []

@@ -19,7 +19,7 @@ from PIL import Image
 
 from gapbench.evaluation.bootstrap import Bootstrap, estimate
 from gapbench.evaluation.calibration import pit_band
-from gapbench.evaluation.knobs import AT_CENTER, CENTER, KNOBS, WORDS, knob_of
+from gapbench.evaluation.knobs import AT_CENTER, KNOBS, WORDS, knob_of, places
 from gapbench.evaluation.notebooks import pairs
 from gapbench.evaluation.results import Floats, Result
 from gapbench.evaluation.tables import cpu_seconds
@@ -387,7 +387,7 @@ def turned(results: Sequence[Result], style: Mapping[str, Style], score: str) ->
         (result, at)
         for result in results
         if result.kind == "method" and any(len(result.valid((score, region))) for region in regions)
-        for at in _places(result.dataset)
+        for at in places(result.dataset)
     ]
     knobs = [knob for knob in KNOBS if any(at[0] == knob and at[1] != AT_CENTER[knob] for _, at in places)]
     if not knobs:
@@ -522,14 +522,6 @@ def of_tables(results: Sequence[Result]) -> Figure:
     where = "filled: held-out rows" + ("; hollow: in the gap" if any(at[3] == "gap" for at in points) else "")
     figure.suptitle(_wrapped(f"{where}; an arrow: beyond the panel", 13 * figure.get_figwidth()), fontsize=10)
     return figure
-
-
-def _places(dataset: str) -> list[tuple[str, float]]:
-    """The knobs, with their values, whose panels a dataset is in."""
-    if dataset == CENTER:
-        return list(AT_CENTER.items())
-    at = knob_of(dataset)
-    return [at] if at else []
 
 
 FIGURES: dict[str, Callable[[Sequence[Result], Mapping[str, Style]], Figure]] = {

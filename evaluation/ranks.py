@@ -29,12 +29,14 @@ LEVEL = 0.05
 @dataclass(frozen=True, eq=False)
 class Ranking:
     """Average ranks, 1 the best. values: the mean score over the replicas that all methods have, datasets × methods.
-    ranks: method -> average rank, the best first. p: of each pair of methods, corrected by Holm. left_out: method ->
-    the datasets that it has no score of."""
+    goodness: the same, so that less is better. ranks: method -> average rank, the best first. raw: p of each pair of
+    methods; p: the same, corrected by Holm. left_out: method -> the datasets that it has no score of."""
 
     column: Column
     values: pd.DataFrame
+    goodness: pd.DataFrame
     ranks: pd.Series[float]
+    raw: pd.DataFrame
     p: pd.DataFrame
     left_out: dict[str, list[str]]
 
@@ -75,25 +77,31 @@ def ranking(results: Sequence[Result], column: Column, methods: Sequence[str] = 
         )
     goodness = -values if score.better == "higher" else values.abs() if score.better == 0.0 else values
     ranks = pd.Series(stats.rankdata(goodness.to_numpy(), axis=1).mean(0), values.columns).sort_values(kind="stable")
-    return Ranking(column, values, ranks, _tested(goodness, ratio=score.unit == "y"), left_out)
+    raw = _tested(goodness, ratio=score.unit == "y")
+    return Ranking(column, values, goodness, ranks, raw, holm(raw), left_out)
 
 
 def _tested(goodness: pd.DataFrame, ratio: bool) -> pd.DataFrame:
-    """Holm's corrected p of each pair. ratio: the logs of scores are compared, since units differ between datasets."""
+    """Wilcoxon's p of each pair. ratio: the logs of scores are compared, since units differ between datasets."""
     names = list(goodness.columns)
     numbers = np.log(goodness) if ratio and (goodness > 0).all(axis=None) else goodness
-    pairs = list(combinations(names, 2))
-    raw = []
-    for one, other in pairs:
-        differences = (numbers[one] - numbers[other]).to_numpy()
-        raw.append(1.0 if not differences.any() else float(stats.wilcoxon(differences).pvalue))
     p = pd.DataFrame(1.0, names, names)
-    largest = 0.0
-    for place, at in enumerate(np.argsort(raw, kind="stable")):
-        largest = max(largest, min(1.0, (len(pairs) - place) * raw[at]))
-        one, other = pairs[at]
-        p.loc[one, other] = p.loc[other, one] = largest
+    for one, other in combinations(names, 2):
+        differences = (numbers[one] - numbers[other]).to_numpy()
+        if differences.any():
+            p.loc[one, other] = p.loc[other, one] = float(stats.wilcoxon(differences).pvalue)
     return p
+
+
+def holm(raw: pd.DataFrame) -> pd.DataFrame:
+    """The p of all pairs, corrected for their number (Holm 1979)."""
+    each = raw.to_numpy()
+    pairs = sorted(combinations(range(len(each)), 2), key=lambda pair: each[pair])
+    p, largest = np.ones_like(each), 0.0
+    for place, pair in enumerate(pairs):
+        largest = max(largest, min(1.0, (len(pairs) - place) * each[pair]))
+        p[pair] = p[pair[::-1]] = largest
+    return pd.DataFrame(p, raw.index, raw.columns)
 
 
 def critical_differences(ranking: Ranking) -> Figure:

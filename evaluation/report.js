@@ -3,31 +3,79 @@
   const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
   const bodies = all(".board tbody");
 
-  // The tools: what is hidden is hidden in all tables.
-  const search = document.getElementById("search"), sound = document.getElementById("sound");
-  document.getElementById("tools").hidden = false;
-  document.getElementById("tools").addEventListener("submit", event => event.preventDefault());
+  // The tools: what is hidden is hidden in all tables, and the others are ranked again.
+  const tools = document.getElementById("tools"), search = document.getElementById("search");
+  const family = document.getElementById("family"), sound = document.getElementById("sound");
+  const again = document.getElementById("again"), left = new Set();
+  tools.hidden = false;
+  tools.addEventListener("submit", event => event.preventDefault());
   const choose = () => {
     const words = search.value.trim().toLowerCase(), only = sound.getAttribute("aria-pressed") === "true";
-    for (const body of bodies)
-      body.hidden = !body.dataset.name.toLowerCase().includes(words) || (only && body.dataset.status === "not converged");
+    for (const body of bodies) {
+      const { name, status } = body.dataset;
+      body.hidden = !name.toLowerCase().includes(words) || (only && status === "not converged") || left.has(name) ||
+        Boolean(family?.value && family.value !== body.dataset.family);
+    }
+    const shown = new Set(bodies.filter(body => !body.hidden).map(body => body.dataset.name));
+    for (const row of all("tr[data-name]")) row.hidden = !shown.has(row.dataset.name);
     const hidden = bodies.filter(body => body.hidden).length;
     document.getElementById("told").textContent = hidden ? `${hidden} of ${bodies.length} rows are hidden` : "";
+    again.hidden = !hidden;
+    rank(shown);
   };
   search.addEventListener("input", choose);
+  family?.addEventListener("change", choose);
   sound.addEventListener("click", () => {
     sound.setAttribute("aria-pressed", String(sound.getAttribute("aria-pressed") !== "true"));
     choose();
   });
+  for (const button of all(".leave")) {
+    button.hidden = false;
+    button.addEventListener("click", () => { left.add(button.closest("tbody").dataset.name); choose(); });
+  }
+  again.addEventListener("click", () => {
+    search.value = "";
+    if (family) family.value = "";
+    sound.setAttribute("aria-pressed", "false");
+    left.clear();
+    choose();
+    search.focus();
+  });
+
+  // Ranks over datasets, as evaluation/ranks.py: ties share their mean rank, and p is corrected by Holm for all pairs.
+  const numbers = JSON.parse(document.getElementById("ranknumbers").textContent);
+  const rank = shown => {
+    if (!numbers) return;
+    const { methods, goodness, p, level } = numbers, kept = methods.map((_, i) => i).filter(i => shown.has(methods[i]));
+    const place = (line, i) => 1 + kept.filter(k => line[k] < line[i]).length + (kept.filter(k => line[k] === line[i]).length - 1) / 2;
+    const average = new Map(kept.map(i => [i, goodness.reduce((sum, line) => sum + place(line, i), 0) / goodness.length]));
+    const pairs = kept.flatMap((i, a) => kept.slice(a + 1).map(k => [p[i][k], i, k])).sort((a, b) => a[0] - b[0]);
+    const alike = new Map(kept.map(i => [i, []]));
+    let largest = 0;
+    pairs.forEach(([value, i, k], at) => {
+      largest = Math.max(largest, Math.min(1, (pairs.length - at) * value));
+      if (largest >= level) { alike.get(i).push(k); alike.get(k).push(i); }
+    });
+    const body = document.querySelector("#ranking tbody"), lines = new Map(all("tr", body).map(line => [line.dataset.name, line]));
+    const order = kept.slice().sort((a, b) => average.get(a) - average.get(b) || a - b);
+    for (const i of order) {
+      const [, mean, others] = lines.get(methods[i]).children;
+      mean.textContent = average.get(i).toFixed(2);
+      const same = order.filter(k => alike.get(i).includes(k)).map(k => methods[k]);
+      others.textContent = same.length && same.length === kept.length - 1 ? "all others" : same.join(", ") || "none";
+      body.append(lines.get(methods[i]));
+    }
+    document.getElementById("diagram").hidden = kept.length < methods.length;
+  };
 
   // Sorting: unknown values and controls stay at the end.
   for (const table of all(".board")) {
-    const heads = all("thead th", table);
+    const heads = all("thead th", table).filter(head => head.querySelector("span"));
     heads.forEach((head, column) => {
       const button = document.createElement("button");
       button.type = "button";
-      button.append(...head.childNodes);
-      head.append(button);
+      button.append(head.firstChild);
+      head.prepend(button);
       button.addEventListener("click", () => {
         const down = head.getAttribute("aria-sort") === "ascending";
         heads.forEach(other => other.removeAttribute("aria-sort"));
@@ -48,17 +96,25 @@
     });
   }
 
-  // Charts are saved as they are drawn, with black lines.
-  for (const button of all(".save")) {
-    button.hidden = false;
-    button.addEventListener("click", () => {
-      const text = new XMLSerializer().serializeToString(button.closest("figure").querySelector("svg"));
-      const link = document.createElement("a");
-      link.href = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
-      link.download = button.dataset.name.replace(/[^\w-]+/g, "_") + ".svg";
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-    });
+  // Charts are saved as they are drawn, with black lines; tables as they are shown, and no word is a formula.
+  const save = (text, type, name) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  const quoted = word => '"' + word.trim().replace(/^(?=[=+@\t\r]|-(?!\d))/, "'").replaceAll('"', '""') + '"';
+  for (const part of all(".save")) {
+    part.hidden = false;
+    const figure = part.closest("figure"), name = part.dataset.name.replace(/[^\w-]+/g, "_");
+    for (const button of all("button", part))
+      button.addEventListener("click", () => {
+        if (button.textContent.includes("CSV")) {
+          const lines = all("table tr", figure).filter(line => !line.hidden).map(line => [...line.children].map(cell => quoted(cell.textContent)).join(","));
+          save(lines.join("\r\n") + "\r\n", "text/csv", name + ".csv");
+        } else save(new XMLSerializer().serializeToString(figure.querySelector("svg")), "image/svg+xml", name + ".svg");
+      });
   }
 
   // Bands: 16-bit codes, low byte first; 65535 is unknown.

@@ -2,58 +2,35 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from gapbench.evaluation import report_charts as charts
-from gapbench.evaluation.headline import HEADINGS, STATUSES, Heading, Headline, headlines
-from gapbench.evaluation.plots import Style, styles
-from gapbench.evaluation.report_charts import Bands, Curves, Dots
+from gapbench.evaluation.headline import headlines
+from gapbench.evaluation.plots import styles
+from gapbench.evaluation.report_board import About, Board, Facts, board, privacy, reasons
+from gapbench.evaluation.report_charts import Bands, Curves, Dots, Scatter
+from gapbench.evaluation.report_cost import cost
 from gapbench.evaluation.report_findings import findings, top
-from gapbench.evaluation.results import Column, Result
-from gapbench.evaluation.tables import (
-    RunTable,
-    Table,
-    cpu_seconds,
-    departures,
-    number,
-    provenance,
-    remarks,
-    run_table,
-)
-
-Facts = Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the leaderboard. words: a word for each column; values: the numbers to sort by. facts: what the line
-    folds out to."""
-
-    method: str
-    name: str
-    control: bool
-    status: str
-    style: Style
-    words: tuple[str, ...]
-    values: tuple[float, ...]
-    facts: tuple[tuple[str, str], ...]
+from gapbench.evaluation.report_knobs import turned
+from gapbench.evaluation.report_overview import Overview, overview
+from gapbench.evaluation.report_pairs import Grid, pairs
+from gapbench.evaluation.report_ranks import Ranks, ranks
+from gapbench.evaluation.results import Result
+from gapbench.evaluation.tables import departures, provenance, remarks, run_table
 
 
 @dataclass(frozen=True)
 class Section:
-    """One dataset."""
+    """One dataset. privacy: a table, its head first."""
 
     name: str
-    title: str
     findings: tuple[str, ...]
-    headings: tuple[str, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
+    board: Board
+    privacy: tuple[tuple[str, ...], ...]
     answer: Dots | None
+    cost: Scatter | None
+    pairs: tuple[Grid, ...]
     stds: Curves | None
     calibration: tuple[Curves, ...]
     bands: Bands | None
@@ -61,11 +38,16 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """The report of a folder. findings: (heading, sentences). unsound: dataset, method, status and reason of what
-    failed or did not converge. notes: sentences on what is not shown. origin: where the numbers come from."""
+    """The report of a folder. findings: (heading, sentences). knobs: a chart a knob and region. unsound: dataset,
+    method, status and reason of what failed or did not converge. notes: sentences on what is not shown. origin: where
+    the numbers come from."""
 
     title: str
     findings: tuple[tuple[str, tuple[str, ...]], ...]
+    overview: Overview | None
+    ranks: Ranks | None
+    knobs: tuple[Curves, ...]
+    families: tuple[str, ...]
     sections: tuple[Section, ...]
     unsound: tuple[tuple[str, str, str, str], ...]
     remarks: tuple[str, ...]
@@ -76,88 +58,44 @@ class Report:
 def report(
     results: Sequence[Result],
     title: str,
-    known: Mapping[tuple[str, str], Facts] | None = None,
+    known: Mapping[tuple[str, str], About] | None = None,
     notes: Sequence[str] = (),
     origin: Facts = (),
 ) -> Report:
-    """The report of results. known: more facts on a dataset's method, such as its settings."""
+    """The report of results. known: of methods on datasets."""
     style, costs, known = styles(results), run_table(results), known or {}
     sections = []
     for headline in headlines(results):
-        table = headline.table
-        assert table is not None  # `headlines` gives every one its table
-        rows = [one for one in results if one.dataset == table.dataset]
-        sections.append(_section(headline, table, rows, style, costs, known))
+        lines = board(headline, results, style, costs, known)
+        rows = [one for one in results if headline.table and one.dataset == headline.table.dataset]
+        answer = charts.answer(rows, style)
+        sections.append(
+            Section(
+                rows[0].dataset,
+                tuple(findings(rows, answer)) if answer else (),
+                lines,
+                privacy(rows),
+                answer,
+                cost(rows, style),
+                pairs(rows),
+                charts.stds(rows, style),
+                tuple(charts.calibration(rows, style)),
+                charts.bands(rows, style),
+            )
+        )
     return Report(
         title,
         top([(one.name, one.findings, one.answer) for one in sections], results),
+        overview([(one.name, one.answer) for one in sections]),
+        ranks(results, style),
+        tuple(chart for region in ("gap", "data") for chart in turned(results, style, region)),
+        tuple(sorted({row.family for one in sections for row in one.board.rows if row.family})),
         tuple(sections),
         tuple((one.dataset, one.method, one.status, reason) for one in results for reason in reasons(one)),
         (*departures(results), *remarks(results)),
         tuple(notes),
         (*origin, *(("computed on", sentence) for sentence in provenance(results)), *_versions(results)),
     )
-
-
-def _section(
-    headline: Headline,
-    table: Table,
-    rows: Sequence[Result],
-    style: Mapping[str, Style],
-    costs: RunTable,
-    known: Mapping[tuple[str, str], Facts],
-) -> Section:
-    by_name = {one.method: one for one in rows}
-    ran = {method: values for dataset, method, values in costs.lines if dataset == table.dataset}
-    lines = []
-    for line, (name, _, words) in zip(table.lines, headline.lines, strict=True):
-        own = by_name[line.method]
-        facts = [("status", f"{own.status}: {'; '.join(reasons(own)) or 'sound'}")] if own.kind == "method" else []
-        facts += [
-            (heading + ", 95 % interval", f"{_plain(column, cell.low)} to {_plain(column, cell.high)}")
-            for column, cell, heading in zip(table.columns, line.cells, headline.headings, strict=False)
-            if not np.isnan(cell.low)
-        ]
-        measured = zip(costs.columns, ran.get(line.method, ()), strict=False)
-        facts += [(column, number(value)) for column, value in measured if value is not None]
-        spent = cpu_seconds(own)
-        values = (*(cell.value for cell in line.cells), math.nan if spent is None else spent)
-        facts += known.get((own.dataset, own.method), ())
-        lines.append(
-            Row(own.method, name, own.kind != "method", own.status, style[own.method], words, values, tuple(facts))
-        )
-    answer = charts.answer(rows, style)
-    return Section(
-        table.dataset,
-        headline.title,
-        tuple(findings(rows, answer)) if answer else (),
-        headline.headings,
-        tuple(lines),
-        headline.notes,
-        answer,
-        charts.stds(rows, style),
-        tuple(charts.calibration(rows, style)),
-        charts.bands(rows, style),
-    )
-
-
-def reasons(result: Result) -> list[str]:
-    """Why a method's numbers are not all there, or not to be believed; none for a sound method."""
-    groups: dict[str, list[int]] = {}
-    for replica, reason in sorted(result.failures.items()):
-        groups.setdefault(reason, []).append(replica)
-    found = [f"replica {', '.join(map(str, own))} failed: {reason}" for reason, own in groups.items()]
-    if result.status == "not converged" and result.arrived is not None:
-        arrived = result.arrived
-        found.append(f"{int((~arrived).sum())} of {len(arrived)} replicas: {STATUSES['not converged'].split(',')[0]}")
-    return found
-
-
-def _plain(column: Column, value: float) -> str:
-    """A number of a column without a verdict."""
-    if column[0] == "reference_log_std":
-        return f"{math.exp(min(value, 700.0)):.2g}"
-    return HEADINGS.get(column[0], Heading(column[0])).print(value)
 
 
 def _versions(results: Sequence[Result]) -> list[tuple[str, str]]:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gapbench.evaluation.bootstrap import Bootstrap, estimate
+from gapbench.datasets.streams import stream
+from gapbench.evaluation.bootstrap import MIN_REPLICAS, RESAMPLES, Bootstrap, estimate
+from gapbench.evaluation.calibration import pit_band
 from gapbench.evaluation.compare import Estimate
 from gapbench.evaluation.headline import MARKS, percent
 from gapbench.evaluation.plots import Style, drawable, on_its_line, quantity_of, runs
-from gapbench.evaluation.results import Floats, Result
+from gapbench.evaluation.results import Column, Floats, Result
 from gapbench.evaluation.tables import regions_of, scored_f
 
 POINTS = 121  # of an embedded curve, as published
@@ -61,7 +63,9 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """A chart of lines over x. gaps: the spans without data. diagonal: True if lines should lie on it."""
+    """A chart of lines over x. gaps: the spans without data. diagonal: True if lines should lie on it. band: around the
+    diagonal or a line, (2, n); note: what it is. right: the y that is right. ticks: the words of x where x is no scale;
+    lines then have marks."""
 
     title: str
     axis: str
@@ -72,6 +76,33 @@ class Curves:
     limits: tuple[float, float]
     gaps: tuple[tuple[float, float], ...] = ()
     diagonal: bool = False
+    band: Floats | None = None
+    note: str = ""
+    right: float | None = None
+    ticks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A method in a scatter: its cost x and its score y."""
+
+    method: str
+    label: str
+    style: Style
+    x: float
+    y: Estimate
+    ranked: bool
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """A chart of scores against costs, both on logarithmic axes. front: the methods that no other one beats in both."""
+
+    title: str
+    axis: str
+    unit: str
+    spots: tuple[Spot, ...]
+    front: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -150,6 +181,18 @@ def answer(rows: Sequence[Result], style: Mapping[str, Style]) -> Dots | None:
     )
 
 
+def judged(rows: Sequence[Result]) -> Column:
+    """The score and region by which a dataset's methods are compared: how far they are from the true posterior in the
+    gap where that is known, else the CRPS of what is known."""
+    regions = regions_of(rows)
+    region = "gap" if "gap" in regions else regions[-1]
+    tasks = rows[0].layout.points == "tasks" and scored_f(rows)
+    scores = ("reference_w1", *(("crps_f",) if tasks else ()), "crps_y", "crps_f")
+    methods = [one for one in rows if one.kind == "method"]
+    there = [score for score in scores if any(len(one.valid((score, region))) for one in methods)]
+    return (there or ["crps_y"])[0], region
+
+
 def label(result: Result) -> str:
     """The method's name, with the mark that the leaderboard gives it."""
     return result.method + (f" {MARKS[result.status]}" if result.status in MARKS else "")
@@ -212,28 +255,58 @@ def stds(rows: Sequence[Result], style: Mapping[str, Style]) -> Curves | None:
 
 
 def calibration(rows: Sequence[Result], style: Mapping[str, Style]) -> list[Curves]:
-    """The share of PITs below p against p, in the data and in the gap."""
+    """The share of PITs below p against p, in the data and in the gap, with the band that chance leaves."""
     tasks = rows[0].layout.points == "tasks" and scored_f(rows)
     known = any(np.isfinite(one.pits["pit_y"]).any() for one in rows if one.kind == "method")
     of = "f" if tasks or not known else "y"
     level, charts = np.linspace(0, 1, 41), []
     regions = regions_of(rows)
-    for region in [name for name in ("data", "gap") if name in regions] or regions[:2]:
+    shown = [name for name in ("data", "gap") if name in regions] or regions[:2]
+    for region in shown:
         lines = []
         for one in rows:
             if one.status == "failed" or (one.kind == "oracle" and of == "f"):
                 continue
-            u = np.sort(one.pits[f"pit_{of}"][one.inside(region)])
-            u = u[~np.isnan(u)]
-            if len(u):
-                share = np.searchsorted(u, level, side="right") / len(u)
-                lines.append(Curve(one.method, label(one), style[one.method], share))
+            pits = one.pits[f"pit_{of}"][one.inside(region)]
+            if not np.isnan(pits).all():
+                lines.append(Curve(one.method, label(one), style[one.method], _share(pits, level)))
         if lines:
             title = f"{rows[0].dataset}: calibration of {of}, {region}"
-            charts.append(
-                Curves(title, "p", f"share of PITs of {of} ≤ p", level, tuple(lines), False, (0.0, 1.0), (), True)
+            unit = f"share of PITs of {of} ≤ p"
+            if tasks:
+                half, whose = pit_band(len(rows[0].replicas), len(shown)), "exact Bayes"
+                band: Floats | None = np.clip([level - half, level + half], 0, 1)
+            else:
+                band, whose = chance(rows, of, region, level), "the true posterior"
+            note = (
+                "" if band is None else f"Grey: where the whole line of {whose} is in 95 % of as many other replicas."
             )
+            charts.append(Curves(title, "p", unit, level, tuple(lines), False, (0.0, 1.0), (), True, band, note))
     return charts
+
+
+def chance(rows: Sequence[Result], of: str, region: str, level: Floats) -> Floats | None:
+    """The band around the true posterior's line that holds, at all p together, 95 % of the lines of as many other
+    replicas, (2, n). By the bootstrap over replicas, since the PITs of one replica share its f. None if unknown."""
+    true = next((one for one in rows if one.kind == "reference"), None)
+    if true is None or not rows[0].layout.independent:
+        return None
+    pits = true.pits[f"pit_{of}"]
+    inside = true.inside(region) & ~np.isnan(pits)
+    known = np.flatnonzero(inside.any(1))
+    if len(known) < MIN_REPLICAS:
+        return None
+    below = np.stack([np.searchsorted(np.sort(pits[r][inside[r]]), level, side="right") for r in known])
+    count, even = inside[known].sum(1), np.full(len(known), 1 / len(known))
+    drawn = stream("calibration", rows[0].dataset, region).multinomial(len(known), even, RESAMPLES)
+    line = below.sum(0) / count.sum()
+    half = float(np.quantile(np.abs((drawn @ below) / (drawn @ count)[:, None] - line).max(1), 0.95))
+    return np.asarray(np.clip([line - half, line + half], 0, 1))
+
+
+def _share(pits: Floats, level: Floats) -> Floats:
+    u = np.sort(pits[~np.isnan(pits)])
+    return np.searchsorted(u, level, side="right") / len(u)
 
 
 def bands(rows: Sequence[Result], style: Mapping[str, Style]) -> Bands | None:

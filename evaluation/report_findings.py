@@ -32,23 +32,23 @@ def verdict(one: Estimate, right: tuple[float, float]) -> str:
 
 def findings(rows: Sequence[Result], chart: Dots) -> list[str]:
     """Three sentences on a dataset: who is right where it matters, who is too narrow, and what it costs."""
-    ratio, where = chart.log, _where(chart.series[-1])
+    ratio, place = chart.log, where(chart.series[-1])
     ranked = {one.method for one in rows if one.status == "ranked"}
     groups: dict[str, list[Measured]] = {}
     for row in chart.rows:
         if row.method in ranked:
-            groups.setdefault(verdict(row.estimates[-1], _right(ratio)), []).append(row)
+            groups.setdefault(verdict(row.estimates[-1], right_range(ratio)), []).append(row)
 
     def told(kind: str) -> str:
         own = sorted(groups.get(kind, []), key=lambda row: row.estimates[-1].value)
         return ", ".join(f"{row.method} {_told(row.estimates[-1], chart.word)}" for row in own)
 
     if ratio:
-        right = f"Right {where} (std {NARROW:g} to {WIDE:g} of the true posterior's)"
-        narrow, wide = f"Too narrow {where}", f"Too wide {where}"
+        right = f"Right {place} (std {NARROW:g} to {WIDE:g} of the true posterior's)"
+        narrow, wide = f"Too narrow {place}", f"Too wide {place}"
     else:
-        right = f"Right {where} (90 % intervals hold {percent(HOLDS[0])} to {percent(HOLDS[1])})"
-        narrow, wide = f"Too narrow {where} (they hold less)", f"Too wide {where} (they hold more)"
+        right = f"Right {place} (90 % intervals hold {percent(HOLDS[0])} to {percent(HOLDS[1])})"
+        narrow, wide = f"Too narrow {place} (they hold less)", f"Too wide {place} (they hold more)"
     sentences = [f"{right}: {told('right') or 'no ranked method for sure'}."]
     sentences += [
         f"{words}: {said}." for words, kind in ((narrow, "too narrow"), (wide, "too wide")) if (said := told(kind))
@@ -67,7 +67,8 @@ def findings(rows: Sequence[Result], chart: Dots) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def _right(ratio: bool) -> tuple[float, float]:
+def right_range(ratio: bool) -> tuple[float, float]:
+    """The range of right values: of stds over the true posterior's, or of shares that 90 % intervals hold."""
     return (NARROW, WIDE) if ratio else HOLDS
 
 
@@ -91,7 +92,7 @@ def top(
     for name, _, chart in known:
         for row in chart.rows:
             if (name, row.method) in ranked:
-                verdicts.setdefault(row.method, []).append(verdict(row.estimates[-1], _right(chart.log)))
+                verdicts.setdefault(row.method, []).append(verdict(row.estimates[-1], right_range(chart.log)))
     sentences = []
     for kind in ("right", "too narrow", "too wide"):
         counts = {name: own.count(kind) for name, own in verdicts.items()}
@@ -106,9 +107,10 @@ def top(
     if medians:
         said = ", ".join(f"{name} {number(median)}" for median, name in medians)
         sentences.append(f"The cost, in CPU seconds a replica, median over datasets: {said}.")
-    where = _where(known[0][2].series[-1])
-    return ((f"{len(known)} datasets, {where}; each method on those where it is ranked", tuple(sentences)),)
+    place = where(known[0][2].series[-1])
+    return ((f"{len(known)} datasets, {place}; each method on those where it is ranked", tuple(sentences)),)
 
 
-def _where(region: str) -> str:
+def where(region: str) -> str:
+    """A region in words."""
     return {"gap": "in the gap", "all": "over all points"}.get(region, f"in the region {region}")

@@ -13,8 +13,10 @@ import numpy as np
 from markupsafe import Markup
 
 from gapbench.evaluation import report_svg
+from gapbench.evaluation.ranks import LEVEL
 from gapbench.evaluation.report import Report
-from gapbench.evaluation.report_charts import Bands, Curves, Dots
+from gapbench.evaluation.report_charts import Bands, Curves, Dots, Scatter
+from gapbench.evaluation.report_ranks import Ranks
 from gapbench.evaluation.results import Floats
 from gapbench.evaluation.tables import number
 
@@ -39,6 +41,7 @@ def page(report: Report) -> str:
         style_hash=_hash(style),
         script_hash=_hash(script),
         curves=_json([coded(section.bands, replicas) for section in report.sections if section.bands]),
+        ranks=_json(rank_numbers(report.ranks) if report.ranks else None),
         replicas=replicas,
         svg=report_svg,
         table=table,
@@ -46,12 +49,25 @@ def page(report: Report) -> str:
     )
 
 
-def table(chart: Dots | Curves) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def table(chart: Dots | Curves | Scatter) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The data of a chart: headings, and lines of words."""
     if isinstance(chart, Curves):
         heads = (chart.axis, *(line.label for line in chart.lines))
-        columns = (chart.x, *(line.values for line in chart.lines))
-        return heads, [tuple(number(float(value)) for value in values) for values in zip(*columns, strict=True)]
+        across = chart.ticks or [number(float(value)) for value in chart.x]
+        columns = (across, *(map(number, line.values.tolist()) for line in chart.lines))
+        return heads, list(zip(*columns, strict=True))
+    if isinstance(chart, Scatter):
+        heads = ("method", chart.axis, chart.unit, "95 % interval", "no other one beats it in both")
+        return heads, [
+            (
+                spot.label,
+                number(spot.x),
+                number(spot.y.value),
+                "n/a" if np.isnan(spot.y.low) else f"{number(spot.y.low)} to {number(spot.y.high)}",
+                "yes" if spot.method in chart.front else "no" if spot.ranked else "not ranked",
+            )
+            for spot in chart.spots
+        ]
     several = len(chart.series) > 1
     heads = tuple(
         word + (f" · {name}" if several else "") for name in chart.series for word in ("value", "95 % interval")
@@ -65,6 +81,17 @@ def table(chart: Dots | Curves) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
             words += [f"{chart.word(one.low)} to {chart.word(one.high)}" if known else "n/a"]
         lines.append(tuple(words))
     return ("method", *heads), lines
+
+
+def rank_numbers(ranks: Ranks) -> dict[str, object]:
+    """The numbers by which the page's script ranks some of the methods again."""
+    return {
+        "methods": [row.method for row in ranks.rows],
+        "labels": [row.label for row in ranks.rows],
+        "goodness": ranks.goodness.tolist(),
+        "p": [[float(f"{value:.4g}") for value in line] for line in ranks.p.tolist()],
+        "level": LEVEL,
+    }
 
 
 def embedded(report: Report) -> int:

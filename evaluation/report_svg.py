@@ -6,14 +6,15 @@ and its class (`c0`, `c1`, …) lets the page lighten it on a dark ground.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 
 from gapbench.evaluation.plots import COLOURS, CONTROLS, Style
-from gapbench.evaluation.report_charts import Bands, Curves, Dots
+from gapbench.evaluation.report_charts import Bands, Curves, Dots, Scatter
+from gapbench.evaluation.report_ranks import Ranks
 from gapbench.evaluation.results import Floats
 from gapbench.evaluation.tables import number
 
@@ -68,7 +69,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 def dots(chart: Dots, width: int = 400) -> Markup:
     """A row a method: a hollow mark for the first region and a full one for the second, each with its interval."""
     longest = max(len(row.label) for row in chart.rows)
-    left, row_height, top = min(150.0, 14 + LETTER * longest), 20, 30
+    left, row_height, top = min(175.0, 14 + LETTER * longest), 20, 30
     bottom = top + row_height * len(chart.rows)
     axis = Axis(*chart.limits, left, width - 24, chart.log)
     parts = [_grid_x(axis, top, bottom, number if chart.log else chart.word)]
@@ -76,7 +77,7 @@ def dots(chart: Dots, width: int = 400) -> Markup:
     parts.append(TEXT.format(x=(left + width) / 2, y=bottom + 32, anchor="middle", words=chart.axis))
     for place, name in enumerate(chart.series):
         at = left + 8 + place * 110
-        parts += [_mark(at, 12, place + len(chart.series) == 1, place == 0 and len(chart.series) > 1)]
+        parts += [_mark(at, 12, place == 0 and len(chart.series) > 1)]
         parts += [TEXT.format(x=at + 9, y=16, anchor="start", words=name)]
     for place, row in enumerate(chart.rows):
         middle = top + row_height * (place + 0.5)
@@ -90,7 +91,7 @@ def dots(chart: Dots, width: int = 400) -> Markup:
                 ends = [axis(float(np.clip(end, *chart.limits))) for end in (estimate.low, estimate.high)]
                 marks.append(LINE.format(d=f"M{ends[0]:.1f} {y:.1f}H{ends[1]:.1f}", width=1.6, more=""))
             x = axis(float(np.clip(estimate.value, *chart.limits)))
-            marks.append(_mark(x, y, False, at == 0 and len(row.estimates) > 1))
+            marks.append(_mark(x, y, at == 0 and len(row.estimates) > 1))
         parts.append(_coloured(row.style[0], marks))
     return _svg(width, bottom + 40, chart.title, parts)
 
@@ -98,14 +99,26 @@ def dots(chart: Dots, width: int = 400) -> Markup:
 def curves(chart: Curves, width: int = 420, height: int = 300) -> Markup:
     """Lines over x, the gap shaded, the legend below."""
     left, top, right = 52.0, 10.0, width - 10.0
-    x = Axis(float(min(chart.x)), float(max(chart.x)), left, right)
+    aside = 14.0 if chart.ticks else 0.0  # marks at the ends are whole
+    x = Axis(float(min(chart.x)), float(max(chart.x)), left + aside, right - aside)
     y = Axis(*chart.limits, height - 40.0, top, chart.log)
-    parts = [_grid_y(y, left, right), _grid_x(x, top, height - 40.0), *_gaps(x, chart.gaps, top, height - 40.0)]
+    named = dict(enumerate(chart.ticks)) if chart.ticks else None
+    parts = [_grid_y(y, left, right), *_gaps(x, chart.gaps, top, height - 40.0)]
+    parts.append(_grid_x(x, top, height - 40.0, number, named))
     parts.append(TEXT.format(x=(left + right) / 2, y=height - 10, anchor="middle", words=chart.axis))
     drawn = []
+    if chart.band is not None:
+        low, high = chart.band
+        drawn.append(_area(chart.x, low, lambda at: x(at) - left, lambda at: y(at) - top, high, 0.18))
+    if chart.right is not None:
+        drawn.append(LINE.format(d=f"M0 {y(chart.right) - top:.1f}H{right - left}", width=1.5, more=""))
     for line in chart.lines:
         d = path(chart.x, line.values, lambda at: x(at) - left, lambda at: y(at) - top)
-        drawn.append(_coloured(line.style[0], [LINE.format(d=d, width=1.8, more=_dashes(line.style))]))
+        marks = [LINE.format(d=d, width=1.8, more=_dashes(line.style))]
+        if chart.ticks:
+            known = [(a, b) for a, b in zip(chart.x, line.values, strict=True) if np.isfinite(b)]
+            marks += [_mark(x(a) - left, y(float(np.clip(b, *chart.limits))) - top, False) for a, b in known]
+        drawn.append(_coloured(line.style[0], marks))
     if chart.diagonal:
         drawn.append(LINE.format(d=f"M0 {height - 40 - top}L{right - left} 0", width=1, more=FAINT))
     parts.append(_window(left, top, right - left, height - 40 - top, drawn))
@@ -117,6 +130,69 @@ def curves(chart: Curves, width: int = 420, height: int = 300) -> Markup:
         parts += [_coloured(line.style[0], [sample])]
         parts += [TEXT.format(x=at + 31, y=under, anchor="start", words=_short(line.label, width - 40.0))]
     return _svg(width, height + 12 + 17 * -(-len(chart.lines) // across), chart.title, parts)
+
+
+def scatter(chart: Scatter, width: int = 480, height: int = 340) -> Markup:
+    """A mark a method, named, with its interval; a line joins those that no other one beats in both. Hollow: not
+    ranked."""
+    left, top, right, bottom = 52.0, 10.0, width - 10.0, height - 40.0
+    ends = [end for spot in chart.spots for end in vars(spot.y).values() if np.isfinite(end) and end > 0]
+    x = Axis(min(spot.x for spot in chart.spots) / 1.5, max(spot.x for spot in chart.spots) * 1.5, left, right, True)
+    y = Axis(min(ends) / 1.3, max(ends) * 1.3, bottom, top, True)
+    parts = [_grid_y(y, left, right), _grid_x(x, top, bottom)]
+    parts.append(TEXT.format(x=(left + right) / 2, y=height - 8, anchor="middle", words=chart.axis))
+    best = [(x(spot.x), y(spot.y.value)) for spot in chart.spots if spot.method in chart.front]
+    if len(best) > 1:
+        d = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in best)
+        parts.append(LINE.format(d=d, width=1.2, more=Markup(' stroke-dasharray="5 4"')))
+    taken = [(x(spot.x) - 4, x(spot.x) + 4, y(spot.y.value)) for spot in chart.spots]
+    for spot in chart.spots:
+        a, b = x(spot.x), y(spot.y.value)
+        marks = [_mark(a, b, not spot.ranked)]
+        if np.isfinite([spot.y.low, spot.y.high]).all() and spot.y.low > 0:
+            marks.append(LINE.format(d=f"M{a:.1f} {y(spot.y.low):.1f}V{y(spot.y.high):.1f}", width=1.4, more=""))
+        parts.append(_coloured(spot.style[0], marks))
+        words = _short(spot.label, 175.0)
+        start, middle = _free(a, b, LETTER * len(words), taken, (left, right))
+        parts.append(TEXT.format(x=start, y=middle + 4, anchor="start", words=words))
+    return _svg(width, height, chart.title, parts)
+
+
+def _free(
+    x: float, y: float, wide: float, taken: list[tuple[float, float, float]], ends: tuple[float, float]
+) -> tuple[float, float]:
+    """The start and the middle of a label beside its mark: the nearest place, left or right, that covers nothing.
+
+    taken: start, end and middle of the marks and labels that are there; the place is added to it.
+    """
+    sides = [start for start in (x + 7, x - 7 - wide) if ends[0] <= start and start + wide <= ends[1]] or [x + 7]
+    places = [(start, y + away) for away in sorted(range(-72, 73, 6), key=abs) for start in sides]
+
+    def free(place: tuple[float, float]) -> bool:
+        start, middle = place
+        return all(start > end or start + wide < begin or abs(middle - at) >= 11 for begin, end, at in taken)
+
+    start, middle = next(filter(free, places), places[0])
+    taken.append((start, start + wide, middle))
+    return start, middle
+
+
+def ranked(chart: Ranks, width: int = 460) -> Markup:
+    """A row a method, at its average rank; lines on the right join methods that are not told apart."""
+    longest = max(len(row.label) for row in chart.rows)
+    left, row_height, top = min(175.0, 14 + LETTER * longest), 20, 8
+    right, bottom = width - 16.0 - 9 * len(chart.bars), top + row_height * len(chart.rows)
+    axis = Axis(1.0, float(max(len(chart.rows), 2)), left + 6, right - 6)
+    parts = [_grid_x(axis, top, bottom)]
+    parts.append(TEXT.format(x=(left + right) / 2, y=bottom + 32, anchor="middle", words="average rank, 1 is the best"))
+    middles = [top + row_height * (place + 0.5) for place in range(len(chart.rows))]
+    for row, middle in zip(chart.rows, middles, strict=True):
+        parts.append(TEXT.format(x=left - 8, y=middle + 4, anchor="end", words=_short(row.label, left)))
+        parts.append(_coloured(row.style[0], [_mark(axis(row.rank), middle, False)]))
+    for place, (first, last) in enumerate(chart.bars):
+        d = f"M{right + 10 + 9 * place:.1f} {middles[first] - 6:.1f}V{middles[last] + 6:.1f}"
+        parts.append(LINE.format(d=d, width=3, more=Markup(' stroke-linecap="round" opacity="0.7"')))
+    return _svg(width, bottom + 40, chart.title, parts)
 
 
 def frame(bands: Bands, width: int = 420, height: int = 300, window: str = "") -> tuple[Axis, Axis, list[Markup]]:
@@ -196,9 +272,17 @@ def _gaps(x: Axis, gaps: Iterable[tuple[float, float]], top: float, bottom: floa
     return [rect.format(x(low), top, x(high) - x(low), bottom - top) for low, high in gaps]
 
 
-def _grid_x(axis: Axis, top: float, bottom: float, word: Callable[[float], str] = number) -> Markup:
-    lines = "".join(f"M{axis(tick):.1f} {top}V{bottom}" for tick in axis.ticks)
-    words = [TEXT.format(x=axis(tick), y=bottom + 14, anchor="middle", words=word(tick)) for tick in axis.ticks]
+def _grid_x(
+    axis: Axis,
+    top: float,
+    bottom: float,
+    word: Callable[[float], str] = number,
+    named: Mapping[int, str] | None = None,
+) -> Markup:
+    """Lines and words at round numbers; or at the numbers that are named."""
+    places = {tick: word(tick) for tick in axis.ticks} if named is None else named
+    lines = "".join(f"M{axis(tick):.1f} {top}V{bottom}" for tick in places)
+    words = [TEXT.format(x=axis(tick), y=bottom + 14, anchor="middle", words=told) for tick, told in places.items()]
     return Markup("").join([LINE.format(d=lines, width=1, more=Markup(' opacity="0.15"')), *words])
 
 
@@ -208,7 +292,7 @@ def _grid_y(axis: Axis, left: float, right: float) -> Markup:
     return Markup("").join([LINE.format(d=lines, width=1, more=Markup(' opacity="0.15"')), *words])
 
 
-def _mark(x: float, y: float, faint: bool, hollow: bool) -> Markup:
+def _mark(x: float, y: float, hollow: bool) -> Markup:
     fill = Markup('fill="none" stroke="currentColor" stroke-width="1.6"') if hollow else Markup('fill="currentColor"')
     return Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{}" {}/>').format(x, y, 3.2 if hollow else 3.8, fill)
 

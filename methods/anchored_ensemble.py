@@ -5,6 +5,7 @@
 Each member is drawn to an anchor of its own, and sees targets with noise of its own. On a linear model with known noise
 the members are exact draws of the posterior. With the anchors alone their covariance would be
 Λ⁻¹S₀⁻¹Λ⁻¹, far too small.
+Family: ensemble.
 Caveat: on a network a member is the nearest mode to its start, and no exact draw.
 """
 

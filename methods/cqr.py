@@ -3,6 +3,7 @@
     train quantiles on one part; sᵢ = max(q_low(xᵢ) − yᵢ, yᵢ − q_high(xᵢ)) on the other;
     y ∈ [q_low(x) − s₍ₖ₎, q_high(x) + s₍ₖ₎] with probability ≥ p,   k = ⌈p(n + 1)⌉
 
+Family: conformal.
 Caveat: the coverage is an average over the law of the data. In a gap the width is whatever the quantiles extrapolate.
 """
 

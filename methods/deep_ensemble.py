@@ -3,6 +3,7 @@
     θₘ = argmin −Σₙ log p(yₙ | xₙ, θ) − log p(θ),  from its own random start,  m = 1 … members
     p(y | x, data) = 1/members Σₘ p(y | x, θₘ)
 
+Family: ensemble.
 Caveat: members differ only by where they started and by their minibatches, not by any law. Where the loss has one
 minimum, as on a linear model, they all agree. One member is the maximum a posteriori (MAP).
 """

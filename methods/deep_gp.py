@@ -6,6 +6,7 @@ https://arxiv.org/abs/1705.08933).
 
 mˡ and sˡ are the law of a sparse process, whose inducing points are learned. A prediction is the mixture over draws
 of ξ. Each draw has one ξ for all points, so that the law at a point does not depend on which others are asked for.
+Family: Gaussian process.
 Caveat: the variational law is independent between layers, and its noise in the hidden layers tends to vanish. Its prior
 is its own, and not the one of the suite's network; only the noise is.
 """

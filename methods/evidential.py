@@ -5,6 +5,7 @@
     minimise  −Σₙ log p(yₙ) + λ Σₙ |yₙ − γ|/scale (2ν + α) − log p(θ)
 
 scale is the noise that the model knows or expects, so that the regulariser has no units.
+Family: learned noise.
 Caveat: the likelihood sees β(1+ν)/ν alone, so ν and β are not identified: how much of the spread of y is said to be f's
 is decided by the regulariser and the start (Meinert, Gawlikowski & Lavin 2023, https://arxiv.org/abs/2205.10060).
 """

@@ -5,6 +5,8 @@
 
 The signs make the perturbations of two points of a batch uncorrelated, at the price of one draw of ΔW, so the gradient
 has less noise than that of `svi`. Both have the same optimum. Biases have no signs: their draw is shared.
+Family: variational.
+Expected: too narrow in a gap.
 Caveat: that of `svi`. A kl_weight below 1 makes the error bars smaller still.
 """
 

@@ -4,6 +4,7 @@
 
 Exact up to 5,000 points, and a sparse variational process above. The kernel has an amplitude and a length scale for
 each feature. A noise that is learned has the suite's prior.
+Family: Gaussian process.
 Caveat: its prior is its own, learned from the data, and not the one of the suite's network; only the noise is.
 """
 

@@ -5,6 +5,7 @@
     accept     with probability min(1, exp(H(q, p) − H(q′, p′)))
 
 https://arxiv.org/abs/1206.1901
+Family: Markov chain.
 Caveat: exact only for the part of the posterior that its chains have reached. A draw costs about a thousand gradients
 of all data.
 """

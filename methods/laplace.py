@@ -5,6 +5,7 @@ Korzepa & Bauer 2021, https://arxiv.org/abs/2008.08400).
     f(x) ~ N(f(x; θ*), J(x) Λ⁻¹ J(x)ᵀ),               J = ∂(f, log σ)/∂θ at θ*,   H = diag(1/σ², 2)
 
 H is the Fisher information of N(f, σ²). σ is that of θ*.
+Family: around one mode.
 Caveat: the law is of a network that is linear in θ around one mode. The further the data let θ go from there, as in
 a gap, the less the network is linear.
 """

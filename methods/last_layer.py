@@ -3,6 +3,8 @@
     θ* = argmin −Σₙ log p(yₙ | xₙ, θ) − log p(θ),   w | θ*, y ~ N(m, A⁻¹),   A = ΦᵀΦ/σ² + I/prior_std²,   m = A⁻¹Φᵀy/σ²
 
 Φ has the last hidden layer of θ* at the data. https://arxiv.org/abs/1502.05700
+Family: around one mode.
+Expected: too narrow in a gap.
 Caveat: the features do not know that others would fit as well. So the std grows in a gap no faster than linear
 regression on these features lets it.
 """

@@ -7,6 +7,7 @@ The target acceptance, 0.574, is that of Roberts & Rosenthal 1998.
              log q(θ′ | θ) = −‖θ′ − θ + ε ∇U(θ)‖² / (4ε)
 
 https://doi.org/10.2307/3318418, https://doi.org/10.1111/1467-9868.00123
+Family: Markov chain.
 Caveat: exact only for the part of the posterior that its chains have reached. A step is as short as a Langevin step and
 needs gradients of all data, so the chains of a network hardly leave their starting points.
 """

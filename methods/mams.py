@@ -4,6 +4,7 @@
     accept       with probability min(1, exp(−Δ)),  Δ the change of U + K over the trajectory
 
 https://arxiv.org/abs/2503.01707
+Family: Markov chain.
 Caveat: exact only for the part of the posterior that its chains have reached.
 """
 

@@ -3,6 +3,8 @@
     minimise  −(n/b) Σᵢ log p(yᵢ | xᵢ, θ, mᵢ) − log p(θ),    hⱼ ← mⱼ hⱼ / (1 − rate),    mⱼ ~ Bernoulli(1 − rate)
 
 and predict with the masks still drawn: each draw of m is a draw of f.
+Family: dropout.
+Expected: too narrow in a gap.
 Caveat: the spread of f comes from the masks. The spread does not shrink with more data unless the rate is tuned. With
 one hidden ReLU layer the variance is convex in x, so it cannot be larger between two clusters than at both of them
 (Foong et al. 2020).

@@ -4,6 +4,7 @@
     refresh   u ← (u + ν z)/‖·‖,   z ~ N(0, I),   ν = √((e^{2ε/L} − 1)/d)
 
 https://arxiv.org/abs/2212.08549, https://arxiv.org/abs/2303.18221
+Family: Markov chain.
 Caveat: there is no accept step, so the chains have a bias, which grows with ε. The step size is tuned to a wanted
 energy error, and the error that the draws had is a diagnostic. A step is refused only if it raises U + K by more than
 JUMP · (1 + √(error · d)), which an accept step would hardly ever accept.

@@ -5,6 +5,8 @@
 https://doi.org/10.1109/ICNN.1994.374138, https://arxiv.org/abs/2203.09168
 β = 0 is the likelihood. At β = 1 the gradient of the mean is that of the squared error. c is the noise that the prior
 expects, so that the weight of data against prior does not depend on the units of y.
+Family: learned noise.
+Expected: too narrow in a gap.
 Caveat: one network has one f. Its variance is that of y given x and is learned where the data are; in a gap it is
 whatever the network extrapolates.
 """

@@ -6,6 +6,7 @@ https://arxiv.org/abs/1711.00165).
 
 The recursion is that of ReLU (Cho & Saul 2009), under this suite's prior: weights N(0, v/fan_in), biases N(0, v).
 Inference is exact. A noise that is learned is the one of the highest marginal likelihood times prior.
+Family: Gaussian process.
 Caveat: this is the exact posterior of another network: one of infinite width, whose features are fixed.
 """
 

@@ -5,6 +5,7 @@
 The outputs of the network are the median and the logs of the steps between neighbouring levels, so quantiles cannot
 cross. s is the noise that the model knows or expects, which makes the pinball loss a negative log likelihood.
 https://doi.org/10.2307/1913643
+Family: learned noise.
 Caveat: the quantiles are of y, and learned where the data are. There is no f, and nothing widens them in a gap.
 """
 

@@ -4,6 +4,7 @@
 
 Where there are no data, nothing tells the trained network to undo the fixed one. On a linear model with prior_scale = 1
 and known noise the members are exact draws of the posterior.
+Family: ensemble.
 Caveat: prior_scale is a second width of the prior. On a network f(x; θ) + f(x; a) has a wider prior than f(x; θ).
 """
 

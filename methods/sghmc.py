@@ -3,6 +3,7 @@
     v ← (1 − friction) v − lr/n ∇Û(θ) + √(2 friction lr/n) ξ,   θ ← θ + v,   ∇Û = n/b Σᵢ gᵢ + θ/prior_std²
 
 This is the paper's form with the learning rate η = lr/n and α = friction. Its estimate of the gradient's noise is 0.
+Family: Markov chain.
 Caveat: the law is the posterior's only as lr goes to 0. The noise of minibatches makes it wider.
 """
 

@@ -10,6 +10,7 @@ is εT, as large as the flatter U allows. So the data term of a step is unchange
 and the noise is √T times as large.
 
 https://www.stats.ox.ac.uk/~teh/research/compstats/WelTeh2011a.pdf, https://arxiv.org/abs/1607.00133
+Family: Markov chain.
 Caveat: the noise fixes only the product σC. A small σ means no clipping and the true posterior (as the step goes to 0
 and the chain converges). A large σ means privacy, clipping and a biased sampler.
 """

@@ -3,6 +3,7 @@ https://arxiv.org/abs/1604.04173).
 
     train on one part; sᵢ = |yᵢ − μ(xᵢ)| on the other;   y ∈ μ(x) ± s₍ₖ₎ with probability ≥ p,   k = ⌈p(n + 1)⌉
 
+Family: conformal.
 Caveat: the coverage is an average over the law of the data. The interval has the same width everywhere, in a gap too,
 where the promise says nothing.
 """

@@ -3,6 +3,8 @@
     maximise  ELBO = E_q[(n/b) Σᵢ log p(yᵢ | xᵢ, θ)] − KL(q ‖ p),    q(θ) = Πⱼ N(locⱼ, scaleⱼ²)
 
 https://arxiv.org/abs/1505.05424, https://docs.pyro.ai
+Family: variational.
+Expected: too narrow in a gap.
 Caveat: on a Gaussian posterior of precision Λ, minimising KL(q ‖ p) over independent factors gives scaleⱼ² = 1/Λⱼⱼ.
 So the uncertainty along correlated directions is too small; this is the uncertainty in a gap (Foong et al. 2020).
 """

@@ -4,6 +4,7 @@
     θ ~ N(θ̄, ½ diag(Σ̂) + ½ D Dᵀ/(K−1)),   D = [θₖ − θ̄],   Σ̂ = mean of squares − square of the mean,   K snapshots
 
 θ̄ is the mean of all snapshots, and so are the deviations (the paper takes those from the mean so far).
+Family: around one mode.
 Caveat: the law is SGD's around one mode, and its width goes with sgd_lr, b and n. It is the posterior's by luck alone.
 """
 

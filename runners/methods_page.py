@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import sys
 from collections.abc import Mapping, Sequence
-
-import numpy as np
 
 from gapbench.evaluation.bootstrap import estimate
 from gapbench.evaluation.headline import factor
@@ -15,7 +11,7 @@ from gapbench.evaluation.plots import drawable, panel, picture
 from gapbench.evaluation.results import Result
 from gapbench.evaluation.tables import cpu_seconds, number
 from gapbench.methods.base import UncertaintyMethod
-from gapbench.methods.engine.exactness import Gaussian, example
+from gapbench.runners.description import description
 from gapbench.runners.suites import suites
 
 SHOWN = "gapped_sine_noisy"
@@ -56,39 +52,17 @@ def panels(rows: Sequence[Result]) -> Mapping[str, bytes]:
 
 def section(name: str, method: UncertaintyMethod, result: Result) -> str:
     """The part of one method."""
-    title, _, rest = (sys.modules[type(method).__module__].__doc__ or "").strip().partition("\n")
-    body, _, caveat = rest.partition("Caveat:")
+    told = description(method)
     settings = repr(method).partition("(")[2].removesuffix(")")
-    facts = [f"* **Claim**: {claim(method)}"]
-    facts += [f"* **When it fails**: {' '.join(caveat.split())}"] if caveat else []
+    facts = [f"* **Family**: {told.family}"] if told.family else []
+    facts += [f"* **Claim**: {told.claim}"]
+    facts += [f"* **When it fails**: {told.caveat}"] if told.caveat else []
     facts += [f"* **Settings**: `{settings}`"] if settings else []
     data, gap, distance, seconds = measured(result)
     facts.append(f"* In the data {data}, in the gap {gap}; distance {distance}; {seconds} CPU seconds")
-    parts = [f"## {name}", f"{title}\n{body.rstrip()}".strip(), "\n".join(facts)]
+    parts = [f"## {name}", f"{told.title}\n{told.body}".strip(), "\n".join(facts)]
     parts += [f"![{name}](methods/{name}.png)"] if drawable(result) else []
     return "\n\n".join(parts)
-
-
-def claim(method: UncertaintyMethod) -> str:
-    """What the method claims on linear regression, in words."""
-    if method.exactness is None:
-        return "none"
-    regression = example()
-    law = method.exactness.law(regression)
-    known = {
-        "the exact posterior": regression.posterior,
-        "the mean-field optimum": regression.mean_field,
-        "the mode, without variance": regression.point,
-    }
-    for words, one in known.items():
-        if _same(law, one):
-            return words
-    doc = inspect.getdoc(vars(type(method))["exactness"]) or ""
-    return doc.partition(".\n")[0].partition("; ")[0].rstrip(".")
-
-
-def _same(a: Gaussian, b: Gaussian) -> bool:
-    return np.allclose(a.mean, b.mean) and np.allclose(a.covariance, b.covariance)
 
 
 def measured(result: Result) -> tuple[str, str, str, str]:

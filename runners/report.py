@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from gapbench.evaluation.report import report
+from gapbench.evaluation.report_board import About
 from gapbench.evaluation.report_page import page
 from gapbench.evaluation.results import Result
 from gapbench.evaluation.tables import number
 from gapbench.runners import publish
+from gapbench.runners.description import description
 from gapbench.runners.load import NONSENSE, Collected
 from gapbench.runners.store import StoreError, key_of, sha256
 from gapbench.runners.suites import suites
@@ -44,15 +46,27 @@ def write(found: Collected, folder: Path, path: Path) -> None:
     else:
         name, origins = folder.name, _local(folder, found)
     whole.append(("seed", ", ".join(map(str, sorted({one.seed for one in origins.values()})))))
-    known = {}
+    known: dict[tuple[str, str], About] = {}
     for result in found.results:
         place = result.dataset, result.method
         if place in origins:
             own = origins[place]
-            known[place] = [("settings", settings(own.content)), ("records", ", ".join(own.keys))]
-            known[place] += [("run again", command)] if (command := _command(result, name, own.seed)) else []
+            facts = [("settings", settings(own.content)), ("records", ", ".join(own.keys))]
+            facts += [("run again", command)] if (command := _command(result, name, own.seed)) else []
+            known[place] = _about(result, name, facts)
     notes = [*found.notes, *(f"Left out: {line}" for line in found.damaged)]
     path.write_text(page(report(found.results, name, known, notes, whole)), encoding="utf-8", newline="\n")
+
+
+def _about(result: Result, name: str, facts: list[tuple[str, str]]) -> About:
+    """What the file of a method says of it, if the suite of this name has the method."""
+    suite = suites().get(name)
+    method = {**suite.methods, **suite.on_request}.get(result.method) if suite else None
+    if method is None:
+        return About(facts=facts)
+    told = description(method)
+    said = [("it is", told.title), ("claim on linear regression", told.claim), ("when it fails", told.caveat)]
+    return About(told.family, told.expected, [*((term, words) for term, words in said if words), *facts])
 
 
 def _published(manifest: Mapping[str, Any]) -> dict[tuple[str, str], Origin]:

@@ -18,8 +18,9 @@ from gapbench.methods.evidential import Evidential
 from gapbench.methods.hmc import HMC
 from gapbench.methods.mc_dropout import MCDropout
 from gapbench.methods.svi import SVI
+from gapbench.runners.description import claim, description
 from gapbench.runners.load import load
-from gapbench.runners.methods_page import SHOWN, claim, methods_page, panels
+from gapbench.runners.methods_page import SHOWN, methods_page, panels
 from gapbench.runners.publish import CURVES, MANIFEST, README, SCORES, page, read_manifest, read_published
 from gapbench.runners.readme import PART, refresh, with_headline
 from gapbench.runners.store import StoreError
@@ -83,6 +84,9 @@ def test_the_page_of_the_methods_is_of_their_files_and_results() -> None:
     assert all(len(data) < 20_000 for data in pictures.values())
     assert claim(HMC()) == "the exact posterior" and claim(SVI()) == "the mean-field optimum"
     assert claim(MCDropout()) == "the mode, without variance" and claim(Evidential()) == "none"
+    told = description(SVI())
+    assert (told.family, told.expected) == ("variational", "too narrow in a gap") and told.body.endswith("pyro.ai")
+    assert told.caveat.startswith("on a Gaussian") and told.caveat.endswith("(Foong et al. 2020).")
 
 
 @pytest.mark.one_file
