@@ -578,7 +578,7 @@ def on_its_line(result: Result) -> Result:
 def quantity_of(result: Result) -> str | None:
     """Whose quantiles a method has: of f, else of y."""
     for of in ("f", "y"):
-        if np.isfinite(result.curves.get(f"{of}_50", np.nan)).any():
+        if np.isfinite(result.curves.get(f"{of}_95", np.nan)).any():  # a band alone has no median
             return of
     return None
 

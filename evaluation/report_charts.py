@@ -317,7 +317,7 @@ def bands(rows: Sequence[Result], style: Mapping[str, Style]) -> Bands | None:
         return None
     first, replicas = methods[0], np.unique(np.concatenate([one.replicas for one in methods]))
     x = _across(first)
-    known = np.any([np.isfinite(one.curves[f"{quantity_of(one)}_50"]).any(0) for one in methods], axis=0)
+    known = np.any([np.isfinite(one.curves[f"{quantity_of(one)}_95"]).any(0) for one in methods], axis=0)
     at = _thinned(known, POINTS)
     at = at[np.argsort(x[at], kind="stable")]
 

@@ -24,6 +24,7 @@ from gapbench.runners.methods_page import SHOWN, methods_page, panels
 from gapbench.runners.publish import CURVES, MANIFEST, README, SCORES, page, read_manifest, read_published
 from gapbench.runners.readme import PART, refresh, with_headline
 from gapbench.runners.store import StoreError
+from gapbench.runners.suites import suites
 
 ROOT = Path(__file__).resolve().parent.parent
 FRONT = ROOT / "README.md"
@@ -295,3 +296,12 @@ def test_one_new_file_fails_nothing(checkout: Path) -> None:
         tested = in_checkout(checkout, "-m", "pytest", *settings, *chosen)
         assert tested.returncode == 0, tested.stdout[-3000:]
         assert re.search(r"[1-9]\d* passed", tested.stdout)
+
+
+@pytest.mark.one_file
+def test_the_published_verdicts_are_of_the_methods_as_they_are() -> None:
+    """What `gapbench check --all` printed. Seen to catch: a setting that was changed since, a method that is not there,
+    a promise that was broken."""
+    lines = (PUBLISHED / "check.txt").read_text(encoding="utf-8").splitlines()
+    verdicts = [line for line in lines if line.startswith(("kept  ", "no claim  "))]
+    assert [line for line in lines if line not in verdicts] == [repr(one) for one in suites()["all"].methods.values()]

@@ -74,7 +74,9 @@ def first_line(value: object) -> str:
 
 @click.command(cls=Command)
 @click.argument("methods", nargs=-1, metavar="METHOD...")
-@click.option("--all", "everything", is_flag=True, help="Every method that is found; eight times the repeats; an hour.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Every method that is found; eight times the repeats; some minutes."
+)
 def check(methods: tuple[str, ...], everything: bool) -> None:
     """Check that each METHOD keeps the promises of every method, and has the law that it claims: a verdict a line.
 
