@@ -23,8 +23,11 @@ CURVES = 450_000  # bytes of all embedded curves; beyond that the page has the f
 UNKNOWN = 65535  # the code of a number that is not known
 
 
-def page(report: Report) -> str:
-    """The page as HTML; every word in it is escaped."""
+def page(report: Report, progress: str = "", refresh: int = 0) -> str:
+    """The page as HTML; every word in it is escaped.
+
+    progress: a sentence on how much of the run is done. refresh: seconds after which a browser reads the page again.
+    """
     html, style, script = (
         FILE.with_name(f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
     )
@@ -34,6 +37,8 @@ def page(report: Report) -> str:
     replicas = embedded(report)
     return environment.from_string(html).render(
         report=report,
+        progress=progress,
+        refresh=refresh,
         style=Markup(style),
         script=Markup(script),
         style_hash=_hash(style),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,8 @@ from gapbench.evaluation.results import Result
 from gapbench.evaluation.tables import number
 from gapbench.runners import publish
 from gapbench.runners.load import NONSENSE, Collected
-from gapbench.runners.store import StoreError, key_of, sha256
+from gapbench.runners.plan import Status, status
+from gapbench.runners.store import Store, StoreError, key_of, sha256
 from gapbench.runners.suites import suites
 
 
@@ -33,8 +37,8 @@ def default_file(folder: Path) -> Path:
     return Path(f"{folder.name}-report.html").absolute() if published else folder / "report.html"
 
 
-def write(found: Collected, folder: Path, path: Path) -> None:
-    """Write the report of what was collected from a folder."""
+def write(found: Collected, folder: Path, path: Path, refresh: int = 0) -> None:
+    """Write the report of what was collected from a folder. refresh: seconds after which a browser reads it again."""
     manifest = folder / publish.MANIFEST
     whole = [("folder", folder.name)]
     if manifest.is_file():
@@ -52,7 +56,29 @@ def write(found: Collected, folder: Path, path: Path) -> None:
             known[place] = [("settings", settings(own.content)), ("records", ", ".join(own.keys))]
             known[place] += [("run again", command)] if (command := _command(result, name, own.seed)) else []
     notes = [*found.notes, *(f"Left out: {line}" for line in found.damaged)]
-    path.write_text(page(report(found.results, name, known, notes, whole)), encoding="utf-8", newline="\n")
+    replace(path, page(report(found.results, name, known, notes, whole), progress(planned(folder)), refresh))
+
+
+def replace(path: Path, text: str) -> None:
+    """Put a text in the place of a file at once: a browser that reads it meanwhile has the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def planned(folder: Path) -> Status | None:
+    """What has become of the run that was planned in a folder; None if none was."""
+    with suppress(StoreError):
+        return status(Store(folder))
+    return None
+
+
+def progress(found: Status | None) -> str:
+    """How much of a run is done, as a sentence; nothing if that is not known."""
+    return f"{len(found.done)} of {found.total} cells are done." if found else ""
 
 
 def _published(manifest: Mapping[str, Any]) -> dict[tuple[str, str], Origin]:
