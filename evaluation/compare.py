@@ -9,7 +9,7 @@ the variance of their mean is then the corrected one of Nadeau & Bengio 2003 (ht
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -141,6 +141,15 @@ def paired(differences: Floats, ratio: bool = False, better_below: bool = True, 
             np.inf if low <= 0 <= high else needed(near, overlap),
         ),
     )
+
+
+def holm(p: Sequence[float]) -> Floats:
+    """The p-values of tests that are judged together, corrected for their number (Holm 1979)."""
+    raw = np.asarray(p, float)
+    order = np.argsort(raw, kind="stable")
+    corrected = np.empty_like(raw)
+    corrected[order] = np.maximum.accumulate(np.minimum(1.0, raw[order] * np.arange(len(raw), 0, -1)))
+    return corrected
 
 
 def standard_error(n: int, overlap: float = 0.0) -> float:

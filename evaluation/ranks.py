@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from gapbench.evaluation.bootstrap import estimate
-from gapbench.evaluation.compare import Incomparable
+from gapbench.evaluation.compare import Incomparable, holm
 from gapbench.evaluation.results import Column, Result
 from gapbench.evaluation.scores import SCORES
 
@@ -88,11 +88,8 @@ def _tested(goodness: pd.DataFrame, ratio: bool) -> pd.DataFrame:
         differences = (numbers[one] - numbers[other]).to_numpy()
         raw.append(1.0 if not differences.any() else float(stats.wilcoxon(differences).pvalue))
     p = pd.DataFrame(1.0, names, names)
-    largest = 0.0
-    for place, at in enumerate(np.argsort(raw, kind="stable")):
-        largest = max(largest, min(1.0, (len(pairs) - place) * raw[at]))
-        one, other = pairs[at]
-        p.loc[one, other] = p.loc[other, one] = largest
+    for (one, other), corrected in zip(pairs, holm(raw), strict=True):
+        p.loc[one, other] = p.loc[other, one] = corrected
     return p
 
 

@@ -41,8 +41,8 @@ def page(report: Report, progress: str = "", refresh: int = 0) -> str:
         refresh=refresh,
         style=Markup(style),
         script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=hashed(style),
+        script_hash=hashed(script),
         curves=_json([coded(section.bands, replicas) for section in report.sections if section.bands]),
         replicas=replicas,
         svg=report_svg,
@@ -120,6 +120,6 @@ def _json(value: object) -> Markup:
     return Markup(text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026"))
 
 
-def _hash(text: str) -> str:
+def hashed(text: str) -> str:
     """The hash by which the page's policy allows this text alone."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -18,17 +18,26 @@ from gapbench.evaluation.tables import number
 from gapbench.runners import publish
 from gapbench.runners.load import NONSENSE, Collected
 from gapbench.runners.plan import Status, status
-from gapbench.runners.store import Store, StoreError, key_of, sha256
+from gapbench.runners.store import Damaged, Store, StoreError, key_of, sha256
 from gapbench.runners.suites import suites
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a row comes from. content: its method as its records describe it. keys: of these records."""
+    """Where a row comes from. identities: of its records, without names; there is one at least. keys: of these
+    records."""
 
-    content: Mapping[str, Any]
+    identities: list[Mapping[str, Any]]
     keys: list[str]
-    seed: int
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What all records share, and the first one's block of replicas."""
+        return self.identities[0]
+
+    @property
+    def seed(self) -> int:
+        return int(self.identity["seed"])
 
 
 def default_file(folder: Path) -> Path:
@@ -42,18 +51,19 @@ def write(found: Collected, folder: Path, path: Path, refresh: int = 0) -> None:
     manifest = folder / publish.MANIFEST
     whole = [("folder", folder.name)]
     if manifest.is_file():
-        read = publish.read_manifest(folder)
-        name, origins = read["suite"], _published(read)
+        name = publish.read_manifest(folder)["suite"]
         whole.append(("sha256 of its manifest", sha256(manifest.read_bytes())))
     else:
-        name, origins = folder.name, _local(folder, found)
-    whole.append(("seed", ", ".join(map(str, sorted({one.seed for one in origins.values()})))))
+        name = folder.name
+    from_records = origins(folder, found)
+    whole.append(("seed", ", ".join(map(str, sorted({one.seed for one in from_records.values()})))))
     known = {}
     for result in found.results:
         place = result.dataset, result.method
-        if place in origins:
-            own = origins[place]
-            known[place] = [("settings", settings(own.content)), ("records", ", ".join(own.keys))]
+        if place in from_records:
+            own = from_records[place]
+            content = own.identity["method"]["content"]
+            known[place] = [("settings", settings(content)), ("records", ", ".join(own.keys))]
             known[place] += [("run again", command)] if (command := _command(result, name, own.seed)) else []
     notes = [*found.notes, *(f"Left out: {line}" for line in found.damaged)]
     replace(path, page(report(found.results, name, known, notes, whole), progress(planned(folder)), refresh))
@@ -81,11 +91,28 @@ def progress(found: Status | None) -> str:
     return f"{len(found.done)} of {found.total} cells are done." if found else ""
 
 
+def origins(folder: Path, found: Collected) -> dict[tuple[str, str], Origin]:
+    """Where each row of a folder comes from: (dataset, method) -> origin."""
+    published = (folder / publish.MANIFEST).is_file()
+    return _published(publish.read_manifest(folder)) if published else _local(folder, found)
+
+
 def _published(manifest: Mapping[str, Any]) -> dict[tuple[str, str], Origin]:
-    seeds = {one["name"]: one["seed"] for one in manifest["datasets"]}
+    datasets = {one["name"]: one for one in manifest["datasets"]}
+
+    def identity(result: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+        dataset = datasets[result["dataset"]]
+        return {
+            "dataset": {"content": dataset["content"], "sha256": record["data"]},
+            "method": {name: result[name] for name in ("content", "code")},
+            "metrics": manifest["metrics"],
+            **{name: dataset[name] for name in ("model", "seed")},
+            **{name: record[name] for name in ("block", "references")},
+        }
+
     return {
         (one["dataset"], one["method"]): Origin(
-            one["content"], [record["key"] for record in one["records"]], seeds[one["dataset"]]
+            [identity(one, record) for record in one["records"]], [record["key"] for record in one["records"]]
         )
         for one in manifest["results"]
     }
@@ -93,17 +120,16 @@ def _published(manifest: Mapping[str, Any]) -> dict[tuple[str, str], Origin]:
 
 def _local(folder: Path, found: Collected) -> dict[tuple[str, str], Origin]:
     """Nothing if a record is damaged: the page says so, and its rows are those that were sound."""
-    origins: dict[tuple[str, str], Origin] = {}
+    known: dict[tuple[str, str], Origin] = {}
     try:
         records_of = publish.records_of(folder, found.results)
-    except (StoreError, *NONSENSE):
-        return origins
+    except (StoreError, Damaged, *NONSENSE):
+        return known
     for place, records in records_of.items():
         identities = [record.identity for record in records]
         if identities:
-            keys = [key_of(one) for one in identities]
-            origins[place] = Origin(identities[0]["method"]["content"], keys, identities[0]["seed"])
-    return origins
+            known[place] = Origin(identities, [key_of(one) for one in identities])
+    return known
 
 
 def settings(content: Any) -> str:
