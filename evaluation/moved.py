@@ -80,9 +80,8 @@ def summary(numbers: Sequence[Number]) -> str:
     counts = [sum(one.verdict == verdict for one in numbers) for verdict in VERDICTS]
     if not numbers:
         return "A and B have no number in common."
-    said = ("changed by no more than chance", "were not tested", "are within tolerance", "are the same bits")
-    rest = "".join(f", {count} {words}" for count, words in zip(counts[1:], said, strict=True) if count)
-    return f"{counts[0] or 'None'} of {len(numbers)} numbers moved{rest}."
+    rest = [f"{verdict}: {count}" for verdict, count in zip(VERDICTS[1:], counts[1:], strict=True) if count]
+    return f"{counts[0] or 'None'} of {len(numbers)} numbers moved{'; ' if rest else ''}{', '.join(rest)}."
 
 
 def lacking(a: Sequence[Result], b: Sequence[Result]) -> list[str]:

@@ -68,7 +68,7 @@ def words(one: Number, changed: Mapping[Place, Mapping[str, str]]) -> tuple[str,
         lead, unit = "× ", ""
     elif heading.print is percent:
         a, b = ("n/a" if math.isnan(value) else f"{100 * value:.3g} %" for value in (one.a, one.b))
-        ends, lead, unit = [f"{100 * value:+.2g}" for value in vars(one.difference).values()], "", " points"
+        ends, lead, unit = [f"{100 * value:+.3g}" for value in vars(one.difference).values()], "", " points"
     else:
         a, b = number(one.a), number(one.b)
         ends, lead, unit = [f"{value:+.3g}" for value in vars(one.difference).values()], "", ""
