@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import nctdtr
@@ -145,6 +146,15 @@ def paired(differences: Floats, ratio: bool = False, better_below: bool = True, 
             np.inf if low <= 0 <= high else needed(near, overlap),
         ),
     )
+
+
+def holm(p: ArrayLike) -> Floats:
+    """The p-values of tests that are judged together, corrected for their number (Holm 1979)."""
+    raw = np.asarray(p, float)
+    order = np.argsort(raw, kind="stable")
+    corrected = np.empty_like(raw)
+    corrected[order] = np.maximum.accumulate(np.minimum(1.0, raw[order] * np.arange(len(raw), 0, -1)))
+    return corrected
 
 
 def standard_error(n: int, overlap: float = 0.0) -> float:

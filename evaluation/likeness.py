@@ -37,7 +37,7 @@ def likeness(old: Result, new: Result) -> Likeness:
     """Compare two runs of the same replicas by the scores that both have; "same bits" is no verdict of this one."""
     if old.failures.keys() != new.failures.keys():
         return Likeness("different", f"replicas that failed: {_numbers(old)} before, {_numbers(new)} now")
-    differences = {column: _relative(*_values(old, new, column)) for column in shared(old, new)}
+    differences = {column: relative(*_values(old, new, column)) for column in shared(old, new)}
     if not differences:
         return Likeness("different", "no score in common")
     worst = max(differences, key=lambda column: differences[column])
@@ -67,7 +67,7 @@ def _values(old: Result, new: Result, column: Column) -> tuple[Floats, Floats]:
     return old.scores[name][region], new.scores[name][region]
 
 
-def _relative(a: Floats, b: Floats) -> float:
+def relative(a: Floats, b: Floats) -> float:
     """The largest difference of a replica, in the score's size; inf if only one of the two is finite.
 
     0 for a score that the old run did not have, such as a distance to a reference that was made later.

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from gapbench.evaluation.bootstrap import estimate
-from gapbench.evaluation.compare import Incomparable
+from gapbench.evaluation.compare import Incomparable, holm
 from gapbench.evaluation.results import Column, Result
 from gapbench.evaluation.scores import SCORES
 
@@ -78,7 +78,7 @@ def ranking(results: Sequence[Result], column: Column, methods: Sequence[str] = 
     goodness = -values if score.better == "higher" else values.abs() if score.better == 0.0 else values
     ranks = pd.Series(stats.rankdata(goodness.to_numpy(), axis=1).mean(0), values.columns).sort_values(kind="stable")
     raw = _tested(goodness, ratio=score.unit == "y")
-    return Ranking(column, values, goodness, ranks, raw, holm(raw), left_out)
+    return Ranking(column, values, goodness, ranks, raw, _corrected(raw), left_out)
 
 
 def _tested(goodness: pd.DataFrame, ratio: bool) -> pd.DataFrame:
@@ -93,14 +93,10 @@ def _tested(goodness: pd.DataFrame, ratio: bool) -> pd.DataFrame:
     return p
 
 
-def holm(raw: pd.DataFrame) -> pd.DataFrame:
-    """The p of all pairs, corrected for their number (Holm 1979)."""
-    each = raw.to_numpy()
-    pairs = sorted(combinations(range(len(each)), 2), key=lambda pair: each[pair])
-    p, largest = np.ones_like(each), 0.0
-    for place, pair in enumerate(pairs):
-        largest = max(largest, min(1.0, (len(pairs) - place) * each[pair]))
-        p[pair] = p[pair[::-1]] = largest
+def _corrected(raw: pd.DataFrame) -> pd.DataFrame:
+    """The p of all pairs, corrected by Holm."""
+    upper, p = np.triu_indices(len(raw), 1), np.ones(raw.shape)
+    p[upper] = p.T[upper] = holm(raw.to_numpy()[upper])
     return pd.DataFrame(p, raw.index, raw.columns)
 
 

@@ -25,8 +25,11 @@ CURVES = 450_000  # bytes of all embedded curves; beyond that the page has the f
 UNKNOWN = 65535  # the code of a number that is not known
 
 
-def page(report: Report) -> str:
-    """The page as HTML; every word in it is escaped."""
+def page(report: Report, progress: str = "", refresh: int = 0) -> str:
+    """The page as HTML; every word in it is escaped.
+
+    progress: a sentence on how much of the run is done. refresh: seconds after which a browser reads the page again.
+    """
     html, style, script = (
         FILE.with_name(f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
     )
@@ -36,10 +39,12 @@ def page(report: Report) -> str:
     replicas = embedded(report)
     return environment.from_string(html).render(
         report=report,
+        progress=progress,
+        refresh=refresh,
         style=Markup(style),
         script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=hashed(style),
+        script_hash=hashed(script),
         curves=_json([coded(section.bands, replicas) for section in report.sections if section.bands]),
         ranks=_json(rank_numbers(report.ranks) if report.ranks else None),
         replicas=replicas,
@@ -142,6 +147,6 @@ def _json(value: object) -> Markup:
     return Markup(text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026"))
 
 
-def _hash(text: str) -> str:
+def hashed(text: str) -> str:
     """The hash by which the page's policy allows this text alone."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -76,6 +76,10 @@ class Status:
     def total(self) -> int:
         return sum(map(len, (self.done, self.running, self.failed, self.skipped, self.waiting)))
 
+    @property
+    def over(self) -> bool:
+        return not (self.running or self.waiting)
+
 
 def status(store: Store) -> Status:
     """What has become of the cells of all plans of a folder. Reads only.

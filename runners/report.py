@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +19,27 @@ from gapbench.evaluation.tables import number
 from gapbench.runners import publish
 from gapbench.runners.description import description
 from gapbench.runners.load import NONSENSE, Collected
-from gapbench.runners.store import StoreError, key_of, sha256
+from gapbench.runners.plan import Status, status
+from gapbench.runners.store import Damaged, Store, StoreError, key_of, sha256
 from gapbench.runners.suites import suites
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a row comes from. content: its method as its records describe it. keys: of these records."""
+    """Where a row comes from. identities: of its records, without names; there is one at least. keys: of these
+    records."""
 
-    content: Mapping[str, Any]
+    identities: list[Mapping[str, Any]]
     keys: list[str]
-    seed: int
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What all records share, and the first one's block of replicas."""
+        return self.identities[0]
+
+    @property
+    def seed(self) -> int:
+        return int(self.identity["seed"])
 
 
 def default_file(folder: Path) -> Path:
@@ -35,27 +48,55 @@ def default_file(folder: Path) -> Path:
     return Path(f"{folder.name}-report.html").absolute() if published else folder / "report.html"
 
 
-def write(found: Collected, folder: Path, path: Path) -> None:
-    """Write the report of what was collected from a folder."""
+def write(found: Collected, folder: Path, path: Path, refresh: int = 0) -> None:
+    """Write the report of what was collected from a folder. refresh: seconds after which a browser reads it again."""
     manifest = folder / publish.MANIFEST
     whole = [("folder", folder.name)]
     if manifest.is_file():
-        read = publish.read_manifest(folder)
-        name, origins = read["suite"], _published(read)
+        name = publish.read_manifest(folder)["suite"]
         whole.append(("sha256 of its manifest", sha256(manifest.read_bytes())))
     else:
-        name, origins = folder.name, _local(folder, found)
-    whole.append(("seed", ", ".join(map(str, sorted({one.seed for one in origins.values()})))))
+        name = folder.name
+    from_records = origins(folder, found)
+    whole.append(("seed", ", ".join(map(str, sorted({one.seed for one in from_records.values()})))))
     known: dict[tuple[str, str], About] = {}
     for result in found.results:
         place = result.dataset, result.method
-        if place in origins:
-            own = origins[place]
-            facts = [("settings", settings(own.content)), ("records", ", ".join(own.keys))]
+        if place in from_records:
+            own = from_records[place]
+            facts = [("settings", settings(own.identity["method"]["content"])), ("records", ", ".join(own.keys))]
             facts += [("run again", command)] if (command := _command(result, name, own.seed)) else []
             known[place] = _about(result, name, facts)
     notes = [*found.notes, *(f"Left out: {line}" for line in found.damaged)]
-    path.write_text(page(report(found.results, name, known, notes, whole)), encoding="utf-8", newline="\n")
+    replace(path, page(report(found.results, name, known, notes, whole), progress(planned(folder)), refresh))
+
+
+def replace(path: Path, text: str) -> None:
+    """Put a text in the place of a file at once: a browser that reads it meanwhile has the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def planned(folder: Path) -> Status | None:
+    """What has become of the run that was planned in a folder; None if none was."""
+    with suppress(StoreError):
+        return status(Store(folder))
+    return None
+
+
+def progress(found: Status | None) -> str:
+    """How much of a run is done, as a sentence; nothing if that is not known."""
+    return f"{len(found.done)} of {found.total} cells are done." if found else ""
+
+
+def origins(folder: Path, found: Collected) -> dict[tuple[str, str], Origin]:
+    """Where each row of a folder comes from: (dataset, method) -> origin."""
+    published = (folder / publish.MANIFEST).is_file()
+    return _published(publish.read_manifest(folder)) if published else _local(folder, found)
 
 
 def _about(result: Result, name: str, facts: list[tuple[str, str]]) -> About:
@@ -70,10 +111,21 @@ def _about(result: Result, name: str, facts: list[tuple[str, str]]) -> About:
 
 
 def _published(manifest: Mapping[str, Any]) -> dict[tuple[str, str], Origin]:
-    seeds = {one["name"]: one["seed"] for one in manifest["datasets"]}
+    datasets = {one["name"]: one for one in manifest["datasets"]}
+
+    def identity(result: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+        dataset = datasets[result["dataset"]]
+        return {
+            "dataset": {"content": dataset["content"], "sha256": record["data"]},
+            "method": {name: result[name] for name in ("content", "code")},
+            "metrics": manifest["metrics"],
+            **{name: dataset[name] for name in ("model", "seed")},
+            **{name: record[name] for name in ("block", "references")},
+        }
+
     return {
         (one["dataset"], one["method"]): Origin(
-            one["content"], [record["key"] for record in one["records"]], seeds[one["dataset"]]
+            [identity(one, record) for record in one["records"]], [record["key"] for record in one["records"]]
         )
         for one in manifest["results"]
     }
@@ -81,17 +133,16 @@ def _published(manifest: Mapping[str, Any]) -> dict[tuple[str, str], Origin]:
 
 def _local(folder: Path, found: Collected) -> dict[tuple[str, str], Origin]:
     """Nothing if a record is damaged: the page says so, and its rows are those that were sound."""
-    origins: dict[tuple[str, str], Origin] = {}
+    known: dict[tuple[str, str], Origin] = {}
     try:
         records_of = publish.records_of(folder, found.results)
-    except (StoreError, *NONSENSE):
-        return origins
+    except (StoreError, Damaged, *NONSENSE):
+        return known
     for place, records in records_of.items():
         identities = [record.identity for record in records]
         if identities:
-            keys = [key_of(one) for one in identities]
-            origins[place] = Origin(identities[0]["method"]["content"], keys, identities[0]["seed"])
-    return origins
+            known[place] = Origin(identities, [key_of(one) for one in identities])
+    return known
 
 
 def settings(content: Any) -> str:

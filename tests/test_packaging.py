@@ -41,14 +41,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_code_its_data_and_nothing_else(wheel: Path) -> None:
     """Seen to catch: a folder left out of pyproject.toml, references or costs left out,
-    the template of reports left out, tests packed, results packed,
+    the templates of reports left out, tests packed, results packed,
     `datasets` at the top where it would shadow another package."""
     code = {f"gapbench/{path.relative_to(ROOT)}" for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
     folder = ROOT / "evaluation" / "references"
     references = {
         f"gapbench/{path.relative_to(ROOT)}" for ending in ("json", "npz") for path in folder.glob(f"*.{ending}")
     }
-    page = {f"gapbench/evaluation/report.{kind}" for kind in ("html", "css", "js")}
+    names = ("report.html", "report.css", "report.js", "report_moved.html")
+    page = {f"gapbench/evaluation/{name}" for name in names}
     assert len(code) > 20 and references
     held = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
     about = {name for name in held if ".dist-info/" in name}

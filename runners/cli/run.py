@@ -75,6 +75,7 @@ from gapbench.runners.cli.status import tell_plan
 @JOBS
 @how_options
 @table_options
+@click.option("--report", is_flag=True, help="At the end, also write the page of `gapbench report`.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the table, and what went wrong.")
 @click.option("-v", "--verbose", is_flag=True, help="Also each cell's diagnostics, cost and record.")
 def run(
@@ -88,6 +89,7 @@ def run(
     out: Path | None,
     seed: int,
     jobs: int | None,
+    report: bool,
     quiet: bool,
     verbose: bool,
     **more: Any,
@@ -184,6 +186,12 @@ def run(
                 )
         else:
             print_headlines(found.results)
+        if report:
+            from gapbench.runners.report import default_file, write
+
+            path = default_file(store.root)
+            write(collect(store.root), store.root, path)
+            tell(f"Report: {path}", problem=True)
     if own.csv:  # a control that cannot be there is not worth a word
         outcomes = [one for one in outcomes if one.status != "skipped" or isinstance(one.cell.entry, Trained)]
     counts = Counter[str](outcome.status for outcome in outcomes)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gapbench.runners.plan import Status
     from gapbench.runners.store import Store
     from gapbench.runners.workers import Limits
+
+T = TypeVar("T", bound="Status | None")
 
 SHOWN = 20  # lines of a kind, unless --all asks for more
 
@@ -37,14 +39,21 @@ def status(folder: Path, watch: bool, everything: bool, every: float) -> None:
     from gapbench.runners.store import Store
 
     console = make_console()
-    while True:
-        found = look(Store(folder))
+    for found in looks(lambda: look(Store(folder)), every):
         lines = list(words(found, math.inf if everything else SHOWN))
         if watch and console.is_terminal:
             console.clear()
         for line in lines if not watch or console.is_terminal else lines[:1]:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-        if not watch or not (found.running or found.waiting):
+        if not watch:
+            return
+
+
+def looks(look: Callable[[], T], every: float) -> Iterator[T]:
+    """What a run looks like, every so many seconds, until nothing of it runs or waits. None: nothing is known yet."""
+    while True:
+        yield (found := look())
+        if found is not None and found.over:
             return
         time.sleep(every)
 
