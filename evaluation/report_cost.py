@@ -19,7 +19,7 @@ def cost(rows: Sequence[Result], style: Mapping[str, Style]) -> Scatter | None:
     """The score by which a dataset's methods are judged, against the CPU seconds of a replica."""
     column = judged(rows)
     spent = {one.method: seconds for one in rows if (seconds := cpu_seconds(one))}
-    shown = [one for one in rows if one.kind == "method" and one.method in spent and len(one.valid(column))]
+    shown = [one for one in rows if one.kind == "method" and one.method in spent]
     bootstrap, independent = Bootstrap(column), rows[0].layout.independent
     spots = []
     for one in shown:
