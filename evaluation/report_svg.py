@@ -68,7 +68,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 def dots(chart: Dots, width: int = 400) -> Markup:
     """A row a method: a hollow mark for the first region and a full one for the second, each with its interval."""
     longest = max(len(row.label) for row in chart.rows)
-    left, row_height, top = min(150.0, 14 + LETTER * longest), 20, 30
+    left, row_height, top = min(170.0, 14 + LETTER * longest), 20, 30
     bottom = top + row_height * len(chart.rows)
     axis = Axis(*chart.limits, left, width - 24, chart.log)
     parts = [_grid_x(axis, top, bottom, number if chart.log else chart.word)]
