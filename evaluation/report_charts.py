@@ -168,7 +168,7 @@ def answer(rows: Sequence[Result], style: Mapping[str, Style]) -> Dots | None:
     values = [
         end for row in points for one in row.estimates for end in vars(one).values() if np.isfinite(end) and end > 0
     ]
-    limits = (max(1e-3, min(0.5, *values) * 0.8), min(1e3, max(2.0, *values) * 1.25)) if ratio else (0.0, 1.0)
+    limits = (max(1e-3, min([0.5, *values]) * 0.8), min(1e3, max([2.0, *values]) * 1.25)) if ratio else (0.0, 1.0)
     return Dots(
         f"{rows[0].dataset}: {what}",
         what,

@@ -31,6 +31,12 @@ def code_hash(*values: object) -> str:
 
     values: classes, functions, and objects made of these.
     """
+    parts = sorted(_meaning(path, path.stat().st_mtime_ns) for path in modules(*values).values())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def modules(*values: object) -> dict[str, Path]:
+    """The files of the modules that define these values, and of all that those import: name -> file."""
     reached: dict[str, Path] = {}
     waiting = [one.__module__ for one in _code(values)]
     while waiting:
@@ -38,9 +44,8 @@ def code_hash(*values: object) -> str:
         path = None if name in reached or name in UNCOUNTED else source_of(name)
         if path is not None:
             reached[name] = path
-            waiting += imports(path, name)
-    parts = sorted(_meaning(path, path.stat().st_mtime_ns) for path in reached.values())
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+            waiting += _imports(path, name, path.stat().st_mtime_ns)
+    return reached
 
 
 def _code(value: object) -> Iterator[type | FunctionType]:
@@ -92,6 +97,11 @@ def imports(path: Path, name: str) -> Iterator[str]:
 def _with_parents(name: str) -> Iterator[str]:
     parts = name.split(".")
     return (".".join(parts[: number + 1]) for number in range(len(parts)))
+
+
+@cache
+def _imports(path: Path, name: str, changed: int) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(imports(path, name)))
 
 
 @cache

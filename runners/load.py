@@ -92,15 +92,15 @@ def ordered(found: Iterable[Result]) -> list[Result]:
     )
 
 
-def results(folder: Path | str) -> list[Result]:
-    """Every method of every dataset in a results folder, blocks of replicas merged.
+def results(folder: Path | str, keys: Collection[str] | None = None) -> list[Result]:
+    """Every method of every dataset in a results folder, or in these of its cells, blocks of replicas merged.
 
     Methods are only shown side by side if they are of the same data, network, seed and version of the scores: the
     newest. If a method is there in several versions (its code or settings changed between runs), the one written last
     is taken; blocks that overlap give way to the larger. Raises StoreError if there is nothing to show, or a file is
     damaged.
     """
-    found = collect(folder)
+    found = collect(folder, keys)
     if found.damaged:
         raise StoreError(f"{found.damaged[0]}; `gapbench run --out {folder}` sets it aside and makes it again")
     return found.results

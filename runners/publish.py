@@ -13,7 +13,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,16 +53,17 @@ SPENT = ("seconds", "cpu seconds", "peak memory (bytes)")  # fields that differ 
 Arrays = dict[str, NDArray[Any]]
 
 
-def publish(folder: Path, published: Path, add: bool = False) -> list[Path]:
+def publish(folder: Path, published: Path, add: bool = False, keys: Collection[str] | None = None) -> list[Path]:
     """Write the tracked part of a results folder. Returns the files written; the suite is named after their folder.
 
-    add: keep what is published of other methods. Raises StoreError if the folder is empty or holds something damaged,
-    or if what is published has other data or scores.
+    add: keep what is published of other methods. keys: of the records that are published; None for all. Raises
+    StoreError if the folder is empty or holds something damaged, or if what is published has other data or scores.
     """
     from gapbench.runners import load  # imported here, because load imports this module
 
-    results = thinned(load.results(folder))
-    manifest = {"format": FORMAT, "suite": published.name, "metrics": METRICS_VERSION, **_described(folder, results)}
+    results = thinned(load.results(folder, keys))
+    described = _described(folder, results, keys)
+    manifest = {"format": FORMAT, "suite": published.name, "metrics": METRICS_VERSION, **described}
     choice: Sequence[int] = POINTS
     if add:
         kept = _joined(manifest, published)
@@ -223,9 +224,9 @@ def _checked(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
 # The manifest ---------------------------------------------------------------------------------------------------------
 
 
-def _described(folder: Path, results: Sequence[Result]) -> dict[str, Any]:
+def _described(folder: Path, results: Sequence[Result], keys: Collection[str] | None) -> dict[str, Any]:
     """The parts of the manifest that describe the results: datasets, results with their records, machines."""
-    shown, machines = records_of(folder, results), list[Mapping[str, Any]]()
+    shown, machines = records_of(folder, results, keys), list[Mapping[str, Any]]()
     datasets, described = [], []
     for name in dict.fromkeys(result.dataset for result in results):
         rows = [result for result in results if result.dataset == name]
@@ -319,12 +320,15 @@ def _described_record(record: Record, machines: list[Mapping[str, Any]]) -> dict
     }
 
 
-def records_of(folder: Path, results: Sequence[Result]) -> dict[tuple[str, str], list[Record]]:
-    """The records of each result, in the order of their replicas."""
+def records_of(
+    folder: Path, results: Sequence[Result], keys: Collection[str] | None = None
+) -> dict[tuple[str, str], list[Record]]:
+    """The records of each result, in the order of their replicas. keys: those to choose from; None for all."""
     from gapbench.runners import load
 
     found: dict[tuple[str, str], list[Record]] = {}
-    everything = list(Store(folder).records())
+    store = Store(folder)
+    everything = [store.record(key) for key in (store.keys() if keys is None else sorted(keys))]
     for result in results:
         same = [record for record in everything if record.identity["dataset"]["name"] == result.dataset]
         own = [one for one in load._comparable(same) if one.identity["method"]["name"] == result.method]

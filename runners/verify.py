@@ -22,7 +22,7 @@ from gapbench.runners.devices import devices
 from gapbench.runners.publish import MANIFEST, read_manifest, read_published
 from gapbench.runners.run import run_cells
 from gapbench.runners.store import Damaged, Record, Store, canonical, opened
-from gapbench.runners.suites import Suite, select
+from gapbench.runners.suites import Suite, method_of, select
 
 T = TypeVar("T")
 
@@ -179,6 +179,29 @@ def sample(pairs: Sequence[T], size: int | None, seed: int) -> list[T]:
     """As many of them, all equally likely, in their order; all if size is None."""
     count = len(pairs) if size is None else min(size, len(pairs))
     return [pairs[at] for at in sorted(np.random.default_rng(seed).choice(len(pairs), count, replace=False))]
+
+
+def drawn(
+    pairs: Sequence[tuple[Recorded, Cell]], size: int | None, seed: int, first: str | None = None
+) -> list[tuple[Recorded, Cell]]:
+    """A sample of cells. first: the method whose cells are drawn before any others."""
+    own = sample([pair for pair in pairs if pair[1].name == first], size, seed)
+    rest = [pair for pair in pairs if pair[1].name != first]
+    return own + sample(rest, None if size is None else size - len(own), seed)
+
+
+def missing(pairs: Sequence[tuple[Recorded, Cell]], suite: Suite, word: str) -> list[str]:
+    """The titles of a method's cells of a suite that are not among these. word: names the method, as for `select`."""
+    name, _ = method_of(word, suite)
+    there = {
+        (cell.dataset_name, replica, cell.seed) for _, cell in pairs if cell.name == name for replica in cell.replicas
+    }
+    tasks = [of for of, task in suite.tasks.items() if not task.dataset.missing]
+    return [
+        cell.title
+        for cell in select(suite, [word], tasks).cells(suite.replicas, 0, suite.block)
+        if cell.name == name and not all((cell.dataset_name, replica, 0) in there for replica in cell.replicas)
+    ]
 
 
 def verify(pairs: Sequence[tuple[Recorded, Cell]], device: str, jobs: int, console: Console) -> list[Verified]:

@@ -81,6 +81,14 @@ def test_many_datasets_are_counted() -> None:
     assert "Contents" in page_of(results)
 
 
+def test_a_std_of_nothing_has_an_axis() -> None:
+    """Its ratio is 0, which a log axis does not have. Seen to catch: no number left to begin the axis with."""
+    one = make("marginal")
+    nothing = {name: np.full(6, -1000.0) for name in one.scores["reference_log_std"]}
+    answer = report([replace(one, scores={**one.scores, "reference_log_std": nothing})], "mine").sections[0].answer
+    assert answer is not None and answer.log and answer.limits == (0.4, 2.5)
+
+
 def test_without_a_reference_coverage_answers() -> None:
     """Seen to catch: the true posterior named where there is none, a ratio to it asked for."""
     results = [make("good", ratio=None, coverage=0.9), make("bad", ratio=None, coverage=0.6)]

@@ -14,6 +14,7 @@ from gapbench.runners.cli.console import default_folder, folder_option, make_con
 from gapbench.runners.cli.errors import Command, UserError
 
 if TYPE_CHECKING:
+    from gapbench.evaluation.conformance import Verdict
     from gapbench.runners.suites import Suite
 
 
@@ -101,10 +102,15 @@ def check(methods: tuple[str, ...], everything: bool) -> None:
         click.echo(repr(one))
         for verdict in verdicts(one, MANY_REPEATS if everything else REPEATS):
             sound = sound and verdict.outcome != "broken"
-            click.echo(f"{verdict.outcome:9} {verdict.promise}" + (f": {verdict.detail}" if verdict.detail else ""))
-            if verdict.traceback:
-                click.echo(textwrap.indent(verdict.traceback.rstrip(), "          "))
+            click.echo(in_words(verdict))
     sys.exit(0 if sound else 1)
+
+
+def in_words(verdict: Verdict) -> str:
+    """The line of a verdict; below it, the traceback of an error of the method's own code."""
+    line = f"{verdict.outcome:9} {verdict.promise}" + (f": {verdict.detail}" if verdict.detail else "")
+    trace = textwrap.indent(verdict.traceback.rstrip(), "          ")
+    return f"{line}\n{trace}" if trace else line
 
 
 @click.command(cls=Command)

@@ -15,6 +15,7 @@ from gapbench.runners.cli.report import report
 from gapbench.runners.cli.run import run
 from gapbench.runners.cli.show import export, plot, publish, readme, table
 from gapbench.runners.cli.status import status
+from gapbench.runners.cli.submit import submit
 from gapbench.runners.cli.suite import suite
 from gapbench.runners.cli.upkeep import gc, merge, verify
 
@@ -47,6 +48,7 @@ for command in (
     merge,
     gc,
     verify,
+    submit,
     publish,
     readme,
 ):

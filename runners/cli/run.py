@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -28,6 +29,13 @@ from gapbench.runners.cli.errors import Command, Interrupted, UserError
 from gapbench.runners.cli.how import How, how_options
 from gapbench.runners.cli.own_table import OwnTable, new_rows, predict, table_options, tell_answer
 from gapbench.runners.cli.status import tell_plan
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gapbench.runners.cell import Cell
+    from gapbench.runners.complete import Outcome
+    from gapbench.runners.store import Store
 
 
 @click.command(cls=Command)
@@ -124,8 +132,7 @@ def run(
         from gapbench.runners.devices import device_named
         from gapbench.runners.load import collect
         from gapbench.runners.plan import write_plan
-        from gapbench.runners.run import run_cells
-        from gapbench.runners.store import Store, has_links
+        from gapbench.runners.store import Store
         from gapbench.runners.suite_file import name_of, read
         from gapbench.runners.suites import one_of, select, suites
 
@@ -148,26 +155,7 @@ def run(
     store.prepare()
     asked = {"suite": suite, "methods": methods, "datasets": datasets, "settings": settings, "seed": seed}
     write_plan(store, everything, {**asked, "replicas": replicas}, part and part[1])
-    if not has_links(store.root):
-        tell(f"{store.root} has no hard links: a kill while a record is written leaves half of it, to be made again")
-    for path in store.set_aside_damaged():
-        tell(f"{path} was damaged: moved to {store.root / 'damaged'}, and made again if asked for", problem=True)
-    try:
-        with how.engine_for(todo, jobs or cores(), tell) as engine:
-            outcomes = run_cells(
-                todo,
-                store,
-                slots,
-                console,
-                verbose - quiet,
-                limits=how.limits,
-                retry=how.retry_failed,
-                stop=how.stop_at_failure,
-                engine=engine,
-            )
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(f"Finished cells are in {store.root}; run the same command again to go on.") from interrupt
-
+    outcomes = run_as_asked(todo, store, how, slots, jobs or cores(), console, tell, verbose - quiet)
     found = collect(store.root, {outcome.key for outcome in outcomes if outcome.recorded})
     if found.results:
         if chosen.shrinks:
@@ -215,3 +203,38 @@ def run(
     if how.engine != "local" and any(line.endswith(": missing") for line in found.damaged):
         tell("Workers wrote to a folder that is not this one: --out must be the same folder for all", problem=True)
     sys.exit(1 if found.damaged or any(outcome.failed for outcome in outcomes) else 0)
+
+
+def run_as_asked(
+    cells: Sequence[Cell],
+    store: Store,
+    how: How,
+    slots: Sequence[str],
+    jobs: int,
+    console: Console,
+    tell: Callable[..., None],
+    verbosity: int,
+) -> list[Outcome]:
+    """The outcomes of cells. tell: is told what is wrong with the store. Raises Interrupted."""
+    from gapbench.runners.run import run_cells
+    from gapbench.runners.store import has_links
+
+    if not has_links(store.root):
+        tell(f"{store.root} has no hard links: a kill while a record is written leaves half of it, to be made again")
+    for path in store.set_aside_damaged():
+        tell(f"{path} was damaged: moved to {store.root / 'damaged'}, and made again if asked for", problem=True)
+    try:
+        with how.engine_for(cells, jobs, tell) as engine:
+            return run_cells(
+                cells,
+                store,
+                slots,
+                console,
+                verbosity,
+                limits=how.limits,
+                retry=how.retry_failed,
+                stop=how.stop_at_failure,
+                engine=engine,
+            )
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(f"Finished cells are in {store.root}; run the same command again to go on.") from interrupt

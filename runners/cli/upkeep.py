@@ -111,8 +111,10 @@ def verify(
 ) -> None:
     """Run random cells of a results folder again, and say whether they give what was recorded.
 
-    FOLDER is your own or a published one. The verdicts: "same bits"; "within tolerance", if each replica's scores agree
-    to 0.1 %; "statistically alike", if the headline's scores moved by no more than chance does; "different".
+    FOLDER is your own, a published one, or a submission: then the code of its method.py is run, so read it first, and
+    the method's cells are drawn before those of the controls. The verdicts: "same bits"; "within tolerance", if each
+    replica's scores agree to 0.1 %; "statistically alike", if the headline's scores moved by no more than chance does;
+    "different".
     """
     console = make_console(stderr=True)
     with console.status("loading torch, opacus and pyro"):
@@ -121,15 +123,27 @@ def verify(
         start_server()  # it loads the same meanwhile
         from gapbench.runners import verify as again
         from gapbench.runners.devices import device_named
-        from gapbench.runners.suites import one_of, suites
+        from gapbench.runners.submission import read
+        from gapbench.runners.suites import CONTROLS, one_of, suites
 
-        known = suites()
+        known, submitted = suites(), read(folder)
+        asked = words(methods, "--methods")
+        if submitted:
+            console.print(
+                f"{submitted.source.rpartition(':')[0]} is run now: it is somebody's code, to be read first",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+            folder = submitted.published
+            asked = [submitted.source if word == submitted.method else word for word in asked]
         name = suite or again.suite_name(folder)
         if suite is None and name not in known:
             raise UserError(f"{folder}: {name!r} is no suite: --suite says whose cells these are: {', '.join(known)}")
         chosen = one_of("suite", name, known)
         there, damaged = again.recorded(folder)
-        pairs, rest = again.matched(there, chosen, words(methods, "--methods"))
+        pairs, rest = again.matched(there, chosen, asked or ([submitted.source, *CONTROLS] if submitted else ()))
+        lacking = again.missing(pairs, chosen, submitted.source) if submitted and not asked else []
     device = device_named(device)
     for line in damaged:
         click.echo(f"Left out: {line}", err=True)
@@ -139,9 +153,11 @@ def verify(
             "method of your own), or older than another of the same cell",
             err=True,
         )
+    for title in lacking:
+        click.echo(f"Not there, though suite {name} has it: {title}", err=True)
     if not pairs:
         raise FileError(f"{folder}: no record there is of a cell of suite {name} that was asked for")
-    drawn = again.sample(pairs, sample, seed)
+    drawn = again.drawn(pairs, sample, seed, submitted.method if submitted else None)
     spent = sum(one.cpu for one, _ in drawn)
     click.echo(f"{len(drawn)} of {len(pairs)} cells of suite {name}, which took {spent:.0f} CPU seconds", err=True)
     verdicts = again.verify(drawn, device, jobs or cores(), console)
