@@ -15,7 +15,6 @@ import pytest
 import yaml
 from distributed.cli import dask_scheduler, dask_worker
 
-from gapbench.runners.cli.how import How
 from gapbench.runners.cli.main import main
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -26,19 +25,6 @@ def parsed(words: list[str]) -> dict[str, Any]:
     """The options of a `gapbench` command line, as the command itself reads them. Raises click's errors."""
     command = main.commands[words[0]]
     return command.make_context(words[0], words[1:]).params
-
-
-@pytest.mark.parametrize("page", ["cluster.md", "usage.md"])
-def test_the_command_lines_of_the_page_are_understood(page: str) -> None:
-    """And so are their limits, engines and shards. Seen to catch: an option that was renamed, a shard 65/64."""
-    lines = re.findall(r"^(gapbench [a-z]+.*?)(?: +#.*)?$", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
-    ours = [shlex.split(line)[1:] for line in lines if "[" not in line and not re.search("FILE|--csv|mine.toml", line)]
-    ours = [words for words in ours if words[0] in ("run", "status", "merge")]
-    assert len(ours) >= 8
-    for words in ours:
-        options = parsed(words)
-        if words[0] == "run":
-            How(**{name: options[name] for name in How.__dataclass_fields__}).check()
 
 
 def test_the_command_lines_of_dask_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

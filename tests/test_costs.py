@@ -179,8 +179,8 @@ def test_the_printed_schedule_is_that_of_today(schedule: dict[str, Any]) -> None
 
 @pytest.mark.one_file
 def test_the_page_has_the_printed_costs() -> None:
-    """docs/usage.md. Seen to catch: a number edited, a schedule printed anew and a page that was not."""
-    page = re.sub(r"\s+", " ", (ROOT / "docs" / "usage.md").read_text(encoding="utf-8"))
+    """docs/suites.md. Seen to catch: a number edited, a schedule printed anew and a page that was not."""
+    page = re.sub(r"\s+", " ", (ROOT / "docs" / "suites.md").read_text(encoding="utf-8"))
     costs, orders = PRINTED.read_text(encoding="utf-8").split("\n\n")
     for line in costs.splitlines()[1:]:
         name, cells, hours, share, seconds, _, enough, longest = line.split(maxsplit=7)

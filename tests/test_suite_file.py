@@ -497,8 +497,8 @@ def test_show_prints_utf8_and_nothing_else() -> None:
 
 
 def test_the_example_of_the_page_is_read_and_runs(tmp_path: Path) -> None:
-    """docs/usage.md shows this suite. Seen to catch: a class or a field that was renamed."""
-    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "usage.md").read_text(encoding="utf-8"), re.DOTALL)
+    """docs/suites.md shows this suite. Seen to catch: a class or a field that was renamed."""
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "suites.md").read_text(encoding="utf-8"), re.DOTALL)
     path = tmp_path / "mine.toml"
     path.write_text(text, encoding="utf-8")
     suite, noisy = read(path), GappedSine(n=200, noise_std=0.1)

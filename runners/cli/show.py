@@ -175,7 +175,7 @@ def publish(suite: str, folder: Path | None, add: bool) -> None:
 @click.command(cls=Command, hidden=True)
 @click.argument("readme", type=click.Path(exists=True, dir_okay=False, path_type=Path), default="README.md")
 def readme(readme: Path) -> None:
-    """Write the README's headline and the page of each suite from results/published."""
+    """Write the README's headline, the page of each suite, and what is generated of docs/."""
     from gapbench.runners.readme import refresh
 
     for path in refresh(readme):
