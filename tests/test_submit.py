@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,6 +89,7 @@ def tiny(in_this_process: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setattr("gapbench.runners.submission.suites", lambda: made)
     monkeypatch.setattr(suites, "CONTROLS", {"prior": PriorPredictive(4), "truth": Truth()})
     monkeypatch.setattr(publish, "plot", lambda *given, **more: SimpleNamespace(paths=[]))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # test_verify.py, beside this, watches the usual one
     monkeypatch.chdir(tmp_path)
     Path("toy.py").write_text(TOY)
 
