@@ -50,6 +50,17 @@ def test_the_leaderboards_are_the_headlines(suite: str) -> None:
     assert page_of(results) == text  # the same results give the same bytes
 
 
+@pytest.mark.one_file
+def test_the_page_in_the_docs_is_of_the_published_results() -> None:
+    """Seen to catch: a page of other numbers. `python docs/screenshot.py` writes it."""
+    shown = rows_of((PUBLISHED.parents[1] / "docs" / "report.html").read_text(encoding="utf-8"))
+    told = [words for one in headlines(read(PUBLISHED / "default")) for words in one.lines]
+    for name, _, words in told:
+        assert [name, *(word.rstrip("*") for word in words)] in [
+            [word.removesuffix(" ᵉ") for word in row] for row in shown if row[:1] == [name]
+        ]
+
+
 def test_the_findings_say_what_the_intervals_say() -> None:
     """Seen to catch: the interval's other end compared, values among the data in place of the gap, methods that are not
     ranked named as right."""
