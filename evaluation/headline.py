@@ -98,7 +98,7 @@ def headlines(results: Sequence[Result]) -> list[Headline]:
 def most(rows: Sequence[Result]) -> Sequence[Column]:
     """The columns that say most: those that the dataset declares, else those that suit its layout."""
     if rows[0].summary is not None:
-        return rows[0].summary[:7]
+        return _few(rows[0].summary)
     regions = regions_of(rows)
     if rows[0].layout.points == "tasks":
         of = "f" if scored_f(rows) else "y"
@@ -110,6 +110,13 @@ def most(rows: Sequence[Result]) -> Sequence[Column]:
         in_gap = [(name, "gap") for name in ("coverage_90_f", "coverage_90_y", "width_90_y", "crps_y")]
         return [*(near if known else [("gap_ratio", "all")]), *in_gap]
     return [(name, "all") for name in ("rmse_y", "coverage_90_f", "coverage_90_y", "width_90_y", "crps_y", "nll_y")]
+
+
+def _few(columns: Sequence[Column], most: int = 7) -> Sequence[Column]:
+    """The columns without the last ones; those of the gap stay the longest."""
+    elsewhere = [column for column in columns if column[1] != "gap"]
+    surplus = elsewhere[max(len(elsewhere) + most - len(columns), 0) :] if len(columns) > most else []
+    return [column for column in columns if column not in surplus][:most]
 
 
 def _headline(table: Table, rows: Sequence[Result]) -> Headline:

@@ -54,6 +54,11 @@ class Report:
     notes: tuple[str, ...]
     origin: tuple[tuple[str, str], ...]
 
+    @property
+    def intervals(self) -> bool:
+        """True if some answer has an interval."""
+        return any(one.answer and one.answer.intervals for one in self.sections)
+
 
 def report(
     results: Sequence[Result],

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gapbench.evaluation.bootstrap import estimate
-from gapbench.evaluation.headline import CONTROLS, HEADINGS, STATUSES, Heading, Headline
+from gapbench.evaluation.headline import CONTROLS, HEADINGS, Heading, Headline
 from gapbench.evaluation.plots import Style
-from gapbench.evaluation.report_charts import judged, label
+from gapbench.evaluation.report_charts import judged, label, ratio_words
 from gapbench.evaluation.results import Column, Result
 from gapbench.evaluation.tables import Line, RunTable, Table, cpu_seconds, number
 
@@ -96,7 +96,10 @@ def board(
         for at in range(len(headline.headings))
     )
     known_to_fail = any(word.endswith(EXPECTED) for row in rows for word in row.words)
-    notes = [f"{EXPECTED.strip()} expected: theory says so of this method."] if known_to_fail else []
+    notes = ["Order: ranked methods by CRPS, what did not converge, what failed, controls."]
+    if any(" × too " in word for row in rows for word in row.words):
+        notes.append("Too narrow and too wide are said of the mean here; the findings ask the whole interval.")
+    notes += [f"{EXPECTED.strip()} expected: theory says so of this method."] if known_to_fail else []
     return Board(headline.title, headline.headings, beside, tuple(rows), (*headline.notes, *notes))
 
 
@@ -125,7 +128,7 @@ def _intervals(line: Line, table: Table, headings: Sequence[str]) -> Facts:
 def _plain(column: Column, value: float) -> str:
     """A number of a column without a verdict."""
     if column[0] == "reference_log_std":
-        return f"{math.exp(min(value, 700.0)):.2g}"
+        return ratio_words(math.exp(min(value, 700.0)))
     return HEADINGS.get(column[0], Heading(column[0])).print(value)
 
 
@@ -136,8 +139,11 @@ def reasons(result: Result) -> list[str]:
         groups.setdefault(reason, []).append(replica)
     found = [f"replica {', '.join(map(str, own))} failed: {reason}" for reason, own in groups.items()]
     if result.status == "not converged" and result.arrived is not None:
-        arrived = result.arrived
-        found.append(f"{int((~arrived).sum())} of {len(arrived)} replicas: {STATUSES['not converged'].split(',')[0]}")
+        arrived, why = (
+            result.arrived,
+            "its chains disagree (R-hat)" if "rhat" in result.scores else "its loss still falls",
+        )
+        found.append(f"{int((~arrived).sum())} of {len(arrived)} replicas: {why}")
     return found
 
 

@@ -12,7 +12,7 @@ from gapbench.datasets.streams import stream
 from gapbench.evaluation.bootstrap import MIN_REPLICAS, RESAMPLES, Bootstrap, estimate
 from gapbench.evaluation.calibration import pit_band
 from gapbench.evaluation.compare import Estimate
-from gapbench.evaluation.headline import MARKS, percent
+from gapbench.evaluation.headline import MARKS, NARROW, WIDE, percent
 from gapbench.evaluation.plots import Style, drawable, on_its_line, quantity_of, runs
 from gapbench.evaluation.results import Column, Floats, Result
 from gapbench.evaluation.tables import regions_of, scored_f
@@ -20,6 +20,7 @@ from gapbench.evaluation.tables import regions_of, scored_f
 POINTS = 121  # of an embedded curve, as published
 SPARSE = 61  # points of a line that is drawn once
 DOTS = 100  # training points that a panel shows
+HOLDS = (0.85, 0.95)  # shares that a 90 % interval may hold and be called right
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Dots:
-    """A chart with a row a method. series: the regions. right: the right value. word: a number in text."""
+    """A chart with a row a method. series: the regions. right: the right value, in the range of what may be called
+    right. word: a number in text."""
 
     title: str
     axis: str
     series: tuple[str, ...]
     rows: tuple[Measured, ...]
     right: float
+    about: tuple[float, float]
     log: bool
     limits: tuple[float, float]
     word: Callable[[float], str]
@@ -175,10 +178,16 @@ def answer(rows: Sequence[Result], style: Mapping[str, Style]) -> Dots | None:
         tuple(shown),
         tuple(points),
         1.0 if ratio else 0.9,
+        right_range(ratio),
         ratio,
         limits,
         ratio_words if ratio else percent,
     )
+
+
+def right_range(ratio: bool) -> tuple[float, float]:
+    """The range of right values: of stds over the true posterior's, or of shares that 90 % intervals hold."""
+    return (NARROW, WIDE) if ratio else HOLDS
 
 
 def judged(rows: Sequence[Result]) -> Column:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gapbench.evaluation.bootstrap import estimate
 from gapbench.evaluation.compare import Estimate
 from gapbench.evaluation.headline import NARROW, WIDE, percent
-from gapbench.evaluation.report_charts import Dots, Measured
+from gapbench.evaluation.report_charts import HOLDS, Dots, Measured
 from gapbench.evaluation.results import Result
 from gapbench.evaluation.tables import cpu_seconds, number
 
 FEW = 3  # datasets whose findings all stand at the top
-HOLDS = (0.85, 0.95)  # shares that a 90 % interval may hold and be called right
 
 
 def verdict(one: Estimate, right: tuple[float, float]) -> str:
@@ -37,7 +37,7 @@ def findings(rows: Sequence[Result], chart: Dots) -> list[str]:
     groups: dict[str, list[Measured]] = {}
     for row in chart.rows:
         if row.method in ranked:
-            groups.setdefault(verdict(row.estimates[-1], right_range(ratio)), []).append(row)
+            groups.setdefault(verdict(row.estimates[-1], chart.about), []).append(row)
 
     def told(kind: str) -> str:
         own = sorted(groups.get(kind, []), key=lambda row: row.estimates[-1].value)
@@ -54,6 +54,9 @@ def findings(rows: Sequence[Result], chart: Dots) -> list[str]:
         f"{words}: {said}." for words, kind in ((narrow, "too narrow"), (wide, "too wide")) if (said := told(kind))
     ]
     sentences += [f"Open, as the interval crosses a limit: {said}." if (said := told("open")) else ""]
+    sentences += [_sharp(rows, ranked, chart.series[-1])]
+    stuck = [row.method for row in chart.rows if row.method not in ranked]
+    sentences += [f"Not ranked, as some of its replicas did not converge: {', '.join(stuck)}." if stuck else ""]
     spent = {one.method: seconds for one in rows if one.method in ranked and (seconds := cpu_seconds(one)) is not None}
     good = sorted((spent[row.method], row.method) for row in groups.get("right", []) if row.method in spent)
     rest = sorted((seconds, name) for name, seconds in spent.items() if name not in {name for _, name in good})
@@ -67,9 +70,13 @@ def findings(rows: Sequence[Result], chart: Dots) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def right_range(ratio: bool) -> tuple[float, float]:
-    """The range of right values: of stds over the true posterior's, or of shares that 90 % intervals hold."""
-    return (NARROW, WIDE) if ratio else HOLDS
+def _sharp(rows: Sequence[Result], ranked: set[str], region: str) -> str:
+    """Whose predictions are best, which is another question: bars may be right and wide, or too narrow and near."""
+    column = ("crps_y", region)
+    values = {one.method: estimate(one, column, one.valid(column)) for one in rows if one.method in ranked}
+    best = sorted((value, name) for name, value in values.items() if np.isfinite(value))[:3]
+    said = ", ".join(f"{name} {number(value)}" for value, name in best)
+    return f"The best predictions of y {where(region)}, by CRPS, whatever their bars: {said}." if len(best) == 3 else ""
 
 
 def _told(one: Estimate, word: Callable[[float], str]) -> str:
@@ -92,7 +99,7 @@ def top(
     for name, _, chart in known:
         for row in chart.rows:
             if (name, row.method) in ranked:
-                verdicts.setdefault(row.method, []).append(verdict(row.estimates[-1], right_range(chart.log)))
+                verdicts.setdefault(row.method, []).append(verdict(row.estimates[-1], chart.about))
     sentences = []
     for kind in ("right", "too narrow", "too wide"):
         counts = {name: own.count(kind) for name, own in verdicts.items()}

@@ -29,14 +29,15 @@ class Rank:
 @dataclass(frozen=True)
 class Ranks:
     """Methods by average rank, the best first. bars: (first, last) row of methods that are not told apart. left_out:
-    sentences. goodness: less is better, (datasets, methods); p: of each pair, not corrected, (methods, methods); both
-    in the order of rows."""
+    sentences. few: a sentence if so few datasets cannot tell methods apart. goodness: less is better, (datasets,
+    methods); p: of each pair, not corrected, (methods, methods); both in the order of rows."""
 
     title: str
     datasets: tuple[str, ...]
     rows: tuple[Rank, ...]
     bars: tuple[tuple[int, int], ...]
     left_out: tuple[str, ...]
+    few: str
     goodness: Floats
     p: Floats
 
@@ -69,8 +70,19 @@ def _ranks(found: Ranking, results: Sequence[Result], style: Mapping[str, Style]
         tuple(rows),
         bars(found.p.loc[order, order].to_numpy() >= LEVEL),
         tuple(f"Left out: {name}, which has no such score on {', '.join(at)}" for name, at in found.left_out.items()),
+        _few(len(found.values), len(order)),
         found.goodness[order].to_numpy(),
         found.raw.loc[order, order].to_numpy(),
+    )
+
+
+def _few(datasets: int, methods: int) -> str:
+    least = 2 * 0.5**datasets  # Wilcoxon's p where one method is the better on every dataset
+    never = least * methods * (methods - 1) / 2 >= LEVEL
+    return (
+        f"{datasets} datasets are too few to tell two of {methods} methods apart: expect a bar over all."
+        if never
+        else ""
     )
 
 

@@ -73,6 +73,7 @@ def dots(chart: Dots, width: int = 400) -> Markup:
     bottom = top + row_height * len(chart.rows)
     axis = Axis(*chart.limits, left, width - 24, chart.log)
     parts = [_grid_x(axis, top, bottom, number if chart.log else chart.word)]
+    parts += _gaps(axis, [chart.about], top, bottom)
     parts.append(LINE.format(d=f"M{axis(chart.right):.1f} {top}V{bottom}", width=1.5, more=""))
     parts.append(TEXT.format(x=(left + width) / 2, y=bottom + 32, anchor="middle", words=chart.axis))
     for place, name in enumerate(chart.series):
@@ -153,7 +154,14 @@ def scatter(chart: Scatter, width: int = 480, height: int = 340) -> Markup:
             marks.append(LINE.format(d=f"M{a:.1f} {y(spot.y.low):.1f}V{y(spot.y.high):.1f}", width=1.4, more=""))
         parts.append(_coloured(spot.style[0], marks))
         words = _short(spot.label, 175.0)
-        start, middle = _free(a, b, LETTER * len(words), taken, (left, right))
+        wide = LETTER * len(words)
+        start, middle = _free(a, b, wide, taken, (left, right))
+        if abs(middle - b) > 11:  # a label that is not beside its mark is joined to it
+            parts.append(
+                LINE.format(
+                    d=f"M{a:.1f} {b:.1f}L{start if start > a else start + wide:.1f} {middle:.1f}", width=1, more=FAINT
+                )
+            )
         parts.append(TEXT.format(x=start, y=middle + 4, anchor="start", words=words))
     return _svg(width, height, chart.title, parts)
 
@@ -188,7 +196,7 @@ def ranked(chart: Ranks, width: int = 460) -> Markup:
     middles = [top + row_height * (place + 0.5) for place in range(len(chart.rows))]
     for row, middle in zip(chart.rows, middles, strict=True):
         parts.append(TEXT.format(x=left - 8, y=middle + 4, anchor="end", words=_short(row.label, left)))
-        parts.append(_coloured(row.style[0], [_mark(axis(row.rank), middle, False)]))
+        parts.append(_coloured(row.style[0], [_mark(axis(row.rank), middle, row.label != row.method)]))
     for place, (first, last) in enumerate(chart.bars):
         d = f"M{right + 10 + 9 * place:.1f} {middles[first] - 6:.1f}V{middles[last] + 6:.1f}"
         parts.append(LINE.format(d=d, width=3, more=Markup(' stroke-linecap="round" opacity="0.7"')))
@@ -214,7 +222,7 @@ def panel(bands: Bands, at: int, width: int = 260, height: int = 170) -> Markup:
     """A method's band on the first replica: grey the reference's, dashed the truth, dots the data."""
     band = bands.methods[at]
     x, y, parts = frame(bands, width, height)
-    every = slice(None, None, max(1, len(bands.x) // 60))
+    every = slice(None, None, max(1, len(bands.x) // 40))
     over = bands.x[every]
 
     def inside(values: Floats) -> tuple[list[float], Callable[[float], float], Callable[[float], float]]:

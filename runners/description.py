@@ -29,14 +29,19 @@ class Description:
 
 def description(method: UncertaintyMethod) -> Description:
     """The description of a method, from the lines of its docstring that begin with Family, Expected and Caveat."""
-    title, _, body = (sys.modules[type(method).__module__].__doc__ or "").strip().partition("\n")
+    title, _, body = (sys.modules[type(method).__module__].__doc__ or "").strip().partition("\n\n")
     parts = []
     for heading in ("Caveat", "Expected", "Family"):  # from the last
         body, _, part = body.partition(f"\n{heading}:")
         parts.append(" ".join(part.split()))
     caveat, expected, family = parts
     return Description(
-        title, body.rstrip(), family.removesuffix("."), expected.removesuffix("."), caveat, claim(method)
+        " ".join(title.split()),
+        body.rstrip(),
+        family.removesuffix("."),
+        expected.removesuffix("."),
+        caveat,
+        claim(method),
     )
 
 

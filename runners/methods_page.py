@@ -60,7 +60,7 @@ def section(name: str, method: UncertaintyMethod, result: Result) -> str:
     facts += [f"* **Settings**: `{settings}`"] if settings else []
     data, gap, distance, seconds = measured(result)
     facts.append(f"* In the data {data}, in the gap {gap}; distance {distance}; {seconds} CPU seconds")
-    parts = [f"## {name}", f"{told.title}\n{told.body}".strip(), "\n".join(facts)]
+    parts = [f"## {name}", f"{told.title}\n\n{told.body}".strip(), "\n".join(facts)]
     parts += [f"![{name}](methods/{name}.png)"] if drawable(result) else []
     return "\n\n".join(parts)
 

@@ -29,6 +29,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILES = ("houses.csv", "new_houses.csv", "mine.toml", "FILE", "FILE.toml", "README.md")  # that commands name
 ALONE = ("suite show", "doctor", "data list", "reference show", "reference check")
 OF_A_FOLDER = ("table", "compare", "ranks", "coverage", "export")  # test_report.py and test_cli.py run report and plot
+NAMES = [[name] for name in main.commands]  # a sentence may name a command without its arguments
 
 
 def printed() -> Iterator[tuple[str, list[str]]]:
@@ -36,7 +37,8 @@ def printed() -> Iterator[tuple[str, list[str]]]:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         found = [line for language, block in BLOCK.findall(text) if not language for line in block.splitlines()]
-        found += [" ".join(one.split()) for one in re.findall(r"`(gapbench\s[^`]+)`", BLOCK.sub("", text))]
+        told = [one.split() for one in re.findall(r"`(gapbench\s[^`]+)`", BLOCK.sub("", text))]
+        found += [" ".join(one) for one in told if one[1:] not in NAMES]
         for line in found:
             for part in re.split(r"&&|[|>]", line.partition(" #")[0]):
                 if part.strip().startswith("gapbench "):

@@ -74,7 +74,12 @@ def test_the_findings_say_what_the_intervals_say() -> None:
     assert sentences[1].startswith("Too narrow in the gap: narrow 0.25 [0.25, 0.25]")
     assert sentences[2].startswith("Too wide in the gap: wide 4.00 [")
     assert sentences[3].startswith("Open, as the interval crosses a limit: loose 0.9")
-    assert sentences[4] == "What right error bars cost, in CPU seconds a replica: right 1; the others from 1 to 1."
+    assert (
+        sentences[4]
+        == "The best predictions of y in the gap, by CRPS, whatever their bars: loose 0.2, narrow 0.2, right 0.2."
+    )
+    assert sentences[5] == "Not ranked, as some of its replicas did not converge: stuck."
+    assert sentences[6] == "What right error bars cost, in CPU seconds a replica: right 1; the others from 1 to 1."
     limits = (0.8, 1.25)
     verdicts = [verdict(Estimate(1.0, *ends), limits) for ends in ((0.9, 1.1), (0.7, 1.1), (0.1, 0.2), (2, 3))]
     assert verdicts == ["right", "open", "too narrow", "too wide"]
@@ -193,7 +198,7 @@ def test_marks_stand_where_their_numbers_are() -> None:
     style = ("#0072B2", "-")
     estimates = (Estimate(1.0, 0.1, 10.0), Estimate(10.0, np.nan, np.nan))
     row = Measured("mm", "mm", style, estimates)
-    chart = Dots("t", "a", ("data", "gap"), (row,), 1.0, True, (0.1, 10.0), str)
+    chart = Dots("t", "a", ("data", "gap"), (row,), 1.0, (0.8, 1.25), True, (0.1, 10.0), str)
     drawn = str(report_svg.dots(chart, width=400))
     left, right = 14 + 2 * report_svg.LETTER, 376.0
     middle = (left + right) / 2

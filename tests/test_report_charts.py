@@ -124,6 +124,8 @@ def test_ranks_are_those_of_the_ranking_and_holm() -> None:
     embedded = json.loads(Checked(page_of(results)).inside["script"][1])
     assert embedded["methods"] == [row.method for row in made.rows] and embedded["goodness"] == made.goodness.tolist()
     assert ranks(results[:8], style) is None  # two datasets
+    assert made.few.startswith("6 datasets are too few to tell two of 4")  # 6 pairs, and no p below 1 / 32
+    assert ranks([one for one in results if one.method in "ab"], style).few == ""  # type: ignore[union-attr]
 
 
 def test_bars_join_the_longest_runs() -> None:
@@ -174,13 +176,18 @@ def test_knobs_are_drawn_over_their_values() -> None:
 
 
 def test_the_overview_has_a_verdict_for_each_dataset() -> None:
-    """Seen to catch: the sign of another verdict, a method's cells shifted where it has no answer."""
+    """Seen to catch: the sign of another verdict, a method's cells shifted where it has no answer.
+
+    And a verdict on what did not converge.
+    """
     results = [make("a", dataset="one", ratio=2.0), make("a", dataset="two"), make("b", dataset="two", ratio=8.0)]
+    results.append(make("stuck", dataset="two", ratio=2.0, rhat=2.0))
     made = report(results, "trial").overview
     assert made is not None and [name for _, name in made.places] == ["one", "two"]
-    assert [(method, [word for word, _ in cells]) for method, _, cells in made.rows] == [
+    assert [(method, [word for word, _ in cells]) for method, cells in made.rows] == [
         ("a", ["1.00 ✓", "0.25 −"]),
         ("b", ["", "4.00 +"]),
+        ("stuck", ["", "1.00 †"]),
     ]
     assert report(results[:1], "trial").overview is None
     mixed = [results[0], make("a", dataset="two", ratio=None)]
