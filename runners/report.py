@@ -59,6 +59,9 @@ def write(found: Collected, folder: Path, path: Path, refresh: int = 0) -> None:
         name = folder.name
     from_records = origins(folder, found)
     whole.append(("seed", ", ".join(map(str, sorted({one.seed for one in from_records.values()})))))
+    for dataset, own in {dataset: own for (dataset, _), own in from_records.items()}.items():
+        whole.append((f"data of {dataset}", settings(own.identity["dataset"]["content"])))
+        whole.append((f"network on {dataset}", settings(own.identity["model"])))
     known: dict[tuple[str, str], About] = {}
     for result in found.results:
         place = result.dataset, result.method
