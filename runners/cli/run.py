@@ -148,6 +148,8 @@ def run(
     store.prepare()
     asked = {"suite": suite, "methods": methods, "datasets": datasets, "settings": settings, "seed": seed}
     write_plan(store, everything, {**asked, "replicas": replicas}, part and part[1])
+    if how.unkept:
+        tell("--memory: this system does not keep it: cells may take what they need", problem=True)
     if not has_links(store.root):
         tell(f"{store.root} has no hard links: a kill while a record is written leaves half of it, to be made again")
     for path in store.set_aside_damaged():
