@@ -22,6 +22,7 @@ from gapbench.runners.guard import standard
 from gapbench.runners.memory import keep_freed_memory
 from gapbench.runners.provenance import Spent, now, surroundings
 from gapbench.runners.store import Record, Store, StoreError, first_line, key_of
+from gapbench.runners.used import Used
 from gapbench.runners.workers import NO_LIMITS, Died, Limits, TimedOut
 
 
@@ -86,7 +87,7 @@ def complete(
     except Exception as error:
         if out_of_memory(error) and cell.halves():
             return Outcome(cell, "", "halved", time.perf_counter() - started, f"out of memory on {device}")
-        return failed(cell, store, device, error, time.perf_counter() - started, limits)
+        return failed(cell, store, device, error, time.perf_counter() - started, limits, Used.here())
 
 
 def _completed(
@@ -194,8 +195,9 @@ def failed(
     error: BaseException,
     seconds: float = 0.0,
     limits: Limits = NO_LIMITS,
+    used: Used | None = None,
 ) -> Outcome:
-    """Write a note that a cell failed, why, and under which limits.
+    """Write a note that a cell failed, why, under which limits, and what its process used, if that is known.
 
     No code of the cell's own is run here, because that code may have ended its process.
     """
@@ -219,7 +221,12 @@ def failed(
             "limits": asdict(limits),
             "reason": str(error),
             "traceback": "".join(traceback.format_exception(error)),
-            "provenance": {**surroundings(device), "seconds": round(seconds, 3)},
+            "provenance": {
+                **surroundings(device),
+                "seconds": round(seconds, 3),
+                "cpu seconds": None if used is None else round(used.cpu, 3),
+                "peak memory (bytes)": None if used is None else used.memory,
+            },
         },
     )
     least = f"; --memory allows {limits.memory / 2**30:.3g} GiB" if why == "memory" and limits.memory else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import multiprocessing
+import os
 import pickle
 import shutil
 import time
@@ -19,7 +20,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from contextlib import closing, contextmanager, suppress
 from typing import Any, TypeVar
 
-from gapbench.runners.workers import Died, Ended, Limits, Tell, run_all
+from gapbench.runners.workers import Died, Ended, Limits, Tell, end_at_close, run_all
 
 J = TypeVar("J")
 Engine = Callable[[Callable[[Any, Tell], Any], "deque[Any]", Limits], Generator["Ended[Any]", None, None]]
@@ -46,9 +47,12 @@ def alone(data: bytes, limits: Limits) -> Ended[Any]:
     # Workers of some engines are daemons, which must have no children, lest these outlive them. Ours do not: they end
     # with their parent, however it ends.
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    pipe = getattr(multiprocessing.parent_process(), "_sentinel", None)
+    if pipe is not None:  # so does the worker itself: a thread of dask's, which would end it, waits for Python's lock
+        end_at_close(pipe, os.getpid())
     with closing(run_all(_opened, deque([data]), 1, lambda *_: None, limits)) as ended:
         one = next(ended)
-    return Ended(None, one.value, one.error)  # the job need not travel back
+    return Ended(None, one.value, one.error, one.used)  # the job need not travel back
 
 
 def _opened(data: bytes, tell: Tell) -> Any:
@@ -88,7 +92,7 @@ def through(executor: Executor, check: Callable[[], None] = lambda: None) -> Eng
 def _ended(job: J, future: Future[Ended[Any]], check: Callable[[], None]) -> Ended[J]:
     try:
         ended = future.result()
-        return Ended(job, ended.value, ended.error)
+        return Ended(job, ended.value, ended.error, ended.used)
     except CancelledError:
         check()
         return Ended(job, error=Died("its engine cancelled it"))

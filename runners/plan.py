@@ -118,7 +118,7 @@ def status(store: Store) -> Status:
         elif key in attempts:
             last, count = attempts[key][-1], len(attempts[key])
             often = f", {count} times" if count > 1 else ""
-            failed[title] = f"{last['status']}: {first_line(last['reason'])}{often}"
+            failed[title] = f"{last['status']}: {first_line(last['reason'])}{often}{_used(last)}"
         elif key in reasons:
             skipped[title] = reasons[key]
         else:
@@ -126,6 +126,13 @@ def status(store: Store) -> Status:
             left += cell["seconds"]
     slower = spent / known if spent and known else 1.0
     return Status(done, running, failed, skipped, waiting, damaged, spent, slower * left)
+
+
+def _used(note: Mapping[str, Any]) -> str:
+    """What the process of an attempt used, if it is known."""
+    spent = note.get("provenance", {})
+    cpu, peak = spent.get("cpu seconds"), spent.get("peak memory (bytes)")
+    return "" if cpu is None or peak is None else f" ({cpu:.1f} CPU s, peak {peak / 2**20:.0f} MiB)"
 
 
 def _lives(silent: float, note: Mapping[str, Any]) -> bool:

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from gapbench.runners.used import Used
+
 FOLDERS = ("methods", "datasets", "evaluation", "runners")  # the folders of the code that decides numbers
 
 
@@ -34,7 +36,7 @@ class Spent:
     def provenance(self) -> dict[str, Any]:
         """The machine and versions, with the training's cost up to now: seconds, CPU seconds and peak memory."""
         cuda = self.device.startswith("cuda")
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+        used = Used.of(resource.getrusage(resource.RUSAGE_SELF)).memory
         return {
             **surroundings(self.device),
             "seconds": round(time.perf_counter() - self.wall, 3),

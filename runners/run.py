@@ -58,7 +58,7 @@ def run_cells(
         earlier, before = records_by_place(store), dict[str, list[dict[str, Any]]]()
         for key, note in store.attempts():
             before.setdefault(key, []).append(note)
-        waiting = _Jobs(slots)
+        waiting, planned = _Jobs(slots), store.planned
 
         def add(cell: Cell) -> None:
             waiting.append(Job(cell, store, slots[0], limits, earlier.get(cell.place, [])))
@@ -83,9 +83,12 @@ def run_cells(
                 waiting.free(ended.job)
                 if isinstance(ended.error, StoreError):
                     raise ended.error
+                if planned and not store.planned:
+                    raise StoreError(f"{store.root}: it was removed while cells ran; the same command begins again")
                 outcome = ended.value
                 if ended.error:
-                    outcome = failed(cell, store, ended.job.device, _explained(cell, ended.error), limits=limits)
+                    why = _explained(cell, ended.error)
+                    outcome = failed(cell, store, ended.job.device, why, limits=limits, used=ended.used)
                 if outcome.status == "halved":
                     announce.more(1)
                     halves = cell.halves()

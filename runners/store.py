@@ -287,6 +287,11 @@ class Store:
             with _refusals(f"{path}: cannot write there"):
                 os.utime(path)  # it is the newest plan again
 
+    @property
+    def planned(self) -> bool:
+        """Whether a run was asked for here. It stays so, unless somebody removes the folder."""
+        return (self.root / "plans").is_dir()
+
     def plans(self) -> list[dict[str, Any]]:
         """What runs were asked for, the newest last; a plan that cannot be read is left out."""
         found = []

@@ -25,8 +25,11 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
+from gapbench.runners.cgroup import killed_for_memory
+from gapbench.runners.used import PACKED, Used
+
 J = TypeVar("J")
-PRELOADED = ["gapbench.runners.preload"]
+PRELOADED = ["gapbench.runners.server", "gapbench.runners.preload"]
 SERVER_DIED = 255  # the exit code that multiprocessing reports if the server has died
 GRACE = 5.0  # seconds from each way to stop a job to the next
 WAIT = 86_400.0  # seconds of one wait: the system refuses a wait of 25 days
@@ -59,21 +62,27 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Ended(Generic[J]):
-    """A job that has ended, with its result, or with the exception that ended it."""
+    """A job that has ended, with its result, or with the exception that ended it.
+
+    used: what its process used, if the system told that.
+    """
 
     job: J
     value: Any = None
     error: Exception | None = None
+    used: Used | None = None
 
 
 @dataclass
 class _Worker(Generic[J]):
-    """A running job. deadline: when it is stopped, in the next of the ways to stop it, of which `tried` were tried."""
+    """A running job. deadline: when it is stopped, in the next of the ways to stop it, of which `tried` were tried.
+    killed: how many processes the kernel had killed for want of memory when the job started."""
 
     job: J
     process: ForkServerProcess
     pipe: Connection
     deadline: float
+    killed: int | None
     tried: int = 0
 
     def stop(self) -> None:
@@ -130,7 +139,7 @@ def run_all(
                 end_group(worker.process, signal.SIGKILL)  # whatever the job started
                 worker.pipe.close()
                 running.remove(worker)
-                yield Ended(worker.job, content) if word == "value" else Ended(worker.job, error=content)
+                yield Ended(worker.job, used=_used(worker.process), **{word: content})
     finally:  # also on an interrupt: running jobs are given up
         with no_interrupts():
             for worker in running:
@@ -157,6 +166,7 @@ def _start(
     """Start a job, and add it to `running`. Raises any error that keeps the job from being sent."""
     ours, theirs = context.Pipe(duplex=False)
     try:
+        killed = killed_for_memory()
         process = context.Process(target=_child, args=(work, job, theirs, os.getcwd(), limits))
         with no_interrupts():  # an interrupt between start and note would leave an unknown child
             try:
@@ -164,7 +174,8 @@ def _start(
             except (EOFError, ConnectionError):  # the server was killed just now: the next start begins another
                 time.sleep(0.1)
                 process.start()
-            running.append(_Worker(job, process, ours, time.monotonic() + (limits.timeout or math.inf)))
+            deadline = time.monotonic() + (limits.timeout or math.inf)
+            running.append(_Worker(job, process, ours, deadline, killed))
     except Exception:
         ours.close()
         raise
@@ -201,7 +212,17 @@ def _received(worker: _Worker[J], limits: Limits) -> tuple[str, Any]:
     except Exception as error:  # the answer cannot be read here
         return "error", error
     worker.process.join()
-    return "error", limits.timed_out if worker.tried else Died(how_it_ended(worker.process.exitcode))
+    if worker.tried:
+        return "error", limits.timed_out
+    return "error", Died(how_it_ended(worker.process.exitcode, (killed_for_memory() or 0) > (worker.killed or 0)))
+
+
+def _used(process: ForkServerProcess) -> Used | None:
+    """What a process that has ended used, which the server tells after the exit code; None if the server has died."""
+    try:
+        return Used.unpacked(os.read(process.sentinel, PACKED.size))
+    except OSError:
+        return None
 
 
 def _child(work: Callable[[J, Tell], Any], job: J, pipe: Connection, folder: str, limits: Limits) -> None:
@@ -242,16 +263,14 @@ def _end(code: int) -> None:
 def end_with_parent() -> None:
     """End this process and its group when its parent ends, in any way: kill -9 must not leave workers behind.
 
-    Linux sends a signal when the parent's end of a pipe closes: that also ends C code that holds Python's lock.
-    (prctl's death signal would follow the server, whose end a job survives.)
+    On Linux the kernel sees to it. (prctl's death signal would follow the server, whose end a job survives.)
     """
     parent = multiprocessing.parent_process()
     assert parent is not None
     pipe = getattr(parent, "_sentinel", None)
-    if sys.platform == "linux" and pipe is not None:
+    if pipe is not None:
         signal.signal(signal.SIGIO, signal.SIG_DFL)  # it ends a process
-        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpid())  # the group
-        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+        end_at_close(pipe, -os.getpid())  # the group
 
     def follow() -> None:
         parent.join()
@@ -260,12 +279,23 @@ def end_with_parent() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def how_it_ended(code: int | None) -> str:
-    """The end of a process that gave no result, in words. code: its exit code."""
+def end_at_close(pipe: int, whom: int) -> None:
+    """Have Linux end a process when the other end of a pipe closes: also C code that holds Python's lock, and a process
+    that is loading. whom: the process, or its group as a negative number."""
+    if sys.platform == "linux":
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, whom)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def how_it_ended(code: int | None, memory: bool = False) -> str:
+    """The end of a process that gave no result, in words. code: its exit code. memory: whether the kernel killed for
+    want of memory meanwhile."""
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in {int(one) for one in signal.Signals} else f"signal {-code}"
-        hint = "; perhaps for want of memory, of which --jobs 1 takes the least" if name == "SIGKILL" else ""
-        return f"its process was ended by {name}{hint}"
+        if name != "SIGKILL":
+            return f"its process was ended by {name}"
+        why = "meanwhile the kernel killed in its cgroup" if memory else "perhaps"
+        return f"its process was ended by SIGKILL; {why} for want of memory, of which --jobs 1 takes the least"
     return f"its process ended with exit code {code}, without a result; does its code call sys.exit?"
 
 

@@ -152,7 +152,7 @@ def test_everything_is_on_the_disk_before_its_name_is(tmp_path: Path) -> None:
 # Whole runs ----------------------------------------------------------------------------------------------------------
 
 TINY = """
-import os, time
+import os, shutil, time
 from dataclasses import dataclass
 from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.methods.mc_dropout import MCDropout
@@ -199,6 +199,13 @@ class Endless(Little):
 @dataclass(frozen=True)
 class Eternal(Endless):
     pass
+
+
+@dataclass(frozen=True)
+class Removes(Little):
+    def fit(self, model, x, y, generator):
+        shutil.rmtree(os.environ["FOLDER"])
+        return super().fit(model, x, y, generator)
 """
 CELLS = 8  # 2 methods and 2 controls, 2 blocks of replicas; there is no reference
 ENTRY = "from gapbench.runners.cli.main import main; main()"
@@ -250,13 +257,14 @@ def start(folder: Path, *argv: object, limit: int | None = None) -> Run:
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
+    told = {"TRAINED": str(path.with_suffix(".trained")), "FOLDER": str(folder)}
     with path.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", ENTRY, *map(str, argv)],
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TRAINED": str(path.with_suffix(".trained"))},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **told},
             start_new_session=True,
             preexec_fn=prepare,
         )
@@ -353,6 +361,19 @@ def test_a_full_disk_is_one_line_and_takes_nothing_away(file: Path, tmp_path: Pa
     (line,) = [line for line in run.output.splitlines() if line.startswith("Error: ")]
     assert "File too large" in line and "what is committed stays" in line and "Traceback" not in run.output
     assert not list(folder.rglob(".*")) and numbers(folder) == before
+
+
+def test_a_folder_that_is_removed_ends_the_run(file: Path, session: Session, tmp_path: Path) -> None:
+    """By one line, when the next cell ends: what a run has committed is lost. No process is left.
+
+    Seen to catch: a folder that is made anew without a word, in which the run goes on.
+    """
+    folder = tmp_path / "results"
+    run = start(folder, *tiny(file, folder, "--replicas", 2, jobs=2, methods="Endless,Removes"))
+    assert run.wait() == 3, run.output
+    (line,) = [line for line in run.output.splitlines() if line.startswith("Error: ")]
+    assert line.startswith(f"Error: {folder}: it was removed while cells ran") and "Traceback" not in run.output
+    until(lambda: not session(run.pid), run)
 
 
 def until(what: Callable[[], bool], run: Run) -> None:

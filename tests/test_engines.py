@@ -109,6 +109,38 @@ def test_limits_and_ends_hold_in_a_worker_too() -> None:
     assert isinstance(dead.error, Died) and "SIGKILL" in str(dead.error)
 
 
+WORKER = """
+import ctypes, multiprocessing, os, pickle
+from gapbench.runners import engines, workers
+
+def job(number, tell):
+    return number
+
+def work():
+    workers.PRELOADED = workers.PRELOADED[:1]
+    assert engines.alone(pickle.dumps((job, 3)), workers.NO_LIMITS).value == 3
+    print(os.getpid(), flush=True)
+    ctypes.PyDLL(None).sleep(240)
+
+def start():
+    worker = multiprocessing.get_context("spawn").Process(target=work)
+    worker.start()
+    worker.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread of dask's sees to it, when it has the lock")
+def test_a_worker_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """Also in C code that never lets another thread of Python run. Seen to catch: the cell's process alone ended."""
+    (tmp_path / "worker.py").write_text(WORKER)
+    command = [sys.executable, "-c", "import worker; worker.start()"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as parent:
+        assert parent.stdout is not None
+        stat = Path(f"/proc/{int(parent.stdout.readline())}/stat")
+        parent.kill()
+    until(lambda: not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
 class Where:
     """A job that is the number of the process that unpickled it, or an error there."""
 

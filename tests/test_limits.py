@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -27,6 +28,7 @@ from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.mc_dropout import MCDropout
 from gapbench.runners import run, suites
 from gapbench.runners.cell import Cell
+from gapbench.runners.cli import how
 from gapbench.runners.cli.errors import UserError
 from gapbench.runners.cli.how import BYTES, LEAST, SECONDS, number
 from gapbench.runners.cli.main import main
@@ -37,6 +39,7 @@ from gapbench.runners.load import load
 from gapbench.runners.plan import status, write_plan
 from gapbench.runners.run import Job, run_cells
 from gapbench.runners.store import Store
+from gapbench.runners.used import Used
 from gapbench.runners.workers import NO_LIMITS, Died, Ended, Limits, TimedOut
 
 Gapbench = Callable[..., Result]
@@ -125,6 +128,17 @@ def test_a_note_tells_what_kind_of_end_it_was(error: Exception, cause: str, tmp_
         assert note["limits"] == {"timeout": 90.0, "memory": 2 * GIB}
         assert ("; --memory allows 2 GiB (see " in outcome.reason) == (cause == "memory")
         assert "--memory" not in failed(cell, store, device, error).reason
+
+
+def test_the_status_tells_what_a_failed_cell_used(tmp_path: Path) -> None:
+    """If the system told it: the note of a server that died has none. Seen to catch: the first attempt for the last."""
+    (cell,), store = cells(1), Store(tmp_path)
+    write_plan(store, [cell], {})
+    failed(cell, store, "cpu", KILLED, used=Used(1.0, 2**20))
+    failed(cell, store, "cpu", LATE, used=Used(12.34, 812 * 2**20))
+    assert status(store).failed == {cell.title: f"TimedOut: {LATE}, 2 times (12.3 CPU s, peak 812 MiB)"}
+    failed(cell, store, "cpu", RAISED)
+    assert status(store).failed == {cell.title: f"ValueError: {RAISED}, 3 times"}
 
 
 # Another try ----------------------------------------------------------------------------------------------------------
@@ -268,6 +282,57 @@ def test_a_cell_that_was_too_large_is_no_cell_that_waits(tmp_path: Path, monkeyp
     found = status(store)
     assert sorted(found.done) == [half.title for half in cell.halves()] and not found.waiting
     assert list(found.skipped) == [cell.title] and "out of memory on cuda" in found.skipped[cell.title]
+
+
+# Folders --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Locks(Fickle):
+    """The folder cannot be written any more while this trains."""
+
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Any:
+        Path("locked").touch()
+        return super().fit(model, x, y, generator)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(gapbench: Gapbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be it so from the start, or from the midst of a run. It is not touched, and can be read.
+
+    Seen to catch: the system's error passed on as it is, a table that needs a folder that it can write.
+    """
+
+    def refusing(call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(path: Any, *args: Any, **more: Any) -> Any:
+            writes = call is not system_open or (args and args[0] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+            if Path("locked").exists() and "out" in Path(os.fspath(path)).parts and writes:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
+            return call(path, *args, **more)
+
+        return called
+
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+
+    system_open = os.open
+    assert gapbench(*RUN, "--methods", "svi").exit_code == 0
+    before = contents()
+    for name in ("open", "mkdir", "link", "unlink", "rename", "utime"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    locks = suites.Suite("tiny", {"sine": suites.Task(SINE, MLP(hidden=(4,)))}, {"svi": Locks()}, 2)
+    monkeypatch.setattr(suites, "suites", lambda: {"default": locks})
+    for moment in ("midst", "start"):
+        if moment == "start":
+            before = contents()
+        result = gapbench(*RUN)
+        assert result.exit_code == 3 and "Traceback" not in result.output, result.output
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+        assert "cannot write there (Read-only file system); make room or choose another --out" in line
+        assert not list(Store(Path("out")).attempts())
+        assert before.items() <= contents().items()
+        assert moment == "midst" or contents() == before
+        for command in ("table", "status"):
+            assert gapbench(command, "out").exit_code == 0
 
 
 # Stopping -------------------------------------------------------------------------------------------------------------
@@ -442,12 +507,18 @@ def test_options_that_make_no_sense_are_one_line(gapbench: Gapbench, argv: tuple
 
 
 def test_limits_and_wishes_reach_the_run(gapbench: Gapbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen to catch: each option that goes nowhere."""
+    """And a limit that the system does not keep is told. Seen to catch: each option that goes nowhere, the limit told
+    where it is kept."""
     given = list[dict[str, Any]]()
     monkeypatch.setattr(run, "run_cells", lambda *_, **more: given.append(more) or [])
     assert gapbench(*RUN, "--timeout", "1.5h", "--memory", "4G", "--retry-failed", "-x").exit_code == 0
     assert gapbench(*RUN).exit_code == 0
-    assert given == [
+    warned = []
+    for kept, words in ((True, ("--memory", "4G")), (False, ("--memory", "4G", "-q")), (False, ())):
+        monkeypatch.setattr(how, "KEPT", kept)
+        warned.append("--memory: this system does not keep it" in gapbench(*RUN, *words).stderr)
+    assert warned == [False, True, False]
+    assert given[:2] == [
         {"limits": Limits(5400.0, 4 * GIB), "retry": True, "stop": True, "engine": None},
         {"limits": NO_LIMITS, "retry": False, "stop": False, "engine": None},
     ]
@@ -558,6 +629,8 @@ def test_cells_that_exceed_a_limit_fail_alone(session: Callable[[int], set[int]]
     }
     assert all(note["limits"] == {"timeout": 8.0, "memory": 2 * GIB} for note in notes.values())
     assert ", in turn_round\n" in notes["loops"]["traceback"]
+    for note in notes.values():
+        assert 0 < note["provenance"]["cpu seconds"] < 60 and note["provenance"]["peak memory (bytes)"] > 2**26
     assert set(load(store.root)["method"]) == {"sound", "prior", "truth"}
     late = "TimedOut: it ran longer than the 8 s of --timeout"
     for name, words in (("loops", late), ("holds", late), ("hoards", r"\w*MemoryError: .*; --memory allows 2 GiB")):
@@ -569,6 +642,7 @@ def test_cells_that_exceed_a_limit_fail_alone(session: Callable[[int], set[int]]
     assert told.stdout.splitlines()[0] == "7 cells: 3 done, 3 failed, 1 skipped"
     lines = re.findall(r"^failed: sine · (\w+) · replicas 0–1: (\w+): ", told.stdout, re.MULTILINE)
     assert dict(lines).keys() == notes.keys() and dict(lines)["holds"] == "TimedOut"
+    assert len(re.findall(r"^failed: .* \([\d.]+ CPU s, peak \d+ MiB\)$", told.stdout, re.MULTILINE)) == 3
 
 
 def test_a_run_that_stops_at_a_failure_ends_what_runs(session: Callable[[int], set[int]], tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 import torch
 
-from gapbench.runners import workers
+from gapbench.runners import cgroup, workers
+from gapbench.runners.store import Record, Store, key_of
 from gapbench.runners.workers import Died, Limits, Tell, TimedOut, how_it_ended, no_interrupts, run_all
 
 PATIENCE = 120.0  # seconds that nothing should ever take
@@ -185,6 +186,52 @@ def test_each_way_to_end_is_told_and_touches_no_other() -> None:
     assert how_it_ended(-63) == "its process was ended by signal 63"
 
 
+# What a process used --------------------------------------------------------------------------------------------------
+
+
+def works_and_is_killed(tell: Tell) -> None:
+    kept = np.ones(2**25)  # 256 MiB
+    while time.process_time() < 0.5:
+        kept.sum()
+    tell((time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+    is_killed(tell)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ru_maxrss has another unit")
+def test_what_a_process_used_is_known_also_if_it_was_killed() -> None:
+    """Seen to catch: what the process before it used, memory in KiB, what the server sends next taken for a part."""
+    told = list[tuple[float, int]]()
+    _, killed = run_all(perform, deque([quick, works_and_is_killed]), 1, lambda _, message: told.append(message))
+    (late,) = run_all(perform, deque([loops]), 1, lambda *_: None, Limits(timeout=2))
+    ((cpu, memory),) = told
+    assert killed.used is not None and late.used is not None
+    assert cpu <= killed.used.cpu < cpu + 0.5 and memory <= killed.used.memory < memory + 2**25
+    assert late.used.cpu < 0.5 and late.used.memory < memory - 2**27
+
+
+def is_killed_for_memory(tell: Tell) -> None:
+    Path("cgroup/slice/memory.events").write_text("oom 9\noom_kill 4\n")
+    is_killed(tell)
+
+
+def test_a_kill_for_want_of_memory_is_told_if_the_kernel_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the count of the cgroup, which has to rise meanwhile. Seen to catch: any count above 0, the count of `oom`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroup, "OWN", tmp_path / "own")
+    assert cgroup.killed_for_memory() is None
+    (tmp_path / "own").write_text("4:memory:/other\n0::/slice\n")
+    (tmp_path / "cgroup" / "slice").mkdir(parents=True)
+    assert cgroup.killed_for_memory() is None
+    (tmp_path / "cgroup" / "slice" / "memory.events").write_text("oom 5\noom_kill 3\n")
+    assert cgroup.killed_for_memory() == 3
+    perhaps, surely = ended(is_killed, is_killed_for_memory, limit=1)
+    assert str(perhaps).startswith("its process was ended by SIGKILL; perhaps for want of memory")
+    assert str(surely).startswith("its process was ended by SIGKILL; meanwhile the kernel killed in its cgroup for ")
+
+
 # What a job does to its process ---------------------------------------------------------------------------------------
 
 
@@ -323,6 +370,31 @@ def test_children_end_with_a_parent_that_is_killed() -> None:
     until(lambda: gone(child))
 
 
+LOADS = """
+import time
+from multiprocessing import forkserver
+from gapbench.runners import workers
+workers.PRELOADED[1:] = ["slow"]
+workers.start_server()
+print(forkserver._forkserver._forkserver_pid, flush=True)
+time.sleep(240)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a server ends when it has loaded everything")
+def test_a_server_that_loads_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """On a machine that is busy it loads for a minute. Seen to catch: an end that only its own loop looks for."""
+    (tmp_path / "slow.py").write_text("import pathlib, time; pathlib.Path('there').touch(); time.sleep(240)")
+    command, paths = [sys.executable, "-c", LOADS], {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=paths) as parent:
+        assert parent.stdout is not None
+        server = int(parent.stdout.readline())
+        until((tmp_path / "there").exists)
+        assert not gone(server)
+        parent.kill()
+    until(lambda: gone(server))
+
+
 def holds_the_lock(tell: Tell) -> None:
     """C code that never lets another thread of Python run. Its child does nothing."""
     child = os.fork()
@@ -406,6 +478,45 @@ def test_a_job_that_runs_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) ->
     until(lambda: all(gone(child) for child in told if isinstance(child, int)))
 
 
+def record(number: int) -> Record:
+    return Record({"number": 0}, "method", "MixturePrediction", [0], {}, diagnostics={"loss": [number]})
+
+
+def wakes_up_late(tell: Tell) -> None:
+    """It stops, and so does a process that no signal of ours meets, as on a machine that is out of reach."""
+    if os.fork() == 0:
+        os.setsid()
+        Path("number").write_text(str(os.getpid()))
+        Path("number").rename("late")
+        os.kill(os.getpid(), signal.SIGSTOP)
+        first = Store(Path("results")).write(key_of(record(2).identity), record(2))
+        Path("said").write_text(f"first: {first}")
+        os._exit(0)
+    tell(os.getpid())
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_a_stopped_process_that_was_given_up_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that can be killed is, though it is stopped. One that wakes up when another has made the record loses.
+
+    Seen to catch: SIGTERM the last way to stop a job, which a stopped one does not hear (the run waits for ever); a
+    record that is written over.
+    """
+    monkeypatch.setattr(workers, "GRACE", 0.2)
+    monkeypatch.chdir(tmp_path)
+    told, store = list[int](), Store(tmp_path / "results")
+    (each,) = run_all(perform, deque([wakes_up_late]), 1, lambda _, message: told.append(message), Limits(timeout=4))
+    until((tmp_path / "late").exists)
+    late = int((tmp_path / "late").read_text())
+    store.write(key_of(record(1).identity), record(1))
+    before = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
+    os.kill(late, signal.SIGCONT)
+    until(lambda: gone(late))
+    assert isinstance(each.error, TimedOut) and gone(told[0])
+    assert (tmp_path / "said").read_text() == "first: False"
+    assert {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()} == before
+
+
 def allocates(tell: Tell) -> None:
     kept = []
     while True:
@@ -449,8 +560,9 @@ def test_a_server_that_is_killed_costs_no_job() -> None:
         os.kill(killed[0], signal.SIGKILL)
 
     jobs: deque[Callable[..., Any]] = deque([takes_a_while, leaves_a_thread])
-    found = {each.job: each.error or each.value for each in run_all(perform, jobs, 1, kill_the_server)}
-    assert found == {takes_a_while: "done", leaves_a_thread: "done"} and len(killed) == 1
+    first, second = run_all(perform, jobs, 1, kill_the_server)
+    assert first.value == second.value == "done" and len(killed) == 1
+    assert first.used is None and second.used is not None  # the server would have told
 
 
 def test_a_server_that_is_killed_while_a_job_is_sent_to_it_costs_no_job() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 BYTES = {"": 1} | {f"{unit}{byte}": 1024**power for power, unit in enumerate("kmgt", 1) for byte in ("", "b", "ib")}
 LEAST = 2**30  # bytes: torch alone holds half of it
+KEPT = sys.platform == "linux"  # whether the system keeps --memory
 
 OPTIONS = (
     click.option(
@@ -89,6 +91,11 @@ class How:
 
         memory = number("--memory", self.memory, BYTES, "", LEAST)
         return Limits(number("--timeout", self.timeout, SECONDS, ""), None if memory is None else int(memory))
+
+    @property
+    def unkept(self) -> bool:
+        """Whether there is a limit that this system does not keep. Workers elsewhere may."""
+        return self.memory is not None and self.engine in ("local", "dask") and not KEPT
 
     def part(self) -> tuple[int, int] | None:
         """The shard and how many there are."""

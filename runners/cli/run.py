@@ -219,6 +219,8 @@ def run_as_asked(
     from gapbench.runners.run import run_cells
     from gapbench.runners.store import has_links
 
+    if how.unkept:
+        tell("--memory: this system does not keep it: cells may take what they need", problem=True)
     if not has_links(store.root):
         tell(f"{store.root} has no hard links: a kill while a record is written leaves half of it, to be made again")
     for path in store.set_aside_damaged():
