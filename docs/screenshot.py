@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "published" / "default"
 PAGE = ROOT / "docs" / "report.html"
 PICTURE = ROOT / "docs" / "images" / "report.png"
-WIDTH, HEIGHT = 1200, 1450  # down to the end of the first table
+WIDTH, HEIGHT = 1200, 1600  # down to the end of the first table
 FLAGS = (
     *("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"),
     *("disable-component-update", "disable-sync", "disable-quic", "hide-scrollbars"),

@@ -113,10 +113,9 @@ def most(rows: Sequence[Result]) -> Sequence[Column]:
 
 
 def _few(columns: Sequence[Column], most: int = 7) -> Sequence[Column]:
-    """The columns without the last ones; those of the gap stay the longest."""
-    elsewhere = [column for column in columns if column[1] != "gap"]
-    surplus = elsewhere[max(len(elsewhere) + most - len(columns), 0) :] if len(columns) > most else []
-    return [column for column in columns if column not in surplus][:most]
+    """The first columns; a score that stands there for one region keeps its next one."""
+    more = len(columns) > most and columns[most][0] == columns[most - 1][0]
+    return columns[: most + more]
 
 
 def _headline(table: Table, rows: Sequence[Result]) -> Headline:

@@ -56,7 +56,7 @@ def findings(rows: Sequence[Result], chart: Dots) -> list[str]:
     sentences += [f"Open, as the interval crosses a limit: {said}." if (said := told("open")) else ""]
     sentences += [_sharp(rows, ranked, chart.series[-1])]
     stuck = [row.method for row in chart.rows if row.method not in ranked]
-    sentences += [f"Not ranked, as some of its replicas did not converge: {', '.join(stuck)}." if stuck else ""]
+    sentences += [f"Not ranked, as some of their replicas did not converge: {', '.join(stuck)}." if stuck else ""]
     spent = {one.method: seconds for one in rows if one.method in ranked and (seconds := cpu_seconds(one)) is not None}
     good = sorted((spent[row.method], row.method) for row in groups.get("right", []) if row.method in spent)
     rest = sorted((seconds, name) for name, seconds in spent.items() if name not in {name for _, name in good})

@@ -161,7 +161,7 @@ def test_nothing_is_best_below_five_replicas() -> None:
 
 def test_every_layout_has_columns() -> None:
     """Those that the dataset declares, else those of tasks, of rows and of a grid without a gap. Seen to catch: columns
-    of a gap that is not there, declared columns ignored."""
+    of a gap that is not there, declared columns ignored, a score of the data without that of the gap."""
     rows, tasks = Layout("rows"), Layout("tasks")
     f = {"coverage_90_f": 0.4}
     assert most([make("a", layout=rows, masks={}, **f)])[0] == ("rmse_y", "all")
@@ -171,6 +171,10 @@ def test_every_layout_has_columns() -> None:
     assert {name for name, _ in most([make("a", layout=tasks)])} == {"coverage_90_y", "pit_ks_y", "crps_y"}
     own = (("std_y", "gap"), ("crps_y", "all"))
     assert most([make("a", declared=own)]) == own
+    pairs = tuple(
+        (name, region) for name in ("rmse_y", "nll_y", "crps_y", "coverage_90_y", "std_y") for region in MASKS
+    )
+    assert most([make("a", declared=pairs)]) == pairs[:8] and most([make("a", declared=pairs[1:])]) == pairs[1:8]
     [headline] = headlines([make("a", declared=own, std_y=0.3)])
     assert row(headline, "a") == {"std_y · gap": "0.6", "CRPS of y · all": "0.1", "CPU s each": "1.5"}
     [headline] = headlines([make("a", layout=rows, masks={}, nll_y=1.25)])

@@ -78,7 +78,7 @@ def test_the_findings_say_what_the_intervals_say() -> None:
         sentences[4]
         == "The best predictions of y in the gap, by CRPS, whatever their bars: loose 0.2, narrow 0.2, right 0.2."
     )
-    assert sentences[5] == "Not ranked, as some of its replicas did not converge: stuck."
+    assert sentences[5] == "Not ranked, as some of their replicas did not converge: stuck."
     assert sentences[6] == "What right error bars cost, in CPU seconds a replica: right 1; the others from 1 to 1."
     limits = (0.8, 1.25)
     verdicts = [verdict(Estimate(1.0, *ends), limits) for ends in ((0.9, 1.1), (0.7, 1.1), (0.1, 0.2), (2, 3))]
