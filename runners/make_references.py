@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import time
 import zipfile
 from collections import deque
@@ -37,7 +36,7 @@ from gapbench.methods.mams import MAMS
 from gapbench.runners.code import code_hash
 from gapbench.runners.memory import keep_freed_memory
 from gapbench.runners.recipes import made, recipe
-from gapbench.runners.store import canonical
+from gapbench.runners.store import canonical, put
 from gapbench.runners.workers import Tell, run_all
 
 METHOD = MAMS(trajectory=0.3, jitter=0.9, acceptance=0.7, burn_in=100, draws=200, thin=1, chains=8, proposals=64)
@@ -166,8 +165,8 @@ def make(task: Task, tell: Callable[[str], None] = lambda line: None) -> Path:
         more = max(missing, round((GROWTH - 1) * method.draws))
         method = replace(method, draws=min(MAX_DRAWS, method.draws + more))
     numbers, text = replace(reference, about={**reference.about, "certificate": found}).files()
-    _write(path.with_suffix(".npz"), numbers)
-    _write(path, text)
+    put(path.with_suffix(".npz"), numbers)
+    put(path, text)
     checkpoint.unlink(missing_ok=True)
     return path
 
@@ -262,13 +261,6 @@ def _states(
                 break
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-
-
 def _save(path: Path, run: Run, maker: str, generator: Generator) -> None:
     state, tuning = run.state, run.state.tuning
     tensors = {"laws": run.laws, "generator": generator.get_state()}
@@ -280,7 +272,7 @@ def _save(path: Path, run: Run, maker: str, generator: Generator) -> None:
     arrays |= {"maker": np.array(maker), "numbers": np.array([state.steps, tuning.count, run.seconds])}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    _write(path, buffer.getvalue())
+    put(path, buffer.getvalue())
 
 
 def _read(path: Path, maker: str, generator: Generator, device: str) -> Run:

@@ -10,8 +10,8 @@ from gapbench.evaluation.moved import lacking, moved
 from gapbench.evaluation.moved_page import page
 from gapbench.evaluation.results import Result
 from gapbench.runners.load import Collected
-from gapbench.runners.report import Origin, origins, replace, settings
-from gapbench.runners.store import canonical
+from gapbench.runners.report import Origin, origins, settings
+from gapbench.runners.store import canonical, put
 
 NO_RECORDS = (("records", "those of one folder cannot all be read"),)
 
@@ -40,7 +40,7 @@ def write(a: tuple[Collected, Path], b: tuple[Collected, Path], path: Path) -> N
         surroundings(results[0], results[1]),
         notes,
     )
-    replace(path, text)
+    put(path, text.encode())
 
 
 def same_data(a: Origin, b: Origin) -> frozenset[int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,7 +18,7 @@ from gapbench.runners import publish
 from gapbench.runners.description import description
 from gapbench.runners.load import NONSENSE, Collected
 from gapbench.runners.plan import Status, status
-from gapbench.runners.store import Damaged, Store, StoreError, key_of, sha256
+from gapbench.runners.store import Damaged, Store, StoreError, key_of, put, sha256
 from gapbench.runners.suites import suites
 
 
@@ -71,17 +69,8 @@ def write(found: Collected, folder: Path, path: Path, refresh: int = 0) -> None:
             facts += [("run again", command)] if (command := _command(result, name, own.seed)) else []
             known[place] = _about(result, name, facts)
     notes = [*found.notes, *(f"Left out: {line}" for line in found.damaged)]
-    replace(path, page(report(found.results, name, known, notes, whole), progress(planned(folder)), refresh))
-
-
-def replace(path: Path, text: str) -> None:
-    """Put a text in the place of a file at once: a browser that reads it meanwhile has the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = page(report(found.results, name, known, notes, whole), progress(planned(folder)), refresh)
+    put(path, text.encode())
 
 
 def planned(folder: Path) -> Status | None:

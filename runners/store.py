@@ -404,6 +404,16 @@ def _sync(folder: Path) -> None:
         os.close(file)
 
 
+def put(path: Path, data: bytes) -> None:
+    """Put data in the place of a file at once: whoever reads it meanwhile has the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _flush(file: int) -> None:
     """Flush an open file to the disk, if the file system can do that.
 

@@ -12,7 +12,6 @@ local/           records and predictions, from which the same command goes on; g
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +24,7 @@ from gapbench.runners import load, report
 from gapbench.runners.code import imports, modules
 from gapbench.runners.complete import Outcome
 from gapbench.runners.publish import CURVES, MANIFEST, SCORES, publish, read_manifest
-from gapbench.runners.store import Store, StoreError, first_line, sha256
+from gapbench.runners.store import Store, StoreError, first_line, put, sha256
 from gapbench.runners.suites import suites
 
 FORMAT = 1
@@ -75,8 +74,8 @@ class Submission:
         """Write the method's file, and mark the submission as one that is not finished."""
         self.store.mkdir(parents=True, exist_ok=True)
         (self.store / ".gitignore").write_text("*\n", encoding="utf-8")
-        self._write(ABOUT, _json(self.names()))
-        self._write(METHOD, code)
+        put(self.folder / ABOUT, _json(self.names()))
+        put(self.folder / METHOD, code)
 
     def finish(
         self, keys: Collection[str], verdicts: str, settings: Mapping[str, str], problems: Sequence[str], command: str
@@ -87,21 +86,15 @@ class Submission:
         """
         publish(self.store, self.published, keys=keys)
         report.write(load.collect(self.published), self.published, self.folder / REPORT)
-        self._write(CHECK, verdicts.encode())
+        put(self.folder / CHECK, verdicts.encode())
         manifest = read_manifest(self.published)
-        self._write(README, readme(self, manifest, settings, problems, command).encode())
+        put(self.folder / README, readme(self, manifest, settings, problems, command).encode())
         shown = {**self.names(), "command": command, "settings": settings, "problems": problems}
-        self._write(ABOUT, _json({**shown, "sha256": self._digests()}))
+        put(self.folder / ABOUT, _json({**shown, "sha256": self._digests()}))
 
     def _digests(self) -> dict[str, str]:
         files = (METHOD, CHECK, f"{self.suite}/{MANIFEST}")
         return {name: sha256((self.folder / name).read_bytes()) for name in files}
-
-    def _write(self, name: str, data: bytes) -> None:
-        """Write a file as a whole, or not at all."""
-        part = self.folder / f".{name}.part"
-        part.write_bytes(data)
-        os.replace(part, self.folder / name)
 
 
 def _json(about: Mapping[str, Any]) -> bytes:
