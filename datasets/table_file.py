@@ -101,6 +101,7 @@ def load(
         raise TableError(f"the only column is {target!r}: expected others to predict it from")
     columns = {str(name): typed(frame[name], comma) for name in frame.columns}
     notes = ["numbers have decimal commas"] if comma else []
+    notes += [f"{name}: yes is 1 and no is 0" for name in frame.columns if name != target and _yes_or_no(frame[name])]
     y = columns.pop(target)
     if y.dtype.kind not in "fb":
         raise TableError(f"--target {target}: {_sample(y)}: expected numbers")
@@ -149,8 +150,9 @@ def load(
 
 
 def encode(table: Table, frame: pd.DataFrame) -> Floats:
-    """The features of new rows, (M, D), nan where a number is missing. Raises TableError for a column that is not
-    there, for words where numbers were, and for words that were not in the table."""
+    """The features of new rows, (M, D), nan where a number is missing. A word that the table does not have is none of
+    its categories: see `strangers`. Raises TableError for a column that is not there, and for words where numbers were.
+    """
     own = frame.attrs.get("comma")
     comma = table.comma if own is None else bool(own)
     parts = []
@@ -159,8 +161,6 @@ def encode(table: Table, frame: pd.DataFrame) -> Floats:
             raise TableError(f"the column {one.column!r} is missing: the table that was learned from has it")
         if one.kind == "category":
             column = pd.Series([_word(value) for value in frame[one.column]], dtype=object)
-            if new := sorted(set(_words(column)) - set(one.words)):
-                raise TableError(f"{one.column}: {new[0]!r} was not in the table that was learned from")
         else:
             column = typed(frame[one.column], comma)
             wanted = "M" if one.kind == "date" else "fb"
@@ -171,6 +171,18 @@ def encode(table: Table, frame: pd.DataFrame) -> Floats:
                 )
         parts.append(_numbers(one, column))
     return np.concatenate(parts, 1)
+
+
+def strangers(table: Table, frame: pd.DataFrame) -> tuple[NDArray[np.bool_], list[str]]:
+    """The new rows of which nothing was learned, (M,), and why: the words that the table does not have."""
+    rows, told = np.zeros(len(frame), bool), []
+    for one in table.features:
+        if one.kind == "category":
+            words = np.array(_words(pd.Series([_word(value) for value in frame[one.column]], dtype=object)))
+            new = ~np.isin(words, one.words)
+            rows |= new
+            told += [f"{one.column} = {str(word)!r}" for word in sorted(set(words[new]))]
+    return rows, told
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
@@ -272,8 +284,7 @@ def typed(column: pd.Series, comma: bool = False) -> pd.Series:
     there = words.dropna()
     if there.empty:
         return words.astype(np.float64)
-    lower = {word.lower() for word in there.unique()}
-    if lower <= YES | NO:
+    if _yes_or_no(there):
         return words.map(lambda word: None if word is None else float(word.lower() in YES)).astype(np.float64)
     try:
         numbers = words.map(lambda word: np.nan if word is None else _read_number(word, comma)).astype(np.float64)
@@ -289,6 +300,14 @@ def typed(column: pd.Series, comma: bool = False) -> pd.Series:
         if dates.notna().sum() == len(there):
             return dates
     return words
+
+
+def _yes_or_no(column: pd.Series) -> bool:
+    """True for a column of booleans, or of words such as yes and false."""
+    if column.dtype.kind in "fiubM":
+        return column.dtype.kind == "b"
+    there = {str(value).strip().lower() for value in column.unique()} - MISSING
+    return bool(there) and there <= YES | NO
 
 
 def _readable(word: str | None, comma: bool = False) -> bool:

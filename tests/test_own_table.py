@@ -254,9 +254,10 @@ def test_the_page_escapes_and_needs_no_network() -> None:
 def test_the_command(file: Path, tmp_path: Path) -> None:
     """From the file to an answer, its page, and predictions of new rows in the units of the target, by the command
     that it says, which leaves the page as it is. Seen to catch: predictions of standardised y, of one split, new rows
-    in another order."""
+    in another order, a prediction for a word of which nothing was learned."""
     new = pd.DataFrame({"k": ["v"] * 3, "c": [0.0] * 3, "b": [0, 0, np.nan], "a": [-0.7, 0.0, 0.7], "flag": [0, 1, 0]})
-    new.to_csv(tmp_path / "new.csv", index=False)
+    stranger = new.iloc[[1]].assign(k="zz")
+    pd.concat([new[:1], stranger, new[1:]]).to_csv(tmp_path / "new.csv", index=False)
     words = ["run", "--csv", str(file), "--target", "y", "--drop", "when", "--impute", "median", "--jobs", "1"]
     words += ["--methods", "nngp,deep_ensemble", "--set", "deep_ensemble.steps=30", "--out", str(tmp_path / "out")]
 
@@ -284,8 +285,10 @@ def test_the_command(file: Path, tmp_path: Path) -> None:
         "cqr[calibration=0.5]", ["cqr.calibration=0.5"], 3, None
     )
     assert cqr.endswith("--methods cqr --set cqr.calibration=0.5 --seed 3 --predict NEW.csv")
+    assert "the table does not have k = 'zz': rows without a prediction: 1" in again.stderr
     found = pd.read_csv(tmp_path / "out" / "predictions.csv")
-    assert list(found["row"]) == [1, 2, 3]
+    assert list(found["row"]) == [1, 2, 3, 4] and found.iloc[1, 1:].isna().all()
+    found = found.drop(index=1)
     assert list(found.columns[1:]) == ["mean", "std", "q05", "q25", "q50", "q75", "q95"]
     assert list(found["mean"]) == sorted(found["mean"]) and found["mean"].between(70, 130).all()
     assert (found["q05"] < found["q50"]).all() and (found["q50"] < found["q95"]).all() and (found["std"] > 0.3).all()

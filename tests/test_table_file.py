@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gapbench.datasets.table_file import TableError, encode, load
+from gapbench.datasets.table_file import TableError, encode, load, strangers
 
 N = 40
 RANDOM = np.random.default_rng(0)
@@ -234,7 +234,7 @@ def test_groups_and_time(tmp_path: Path) -> None:
 
 def test_new_rows(tmp_path: Path) -> None:
     """They get the same features, in whatever order their columns come. Seen to catch: categories of the new rows,
-    days since their own first one."""
+    days since their own first one, a word that the table does not have taken for one that it has."""
     file = written(tmp_path, plain(day=[f"2020-01-{1 + i % 28:02d}" for i in range(N)], k=["u", "v"] * (N // 2)))
     table = load(file, "y")
     new = pd.DataFrame({"k": ["v", "v"], "day": ["2020-01-03", "2020-02-01"], "b": ["1", "2"], "a": ["", "4"]})
@@ -243,8 +243,11 @@ def test_new_rows(tmp_path: Path) -> None:
         encode(table, new.drop(columns="b"))
     yes = written(tmp_path, plain(k=["yes", "no", "maybe", "3A"] * (N // 4)))
     words = load(yes, "y")
+    assert "k: yes is 1 and no is 0" in load(written(tmp_path, plain(k=["yes", "NO"] * (N // 2))), "y").notes
+    assert not any("yes is 1" in note for note in words.notes)
     assert encode(words, pd.DataFrame({"a": ["1"], "b": ["2"], "k": ["no"]})).tolist() == [[1, 2, 0, 0, 1, 0]]
-    with pytest.raises(TableError, match="k: 'z' was not in the table"):
-        encode(table, new.assign(k="z"))
+    np.testing.assert_array_equal(encode(table, new.assign(k=["z", "u"]))[:, 3:], [[0, 0], [1, 0]])
+    rows, why = strangers(table, new.assign(k=["z", ""]))
+    assert rows.all() and why == ["k = '(missing)'", "k = 'z'"] and not strangers(table, new)[0].any()
     with pytest.raises(TableError, match=r"a: its values are 'tall'.*expected numbers"):
         encode(table, new.assign(a="tall"))

@@ -183,26 +183,36 @@ def tell_answer(
 
 
 def new_rows(own: OwnTable, picked: Selection) -> NDArray[np.float64] | None:
-    """The features of the rows of --predict, (M, D), with medians for what is missing; None without the option. Raises
-    TableError."""
+    """The features of the rows of --predict, (M, D), with medians for what is missing, and nan in rows of which nothing
+    was learned; None without the option. Raises TableError."""
     import numpy as np
 
     from gapbench.datasets.own_table import OwnTable as Dataset
     from gapbench.datasets.own_table import filled
-    from gapbench.datasets.table_file import TableError, encode, read
+    from gapbench.datasets.table_file import TableError, encode, read, strangers
 
     if own.predict is None:
         return None
     dataset = next(iter(picked.tasks.values())).dataset
     assert isinstance(dataset, Dataset)
-    new = encode(dataset.table, read(own.predict))
+    frame = read(own.predict)
+    new = encode(dataset.table, frame)
     if np.isnan(new).any() and not own.impute:
         raise TableError(f"{own.predict}: missing values: --impute median fills them")
-    return filled(dataset.table, new)
+    rows, words = strangers(dataset.table, frame)
+    if rows.all():
+        raise TableError(f"{own.predict}: every row has a word that the table does not have: {', '.join(words[:5])}")
+    if rows.any():
+        told = f"{', '.join(words[:5])}{', …' if len(words) > 5 else ''}"
+        click.echo(f"{own.predict}: the table does not have {told}: rows without a prediction: {rows.sum()}", err=True)
+    new = filled(dataset.table, new)
+    new[rows] = np.nan
+    return new
 
 
 def predict(new: NDArray[np.float64], picked: Selection, name: str, folder: Path, device: str, seed: int) -> Path:
-    """Train a method on all rows, and write its mean, std and quantiles for new rows, (M, D)."""
+    """Train a method on all rows, and write its mean, std and quantiles for new rows, (M, D); nothing for nan."""
+    import numpy as np
     import pandas as pd
 
     from gapbench.datasets.own_table import OwnTable as Dataset
@@ -214,7 +224,8 @@ def predict(new: NDArray[np.float64], picked: Selection, name: str, folder: Path
     assert isinstance(task.dataset, Dataset) and isinstance(entry, Trained)
     table = task.dataset.table
     fitted = fit(filled(table, table.x), table.y, entry.method, model=task.model, seed=seed, device=device)
-    predicted = fitted.predict(new)
+    known = np.flatnonzero(np.isfinite(new).all(1))
+    predicted = fitted.predict(new[known])
     columns = {"mean": predicted.mean_y, "std": predicted.std_y}
     levels = {f"q{100 * level:02.0f}": level for level in LEVELS}
     try:
@@ -222,6 +233,7 @@ def predict(new: NDArray[np.float64], picked: Selection, name: str, folder: Path
     except ValueError as error:
         raise UserError(f"--predict: {name}: {error}") from error
     path = folder / PREDICTIONS
-    frame = pd.DataFrame(columns, index=pd.RangeIndex(1, len(new) + 1, name="row"))
+    numbered = pd.RangeIndex(1, len(new) + 1, name="row")
+    frame = pd.DataFrame(columns, index=numbered[known]).reindex(numbered)
     frame.to_csv(path, float_format="%.7g", lineterminator="\n")
     return path
