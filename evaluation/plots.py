@@ -383,13 +383,13 @@ def turned(results: Sequence[Result], style: Mapping[str, Style], score: str) ->
     The dataset that all knobs start at is in every panel. score: "reference_log_std" or "reference_w1".
     """
     regions = ("data", "gap")
-    places = [
+    turns = [
         (result, at)
         for result in results
         if result.kind == "method" and any(len(result.valid((score, region))) for region in regions)
         for at in places(result.dataset)
     ]
-    knobs = [knob for knob in KNOBS if any(at[0] == knob and at[1] != AT_CENTER[knob] for _, at in places)]
+    knobs = [knob for knob in KNOBS if any(at[0] == knob and at[1] != AT_CENTER[knob] for _, at in turns)]
     if not knobs:
         raise Undrawable("no method has a distance to a reference posterior off the centre")
     figure = Figure(figsize=(2.7 * len(knobs) + 0.6, 5.8), layout="constrained")
@@ -397,7 +397,7 @@ def turned(results: Sequence[Result], style: Mapping[str, Style], score: str) ->
     for row, region in zip(axes, regions, strict=True):
         column = (score, region)
         for ax, knob in zip(row, knobs, strict=True):
-            here = sorted(((at[1], result) for result, at in places if at[0] == knob), key=lambda one: one[0])
+            here = sorted(((at[1], result) for result, at in turns if at[0] == knob), key=lambda one: one[0])
             here = [(value, result) for value, result in here if len(result.valid(column))]
             ticks = sorted({value for value, _ in here})
             for method in dict.fromkeys(result.method for _, result in here):
