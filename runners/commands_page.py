@@ -10,7 +10,7 @@ import click
 from gapbench.runners.cli.errors import EXIT_CODES
 
 WIDTH = 100  # of the help, whatever terminal writes the page
-EVERYWHERE = {"debug", "help"}  # the options of every command, which the page names once
+EVERYWHERE = {"--debug", "--help"}  # the options of every command, which the page names once
 TOP = """# Commands
 
 This page is written by `gapbench readme` from what `--help` says. [Usage](usage.md) has examples. Each command also has
@@ -42,11 +42,11 @@ def first_sentence(command: click.Command) -> str:
 
 def section(name: str, command: click.Command) -> str:
     """The help of one command."""
-    context = click.Context(command, info_name=f"gapbench {name}", terminal_width=WIDTH)
+    context = click.Context(command, info_name=f"gapbench {name}", terminal_width=WIDTH, **command.context_settings)
     formatter = context.make_formatter()
     command.format_usage(context, formatter)
     command.format_help_text(context, formatter)
-    own = [one for one in command.get_params(context) if one.name not in EVERYWHERE]
+    own = [one for one in command.get_params(context) if not EVERYWHERE & set(one.opts)]
     records = [record for one in own if (record := one.get_help_record(context)) is not None]
     if records:
         with formatter.section("Options"):

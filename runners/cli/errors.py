@@ -48,11 +48,15 @@ class Interrupted(click.ClickException):
         click.echo(f"Interrupted. {self.message}".rstrip(), err=True)
 
 
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
 class Command(click.Command):
     """A command that ends in one line, whatever happens; --debug shows the traceback before it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("epilog", EXIT_CODES)
+        kwargs.setdefault("context_settings", HELP)
         super().__init__(*args, **kwargs)
         self.params.append(click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."))
 

@@ -8,7 +8,7 @@ from gapbench.runners.cli.about import check, doctor, list_
 from gapbench.runners.cli.compare import compare
 from gapbench.runners.cli.coverage import coverage
 from gapbench.runners.cli.data import data
-from gapbench.runners.cli.errors import EXIT_CODES, Group
+from gapbench.runners.cli.errors import EXIT_CODES, HELP, Group
 from gapbench.runners.cli.ranks import ranks
 from gapbench.runners.cli.reference import reference
 from gapbench.runners.cli.report import report
@@ -20,7 +20,7 @@ from gapbench.runners.cli.suite import suite
 from gapbench.runners.cli.upkeep import gc, merge, verify
 
 
-@click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, epilog=EXIT_CODES, context_settings=HELP)
 @click.version_option(package_name="gapbench")
 def main() -> None:
     """Are a regression method's error bars right, above all where there are no data?
