@@ -50,7 +50,6 @@ def test_the_leaderboards_are_the_headlines(suite: str) -> None:
     assert page_of(results) == text  # the same results give the same bytes
 
 
-@pytest.mark.one_file
 def test_the_page_in_the_docs_is_of_the_published_results() -> None:
     """Seen to catch: a page of other numbers. `python docs/screenshot.py` writes it."""
     shown = rows_of((PUBLISHED.parents[1] / "docs" / "report.html").read_text(encoding="utf-8"))

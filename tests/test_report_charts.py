@@ -221,7 +221,6 @@ def test_privacy_has_a_price() -> None:
     }
 
 
-@pytest.mark.one_file
 def test_many_methods_on_many_datasets_are_still_a_small_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """25 methods on 8 datasets with 20 replicas and 121 points are at most 3 MB, and no drawing has more than 2,000
     points. The pairs of one dataset stand for all, to save time. Seen to catch: all replicas' bands embedded."""
