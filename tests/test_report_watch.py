@@ -17,7 +17,7 @@ from gapbench.methods.mc_dropout import MCDropout
 from gapbench.runners import suites
 from gapbench.runners.cli import status as cli_status
 from gapbench.runners.cli.main import main
-from gapbench.runners.report import replace
+from gapbench.runners.store import put
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"
@@ -116,7 +116,7 @@ def test_a_watch_ends_with_a_run_that_failed(watch: Callable[..., Result], monke
 def test_a_page_is_replaced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen to catch: the old page opened for writing, an unfinished file in another folder, one that is left behind."""
     path = tmp_path / "report.html"
-    replace(path, "old")
+    put(path, b"old")
     there = dict[str, str]()
 
     def refuse(source: Path, target: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_page_is_replaced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(OSError, match="no room"):
-        replace(path, "new")
+        put(path, b"new")
     assert sorted(there.values()) == ["new", "old"] and there[path.name] == "old"
     assert [one.name for one in tmp_path.iterdir()] == [path.name] and path.read_text() == "old"
 
