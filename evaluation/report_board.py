@@ -139,10 +139,7 @@ def reasons(result: Result) -> list[str]:
         groups.setdefault(reason, []).append(replica)
     found = [f"replica {', '.join(map(str, own))} failed: {reason}" for reason, own in groups.items()]
     if result.status == "not converged" and result.arrived is not None:
-        arrived, why = (
-            result.arrived,
-            "its chains disagree (R-hat)" if "rhat" in result.scores else "its loss still falls",
-        )
+        arrived, why = result.arrived, "its chains disagree (R-hat)" if result.chained else "its loss still falls"
         found.append(f"{int((~arrived).sum())} of {len(arrived)} replicas: {why}")
     return found
 

@@ -31,7 +31,7 @@ def verdict(one: Estimate, right: tuple[float, float]) -> str:
 
 
 def findings(rows: Sequence[Result], chart: Dots) -> list[str]:
-    """Three sentences on a dataset: who is right where it matters, who is too narrow, and what it costs."""
+    """Sentences on a dataset: who is right where it matters, who is not, who predicts best, and what it costs."""
     ratio, place = chart.log, where(chart.series[-1])
     ranked = {one.method for one in rows if one.status == "ranked"}
     groups: dict[str, list[Measured]] = {}

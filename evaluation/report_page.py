@@ -92,7 +92,6 @@ def rank_numbers(ranks: Ranks) -> dict[str, object]:
     """The numbers by which the page's script ranks some of the methods again."""
     return {
         "methods": [row.method for row in ranks.rows],
-        "labels": [row.label for row in ranks.rows],
         "goodness": ranks.goodness.tolist(),
         "p": [[float(f"{value:.4g}") for value in line] for line in ranks.p.tolist()],
         "level": LEVEL,

@@ -70,14 +70,19 @@ class Result:
         return "ranked" if self.arrived is None or self.arrived.mean() >= 0.95 else "not converged"
 
     @property
+    def chained(self) -> bool:
+        """True if the method has chains: their R-hat tells whether they converged, else the loss does."""
+        return "rhat" in self.scores and not np.isnan(self.scores["rhat"]["all"][self.sound]).all()
+
+    @property
     def arrived(self) -> NDArray[np.bool_] | None:
         """True for the sound replicas that converged: their chains agree, or their loss no longer falls.
 
         None if the method has neither chains nor a loss. A replica whose R-hat or loss is nan has not converged.
         """
-        rhat = self.scores["rhat"]["all"][self.sound] if "rhat" in self.scores else np.array([np.nan])
-        if not np.isnan(rhat).all():
-            return rhat <= self.scores["rhat_limit"]["all"][self.sound]
+        if self.chained:
+            rhat, limit = (self.scores[name]["all"][self.sound] for name in ("rhat", "rhat_limit"))
+            return rhat <= limit
         if not {"loss fall", "loss fall error"} <= self.diagnostics.keys():
             return None
         fall, error = (self.diagnostics[name][self.sound] for name in ("loss fall", "loss fall error"))

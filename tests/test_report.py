@@ -19,6 +19,7 @@ from gapbench.evaluation import report_svg
 from gapbench.evaluation.compare import Estimate
 from gapbench.evaluation.headline import headlines
 from gapbench.evaluation.report import report
+from gapbench.evaluation.report_board import reasons
 from gapbench.evaluation.report_charts import Dots, Measured
 from gapbench.evaluation.report_findings import verdict
 from gapbench.evaluation.results import Result
@@ -83,6 +84,15 @@ def test_the_findings_say_what_the_intervals_say() -> None:
     verdicts = [verdict(Estimate(1.0, *ends), limits) for ends in ((0.9, 1.1), (0.7, 1.1), (0.1, 0.2), (2, 3))]
     assert verdicts == ["right", "open", "too narrow", "too wide"]
     assert verdict(Estimate(0.5, np.nan, np.nan), limits) == "too narrow"  # too few replicas for an interval
+
+
+def test_the_reason_is_that_of_the_method() -> None:
+    """Chains of which R-hat is known disagree; else the loss still falls. Seen to catch: R-hat that is nan."""
+    trained = make("trained", rhat=np.nan)
+    falling = {"loss fall": np.ones(6), "loss fall error": np.full(6, 1e-3)}
+    assert reasons(replace(trained, diagnostics=falling)) == ["6 of 6 replicas: its loss still falls"]
+    assert reasons(make("chains", rhat=2.0)) == ["6 of 6 replicas: its chains disagree (R-hat)"]
+    assert reasons(make("sound", rhat=1.0)) == []
 
 
 def test_many_datasets_are_counted() -> None:

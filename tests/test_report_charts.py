@@ -69,12 +69,15 @@ def test_the_front_is_what_no_other_one_beats_in_both() -> None:
 
 
 def test_cost_has_the_ranked_methods_on_its_front_alone() -> None:
-    """Seen to catch: a method on the front that did not converge, a method that has no score in the chart."""
+    """Seen to catch: a method on the front that did not converge, a method that has no score in the chart, a
+    full mark for what is not ranked."""
     rows = [make("good"), make("stuck", rhat=2.0), make("none", ratio=None), make("reference", kind="reference")]
     rows[1].scores["reference_w1"]["gap"][:] = 1e-6
     chart = cost(rows, styles(rows))
     assert chart is not None and {spot.method for spot in chart.spots} == {"good", "stuck"} and chart.front == ("good",)
     assert all(spot.x == 1.0 for spot in chart.spots)  # six CPU seconds for six replicas
+    drawn = str(report_svg.scatter(chart))
+    assert drawn.count("<circle") == 2 and drawn.count('r="3.2" fill="none"') == 1  # hollow: not ranked
     table = rows_of(page_of(rows))
     assert ["good", "1", "0.3", "0.298 to 0.302", "yes"] in table and any(row[-1:] == ["not ranked"] for row in table)
 

@@ -32,6 +32,9 @@ JOBS = click.option(
     type=click.IntRange(min=1),
     help="How many at once, one thread each; the numbers do not depend on it. Default: one for each core.",
 )
+REPLICAS = click.option(
+    "--replicas", type=click.IntRange(1, 100_000), help="How many (data, seed) pairs. Default: the suite's number."
+)
 
 
 class ExistingFile(click.Path):

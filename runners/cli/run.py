@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from gapbench.runners.cli.console import (
     DEVICE,
     JOBS,
+    REPLICAS,
     ExistingFile,
     cores,
     default_folder,
@@ -68,9 +69,7 @@ if TYPE_CHECKING:
     metavar="NAME.FIELD=VALUE",
     help="Another setting of a method: mc_dropout.rate=0.2 gives the row mc_dropout[rate=0.2]. May be given again.",
 )
-@click.option(
-    "--replicas", type=click.IntRange(1, 100_000), help="How many (data, seed) pairs. Default: the suite's number."
-)
+@REPLICAS
 @DEVICE
 @click.option(
     "--out",

@@ -10,7 +10,16 @@ from typing import Any
 import click
 
 from gapbench.runners.cli.about import in_words
-from gapbench.runners.cli.console import DEVICE, JOBS, cores, folder_option, make_console, print_headlines, words
+from gapbench.runners.cli.console import (
+    DEVICE,
+    JOBS,
+    REPLICAS,
+    cores,
+    folder_option,
+    make_console,
+    print_headlines,
+    words,
+)
 from gapbench.runners.cli.errors import Command, FileError, UserError
 from gapbench.runners.cli.how import How, how_options
 from gapbench.runners.cli.run import run_as_asked
@@ -23,9 +32,7 @@ from gapbench.runners.cli.status import tell_plan
 @click.option(
     "--datasets", multiple=True, metavar="NAME,…", help="Only these datasets of the suite. May be given again."
 )
-@click.option(
-    "--replicas", type=click.IntRange(1, 100_000), help="How many (data, seed) pairs. Default: the suite's number."
-)
+@REPLICAS
 @DEVICE
 @click.option(
     "--out",
