@@ -146,7 +146,7 @@ def test_the_noise_is_learned_and_the_function_found() -> None:
     """Noise 5000 on 400 points, by name. Seen to catch: y not standardised, which predicts 0 everywhere."""
     x = RNG.uniform(-2, 2, 400)
     y = 1e5 + 2e4 * np.sin(x) + 5e3 * RNG.standard_normal(400)
-    predicted = fit(x, y, "mc_dropout").predict(np.linspace(-1.5, 1.5, 31))
+    predicted = fit(x, y, "nngp").predict(np.linspace(-1.5, 1.5, 31))
     assert np.sqrt(np.mean((predicted.mean_f - 1e5 - 2e4 * np.sin(np.linspace(-1.5, 1.5, 31))) ** 2)) < 3e3
     assert predicted.std_f is not None
     noise = np.sqrt(predicted.std_y**2 - predicted.std_f**2)

@@ -189,7 +189,7 @@ def test_a_network_agrees_with_pyros_nuts(seeded: Seeded, own_randomness: None) 
         with pyro.plate("data", 12):
             pyro.sample("y", dist.Normal(model.mean(theta, x[0]), model.noise_std), obs=y[0])
 
-    nuts = MCMC(NUTS(program, jit_compile=False), num_samples=200, warmup_steps=100, disable_progbar=True)
+    nuts = MCMC(NUTS(program, jit_compile=False), num_samples=120, warmup_steps=60, disable_progbar=True)
     nuts.run()
     theirs = model.mean(nuts.get_samples()["theta"], grid).double().numpy()[None]  # (1, draws, M)
     # A step this small: on some processors one trajectory of the default's 1600 diverges.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -140,14 +141,20 @@ def test_a_refresh_turns_by_the_angle_that_it_says(seeded: Seeded) -> None:
 # 2. Exact laws
 
 
-def by_importance(model: MLP, x: Tensor, y: Tensor, grid: Tensor, draws: int) -> tuple[Tensor, Tensor, float]:
-    """The mean and std of f at the grid, (M,), by draws of the prior weighted with their likelihood; and the ESS."""
+X, GRID = torch.linspace(-2, 2, 6).unsqueeze(-1), torch.linspace(-3, 3, 7).unsqueeze(-1)
+Y = torch.tensor([-1.2, -0.6, 0.1, 0.9, 0.7, 1.5])
+
+
+@cache
+def by_importance(model: MLP, draws: int) -> tuple[Tensor, Tensor, float]:
+    """The mean and std of f at GRID, (M,), given X and Y, by draws of the prior weighted with their likelihood; and
+    the ESS."""
     generator = torch.Generator().manual_seed(7)
     parts = []
     for _ in range(draws // 100_000):
         theta = model.sample_prior(generator, (100_000,))
-        log_weight = model.log_likelihood(theta, x, y).double().sum(-1)
-        parts.append((log_weight, model.mean(theta, grid).double()))
+        log_weight = model.log_likelihood(theta, X, Y).double().sum(-1)
+        parts.append((log_weight, model.mean(theta, GRID).double()))
     log_weight, f = (torch.cat(part) for part in zip(*parts, strict=True))
     weight = (log_weight - log_weight.logsumexp(0)).exp()
     mean = weight @ f
@@ -173,14 +180,12 @@ def test_the_law_of_f_is_that_of_importance_sampling(seeded: Seeded, method: MAM
     Seen to catch: ½ log det A doubled, the prior of the hidden layer left out. (Without ½ log det A the law of f is
     nearly the same here; the tests of the energy and of the drift see that.)
     """
-    x, grid = torch.linspace(-2, 2, 6).unsqueeze(-1), torch.linspace(-3, 3, 7).unsqueeze(-1)
-    y = torch.tensor([-1.2, -0.6, 0.1, 0.9, 0.7, 1.5])
-    mean, std, ess = by_importance(model, x, y, grid, 1_000_000)
+    mean, std, ess = by_importance(model, 1_000_000)
     assert ess > 2000
     replicas = 6
-    fit = method.fit(model, x.expand(replicas, -1, -1).clone(), y.expand(replicas, -1).clone(), seeded(0))
+    fit = method.fit(model, X.expand(replicas, -1, -1).clone(), Y.expand(replicas, -1).clone(), seeded(0))
     assert not fit.failures
-    f = fit(grid.expand(replicas, -1, -1)).f
+    f = fit(GRID.expand(replicas, -1, -1)).f
     assert f is not None
     for found, exact, scale in ((f.mean, mean, std), (f.std, std, std)):
         error = (found - exact) / scale  # (R, M)

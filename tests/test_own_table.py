@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
+from commands import gapbench
 from scipy import stats
 
 from gapbench.datasets.base import ProblemError
@@ -250,7 +249,6 @@ def test_the_page_escapes_and_needs_no_network() -> None:
 # The command ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.one_file
 def test_the_command(file: Path, tmp_path: Path) -> None:
     """From the file to an answer, its page, and predictions of new rows in the units of the target, by the command
     that it says, which leaves the page as it is. Seen to catch: predictions of standardised y, of one split, new rows
@@ -261,12 +259,8 @@ def test_the_command(file: Path, tmp_path: Path) -> None:
     words = ["run", "--csv", str(file), "--target", "y", "--drop", "when", "--impute", "median", "--jobs", "1"]
     words += ["--methods", "nngp,deep_ensemble", "--set", "deep_ensemble.steps=30", "--out", str(tmp_path / "out")]
 
-    def run(words: list[str]) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from gapbench.runners.cli.main import main; main()", *words]
-        return subprocess.run(command, capture_output=True, text=True)
-
-    done = run(words)
-    assert done.returncode == 0, done.stderr
+    done = gapbench(tmp_path, *words)
+    assert done.exit_code == 0, done.stderr
     assert "Use nngp." in done.stdout and "On rows in a gap" in done.stdout and "deep_ensemble[s" in done.stdout
     assert "k: 3 categories" in done.stderr and "b: 1 missing values" in done.stderr and "gaps in a, b" in done.stderr
     answer = (tmp_path / "out" / "answer.html").read_text(encoding="utf-8")
@@ -278,8 +272,8 @@ def test_the_command(file: Path, tmp_path: Path) -> None:
 
     said = next(line for line in done.stdout.splitlines() if line.startswith("Train it on all rows"))
     command = shlex.split(said.partition(": ")[2].replace("NEW.csv", str(tmp_path / "new.csv")))
-    again = run(command[1:])
-    assert again.returncode == 0 and "finished" not in again.stdout, again.stderr
+    again = gapbench(tmp_path, *command[1:])
+    assert again.exit_code == 0 and "finished" not in again.stdout, again.stderr
     assert (tmp_path / "out" / "answer.html").read_text(encoding="utf-8") == answer
     cqr = OwnOptions(file, "y", (), (), None, None, None, None).command(
         "cqr[calibration=0.5]", ["cqr.calibration=0.5"], 3, None

@@ -144,7 +144,6 @@ def test_the_table_says_who_departs() -> None:
     assert departures([tasks("right", right, "grid")]) == []
 
 
-@pytest.mark.one_file
 def test_what_is_published_has_hmc_within_the_band() -> None:
     """On the 200 tasks of the suite: of HMC, and of the scores, a test on data that neither chose."""
     found = {result.method: result for result in results(PUBLISHED)}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from commands import elsewhere, line
 
 from gapbench.datasets import downloads, uci
 from gapbench.datasets.downloads import Download, DownloadError
@@ -233,29 +232,18 @@ def test_tables_are_run_published_and_compared(tmp_path: Path) -> None:
     """Yacht has four gaps, whatever number is asked for; widths are told in the gap and among the data, in the units of
     y. What is published compares as the run did: over random splits by the corrected interval, over gaps without one.
     Seen to catch: a cell for a split that there is not, scores of standardised y, a layout that is not published."""
-    run = CliRunner().invoke
-    assert run(main, ["data", "get", "uci", "yacht", "--from", str(SHARED)]).exit_code == 0
+    # In a process of its own: this one's workers may be older than the fixture's folder.
+    rows = "--methods nngp,evidential --set evidential.steps=20 --jobs 1 --replicas 5"
+    suites = {"uci": "yacht", "uci_gap": "yacht_gap"}
+    runs = [f"run --suite {suite} --datasets {of} --out {suite} {rows}" for suite, of in suites.items()]
+    done = elsewhere(tmp_path, line("data", "get", "uci", "yacht", "--from", SHARED), *runs)
+    assert done.returncode == 0, done.stderr
     found = {}
-    for suite, dataset in (("uci", "yacht"), ("uci_gap", "yacht_gap")):
+    for suite in suites:
         out = tmp_path / suite
-        chosen = [
-            "--methods",
-            "nngp,evidential",
-            "--set",
-            "evidential.steps=20",
-            "--datasets",
-            dataset,
-            "--suite",
-            suite,
-        ]
-        # In a process of its own: this one's workers may be older than the fixture's folder.
-        command = "from gapbench.runners.cli.main import main; main()"
-        words = [sys.executable, "-c", command, "run", *chosen, "--jobs", "1", "--replicas", "5", "--out", str(out)]
-        done = subprocess.run(words, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
         publish(out, tmp_path / "published" / suite)
-        rows = [{one.method: one for one in results(where)} for where in (out, tmp_path / "published" / suite)]
-        pairs = [compare(one["nngp"], one["evidential[steps=20]"], ("crps_y", "data")) for one in rows]
+        both = [{one.method: one for one in results(where)} for where in (out, tmp_path / "published" / suite)]
+        pairs = [compare(one["nngp"], one["evidential[steps=20]"], ("crps_y", "data")) for one in both]
         assert pairs[0].difference.value == pytest.approx(pairs[1].difference.value, rel=1e-5)
         assert pairs[0].better == pairs[1].better
         found[suite] = pairs[1]

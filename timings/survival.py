@@ -57,7 +57,7 @@ class First(MCDropout):
     draws: int = 5
 
     def fit(self, model, x, y, generator):
-        with open(os.environ["TRAINED"], "a") as file:
+        with open(os.environ.get("TRAINED", os.devnull), "a") as file:
             file.write("x")
         time.sleep(0.4)
         return super().fit(model, x, y, generator)
@@ -139,16 +139,21 @@ def contents(store: Store) -> dict[str, dict[str, str]]:
     return {key: dict(store.record(key).arrays) for key in store.keys()}  # noqa: SIM118
 
 
-def start(folder: Path, results: Path, words: tuple[str, ...], log: Path) -> subprocess.Popen[bytes]:
-    """A run in a session of its own."""
+def arguments(folder: Path, results: Path) -> list[str]:
+    """The arguments of a run of all cells; writes the file of their methods."""
     file = folder / "methods.py"
-    if not file.exists():
+    if not file.exists():  # a run may be reading it
         file.write_text(METHODS)
     chosen = ",".join(f"{file}:{name}" for name in ("First", "Second", "Third"))
-    command = ["run", "--methods", chosen, "--datasets", f"{file}:Sine", "--replicas", "30", "--device", "cpu"]
+    cells = ["--methods", chosen, "--datasets", f"{file}:Sine", "--replicas", "30", "--device", "cpu"]
+    return ["run", *cells, "--out", str(results)]
+
+
+def start(folder: Path, results: Path, words: tuple[str, ...], log: Path) -> subprocess.Popen[bytes]:
+    """A run in a session of its own."""
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-c", ENTRY, *command, "--out", str(results), *words],
+            [sys.executable, "-c", ENTRY, *arguments(folder, results), *words],
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
@@ -218,7 +223,6 @@ def main() -> None:
         print(f"{'engine':8} {'runs':>5} {'kills':>6} {'lost':>5} {'again':>6} {'orphans':>8}  same bits")
         for engine in options.engines.split(","):
             (root / engine).mkdir()
-            (root / engine / "methods.py").write_text(METHODS)
             found = survive(engine, options.kills, root / engine, undisturbed, random.Random(options.seed))
             print(
                 f"{engine:8} {found.runs:5} {found.kills:6} {found.lost:5} {found.again:6} {found.orphans:8}  "
