@@ -404,16 +404,14 @@ def all_processes(leader: int, number: int) -> None:
     ("jobs", "to", "number"),
     [
         (1, all_processes, signal.SIGINT),
-        (2, os.kill, signal.SIGINT),
         (2, os.kill, signal.SIGKILL),
     ],
-    ids=["all processes", "the parent alone", "the parent killed"],
+    ids=["all processes", "the parent killed"],
 )
 def test_an_interrupted_run_says_how_to_go_on_and_leaves_no_process(
     file: Path, session: Session, tmp_path: Path, jobs: int, to: Callable[[int, int], None], number: int
 ) -> None:
-    """Ctrl-C reaches every process of the terminal's group, `kill -INT` the parent alone; of `kill -9` the parent
-    cannot tell anyone.
+    """Ctrl-C reaches every process of the terminal's group; of `kill -9` the parent cannot tell anyone.
 
     Seen to catch: exit code 1, children that print their own tracebacks, children that work on (with the parent waiting
     for them, or orphaned for ever).

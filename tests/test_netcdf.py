@@ -14,6 +14,7 @@ from gapbench.evaluation.entries import Trained
 from gapbench.methods.cqr import CQR
 from gapbench.methods.engine.model import MLP
 from gapbench.methods.mclmc import MCLMC
+from gapbench.methods.quantile_regression import QuantileRegression
 from gapbench.methods.sgld import SGLD
 from gapbench.runners.cell import Cell
 from gapbench.runners.cli.main import main
@@ -24,7 +25,7 @@ from gapbench.runners.store import Store, StoreError
 METHODS = {
     "sgld": SGLD(batch=20, burn_in=5, draws=3, thin=2, chains=2),
     "mclmc": MCLMC(burn_in=20, draws=2, thin=2, chains=3),
-    "cqr": CQR(),
+    "cqr": CQR(method=QuantileRegression(steps=5), calibration=0.5),
 }
 
 
@@ -34,10 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store(tmp_path_factory.mktemp("results"))
     store.prepare()
     for name, method in METHODS.items():
-        quick = method if not isinstance(method, CQR) else CQR(calibration=0.5)
         for first in (0, 2):
             cell = Cell(
-                "sine", GappedSine(n=200, test_points=7), MLP(hidden=(4,)), name, Trained(quick), first, first + 2, 0
+                "sine", GappedSine(n=200, test_points=7), MLP(hidden=(4,)), name, Trained(method), first, first + 2, 0
             )
             if name != "cqr" or first == 0:
                 assert complete(cell, store, "cpu").recorded

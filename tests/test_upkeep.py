@@ -199,7 +199,11 @@ def test_a_merge_killed_at_any_call_leaves_a_sound_target_and_goes_on(two: tuple
         joined(*two, tmp_path / "dry")
     assert calls.count("link") >= 12  # of every file
     found = set()
-    for at, after in ((at + 1, after) for at in range(len(calls)) for after in (False, True)):
+    # Before and after what gives a file its name; before one of the other calls, and after the next.
+    moments = [
+        (at, after) for at, name in enumerate(calls, 1) for after in (False, True) if name == "link" or at % 2 == after
+    ]
+    for at, after in moments:
         out = tmp_path / f"{at} {after}"
         killed(lambda out=out: joined(*two, out), at, after)  # type: ignore[misc]
         store = Store(out)

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from gapbench.methods.cqr import CQR
 from gapbench.methods.engine.model import MLP
 from gapbench.methods.mc_dropout import MCDropout
+from gapbench.methods.quantile_regression import QuantileRegression
 from gapbench.methods.validated import Candidate, Validated, as_many_passes
 
 MODEL = MLP(hidden=(), noise_std=0.1)
@@ -66,7 +67,7 @@ def test_epochs_stay_epochs() -> None:
 def test_what_cannot_be_chosen() -> None:
     x, y = lines((0.1,), 100)
     with pytest.raises(ValueError, match="CQR predicts no density"):
-        Validated((Candidate(CQR()),)).fit(MODEL, x, y, seeded())
+        Validated((Candidate(CQR(method=QuantileRegression(steps=5))),)).fit(MODEL, x, y, seeded())
     with pytest.raises(ValueError, match=r"0 candidates, held = 0\.2: expected one at least"):
         Validated(())
     assert "leave none to train on" in str(Validated().skip(MODEL, x[:, :1]))

@@ -125,7 +125,8 @@ def run(
     with console.status("loading torch, opacus and pyro") if not quiet else nullcontext():
         from gapbench.runners.workers import start_server
 
-        start_server()  # it loads the same meanwhile
+        if how.engine == "local" and not how.dry_run:
+            start_server()  # it loads the same meanwhile
         from gapbench.evaluation.entries import Trained
         from gapbench.runners.costs import longest_first, shard
         from gapbench.runners.devices import device_named
