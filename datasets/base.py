@@ -32,6 +32,7 @@ class Layout:
         for replicas of their own data.
     sample: False if the replicas are all that there are, such as one for each feature of a table: then no interval says
         anything about others.
+    seeds: of replicas that share their data: how many in a row do, each trained with random numbers of its own.
     """
 
     points: Literal["grid", "tasks", "rows"] = "rows"
@@ -39,6 +40,7 @@ class Layout:
     line: int | None = None
     overlap: float | None = None
     sample: bool = True
+    seeds: int = 1
 
     def __post_init__(self) -> None:
         if self.line is not None and self.line < 2:
@@ -58,7 +60,7 @@ class Layout:
     def content(self) -> dict[str, str | float | None]:
         """The fields, JSON-able, for keys, records and manifests. Fields that came later are there only if they say
         something, which leaves the keys of older layouts as they were."""
-        later = {"line": None, "overlap": None, "sample": True}
+        later = {"line": None, "overlap": None, "sample": True, "seeds": 1}
         return {name: value for name, value in vars(self).items() if name not in later or value != later[name]}
 
 

@@ -24,6 +24,7 @@ from gapbench.datasets.gapped_heteroscedastic import GappedHeteroscedastic
 from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.datasets.gapped_step import GappedStep
 from gapbench.datasets.prior_draws import PriorDraws
+from gapbench.datasets.repeated import Repeated
 from gapbench.datasets.two_clusters import TwoClusters
 from gapbench.datasets.uci import UCI
 from gapbench.methods.engine.jitter import Jittered
@@ -52,7 +53,7 @@ IN_WORDS = "up to 60 letters, digits and _ . @ + -, with a letter, a digit or _ 
 MOST = 100_000  # replicas, as of --replicas
 
 PARTS = (
-    *(GappedSine, GappedStep, GappedHeteroscedastic, TwoClusters, PriorDraws, UCI, Blocks),
+    *(GappedSine, GappedStep, GappedHeteroscedastic, TwoClusters, PriorDraws, UCI, Blocks, Repeated),
     *(MLP, LearnedNoise, HeteroscedasticNoise),
     *(FixedSize, Epochs, Poisson, OpacusLoader),
     Jittered,

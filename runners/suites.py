@@ -17,6 +17,7 @@ from gapbench.datasets.gapped_heteroscedastic import GappedHeteroscedastic
 from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.datasets.gapped_step import GappedStep
 from gapbench.datasets.prior_draws import PriorDraws
+from gapbench.datasets.repeated import Repeated
 from gapbench.datasets.two_clusters import TwoClusters
 from gapbench.datasets.uci import TABLES, UCI, read
 from gapbench.evaluation.certificate import MAX_MCSE, PRECISE
@@ -346,6 +347,20 @@ def _data_size() -> Suite:
     )
 
 
+def _seeds() -> Suite:
+    """How much of a score is chance of the data, and how much of the training? Ten training sets, three trainings of
+    each. Of a method without random numbers, nothing is of the training."""
+    default = _default()
+    noisy = default.tasks[CENTER]
+    return Suite(
+        "ten training sets of the gapped sine, three trainings of each: `gapbench variance` splits what varies",
+        {"gapped_sine_seeds": replace(noisy, dataset=Repeated(dataset=noisy.dataset, seeds=3))},
+        _without(default.methods, "nngp"),
+        replicas=30,
+        block=30,
+    )
+
+
 WHOLE = ("mclmc", "nngp")  # they need all rows at once
 LARGE = ("kin8nm", "naval", "power")  # tables of 8,000 rows and more
 # The noise that the MAP learns on the first two gap splits, in stds of y; of another seed, so with other held-out rows.
@@ -614,6 +629,7 @@ BUILDERS: Mapping[str, Callable[[], Suite]] = {
     "notebook_sgld": _notebook_sgld,
     "notebooks": _notebooks,
     "data_size": _data_size,
+    "seeds": _seeds,
     "uci": _uci,
     "uci_gap": _uci_gap,
     "uci_gap_all_rows": _uci_gap_all_rows,

@@ -18,6 +18,7 @@ from gapbench.runners.cli.status import status
 from gapbench.runners.cli.submit import submit
 from gapbench.runners.cli.suite import suite
 from gapbench.runners.cli.upkeep import gc, merge, verify
+from gapbench.runners.cli.variance import variance
 
 
 @click.group(cls=Group, epilog=EXIT_CODES, context_settings=HELP)
@@ -37,6 +38,7 @@ for command in (
     compare,
     ranks,
     coverage,
+    variance,
     plot,
     export,
     list_,
