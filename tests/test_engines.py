@@ -339,14 +339,10 @@ def test_jobs_that_the_scheduler_refuses_end_the_run(tmp_path: Path) -> None:
     """
     (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: no such partition' >&2\nexit 1\n")
     (tmp_path / "sbatch").chmod(0o755)
+    from commands import gapbench  # which workers, that import this module, do not find
+
     words = ["--suite", "quick", "--methods", "nngp", "--device", "cpu", "--engine", "slurm", "--out", tmp_path / "out"]
-    run = subprocess.run(
-        [sys.executable, "-c", "from gapbench.runners.cli.main import main; main()", "run", *words],
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "COLUMNS": "200"},
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=LONG,
-    )
+    run = gapbench(tmp_path, "run", *words, PATH=f"{tmp_path}:{os.environ['PATH']}", COLUMNS="200")
     assert run.returncode == 5 and run.stderr.splitlines() == [
         "--engine slurm: it has no worker yet, so cells wait",
         "Error: --engine slurm: sbatch refuses the jobs (sbatch: error: no such partition)",

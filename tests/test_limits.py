@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter, deque
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from nursery import started
 from rich.console import Console
 from torch import Generator, Tensor
 
@@ -578,7 +578,6 @@ class Raises(Sound):
     def fit(self, model, x, y, generator):
         raise ValueError("no such luck")
 """
-ENTRY = "from gapbench.runners.cli.main import main; main()"
 
 
 def whole(session: Callable[[int], set[int]], folder: Path, methods: str, *more: object) -> tuple[int, str]:
@@ -588,15 +587,7 @@ def whole(session: Callable[[int], set[int]], folder: Path, methods: str, *more:
     chosen = ",".join(f"{file}:{name}" for name in methods.split(","))
     options = ("--datasets", f"{file}:Sine", "--replicas", 2, "--device", "cpu", "--jobs", 2, "--out", folder / "out")
     command = ["run", "--methods", chosen, *options, *more]
-    with output.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-c", ENTRY, *map(str, command)],
-            stdout=stream,
-            stderr=stream,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            start_new_session=True,
-        )
+    process = started(*command, folder=folder, output=output)
     try:
         code = process.wait(PATIENCE)
         deadline = time.monotonic() + PATIENCE

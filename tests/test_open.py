@@ -82,10 +82,9 @@ CHOSEN = (
 )
 
 
-def with_plugins(folder: Path, *lines: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Commands in a process of its own. The folder is on its path, as one where packages are installed."""
-    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    return elsewhere(folder, *lines, PYTHONPATH=path, **environment)
+def with_plugins(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The folder is on the path, as one where packages are installed."""
+    return gapbench(folder, *words, PYTHONPATH=str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +114,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path) -> subprocess.CompletedProcess[str]:
-    return with_plugins(folder, line(*CHOSEN))
+    return with_plugins(folder, *CHOSEN)
 
 
 def test_plugins_files_and_datasets_of_other_people_are_run(
@@ -139,21 +138,17 @@ def test_a_rude_neighbour_changes_no_bit(folder: Path, run: subprocess.Completed
     """The rows are those of a run without it. Seen to catch: cells that share a process."""
     chosen = ("--suite", "quick", "--jobs", "1", "--methods", "mine.py:OwnMethodσ", "--datasets", "houses.py:Houses")
     alone = gapbench(folder, "run", *chosen, "--out", "alone")
-    assert alone.exit_code == 0, alone.stderr
+    assert alone.returncode == 0, alone.stderr
     columns = ["dataset", "method", "replica", "region", "score", "value"]
     one, many = load(folder / "alone")[columns], load(folder / "out")[columns]
     same = many[(many["dataset"] == "houses") & many["method"].isin(one["method"].unique())]
     pd.testing.assert_frame_equal(same.reset_index(drop=True), one)
 
 
-@pytest.fixture(scope="module")
-def again(folder: Path, run: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
-    """`list`, and the second dataset of the run, in another process."""
-    return with_plugins(folder, "list", line(*CHOSEN[:-1], "houses.py:Houses"))
-
-
-def test_a_second_run_keeps_everything(again: subprocess.CompletedProcess[str]) -> None:
+def test_a_second_run_keeps_everything(folder: Path, run: subprocess.CompletedProcess[str]) -> None:
     """The user's classes have the same keys in another process. Seen to catch: an address in a key."""
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    again = elsewhere(folder, line(*CHOSEN[:-1], "houses.py:Houses"), PYTHONPATH=path)
     assert "7 cells: 4 kept, 2 skipped, 1 failed" in again.stderr and " finished" not in again.stderr
 
 
@@ -167,7 +162,7 @@ def test_exports_hold_the_same_numbers(folder: Path, run: subprocess.CompletedPr
         )
         assert result.exit_code == 0, result.output
     latex = line("export", "out", "--format", "latex", "--out", f"{tmp_path}/latex")
-    done = with_plugins(folder, latex, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    done = elsewhere(folder, latex, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert done.returncode == 0, done.stderr
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "csv"), frame, check_dtype=False)
     table = pq.read_table(tmp_path / "parquet")
@@ -188,11 +183,12 @@ def test_svg_figures_are_the_same_bytes(folder: Path, run: subprocess.CompletedP
     assert len(first) > 1 and all(b"<svg" in data for data in first)
 
 
-def test_a_broken_plugin_is_listed_as_such(again: subprocess.CompletedProcess[str]) -> None:
+def test_a_broken_plugin_is_listed_as_such(folder: Path) -> None:
     """Seen to catch: exit code 4, "this should not happen", for every command."""
     words = "entry point vogn = broken_package:Vogn: needs broken_package: pip install broken_package"
-    listed = again.stdout.partition("\nhouses: ")[0]
-    assert words in " ".join(listed.split()) and "\nsomebodys " in listed
+    listed = with_plugins(folder, "list")
+    assert listed.returncode == 0
+    assert words in " ".join(listed.stdout.split()) and "\nsomebodys " in listed.stdout
 
 
 @pytest.mark.parametrize(

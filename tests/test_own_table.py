@@ -260,7 +260,7 @@ def test_the_command(file: Path, tmp_path: Path) -> None:
     words += ["--methods", "nngp,deep_ensemble", "--set", "deep_ensemble.steps=30", "--out", str(tmp_path / "out")]
 
     done = gapbench(tmp_path, *words)
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     assert "Use nngp." in done.stdout and "On rows in a gap" in done.stdout and "deep_ensemble[s" in done.stdout
     assert "k: 3 categories" in done.stderr and "b: 1 missing values" in done.stderr and "gaps in a, b" in done.stderr
     answer = (tmp_path / "out" / "answer.html").read_text(encoding="utf-8")
@@ -273,7 +273,7 @@ def test_the_command(file: Path, tmp_path: Path) -> None:
     said = next(line for line in done.stdout.splitlines() if line.startswith("Train it on all rows"))
     command = shlex.split(said.partition(": ")[2].replace("NEW.csv", str(tmp_path / "new.csv")))
     again = gapbench(tmp_path, *command[1:])
-    assert again.exit_code == 0 and "finished" not in again.stdout, again.stderr
+    assert again.returncode == 0 and "finished" not in again.stdout, again.stderr
     assert (tmp_path / "out" / "answer.html").read_text(encoding="utf-8") == answer
     cqr = OwnOptions(file, "y", (), (), None, None, None, None).command(
         "cqr[calibration=0.5]", ["cqr.calibration=0.5"], 3, None

@@ -214,7 +214,7 @@ def test_the_new_dataset_runs(tmp_path: Path) -> None:
     (tmp_path / "plane.py").write_text(code, encoding="utf-8")
     chosen = ("--datasets", "plane.py:Plane", "--methods", "svi,mc_dropout", "--out", "out", "--jobs", "1")
     run = gapbench(tmp_path, "run", "--suite", "quick", *chosen)
-    assert run.exit_code == 0 and "RMSE" in run.stdout and "mc_dropout" in run.stdout, run.stderr
+    assert run.returncode == 0 and "RMSE" in run.stdout and "mc_dropout" in run.stdout, run.stderr
 
 
 def test_the_new_prediction_runs(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_the_new_prediction_runs(tmp_path: Path) -> None:
     _, code, _ = blocks(DOCS / "add_a_method.md")
     (tmp_path / "mine.py").write_text(code, encoding="utf-8")
     run = gapbench(tmp_path, "run", "--suite", "quick", "--methods", "mine.py:Marginal", "--out", "out")
-    assert run.exit_code == 0 and "marginal" in run.stdout, run.stderr
+    assert run.returncode == 0 and "marginal" in run.stdout, run.stderr
 
 
 def test_the_frame_has_the_columns_that_the_docs_name() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from commands import elsewhere, line
+from commands import gapbench
 
 from gapbench.datasets import downloads, uci
 from gapbench.datasets.downloads import Download, DownloadError
@@ -232,15 +232,13 @@ def test_tables_are_run_published_and_compared(tmp_path: Path) -> None:
     """Yacht has four gaps, whatever number is asked for; widths are told in the gap and among the data, in the units of
     y. What is published compares as the run did: over random splits by the corrected interval, over gaps without one.
     Seen to catch: a cell for a split that there is not, scores of standardised y, a layout that is not published."""
-    # In a process of its own: this one's workers may be older than the fixture's folder.
-    rows = "--methods nngp,evidential --set evidential.steps=20 --jobs 1 --replicas 5"
-    suites = {"uci": "yacht", "uci_gap": "yacht_gap"}
-    runs = [f"run --suite {suite} --datasets {of} --out {suite} {rows}" for suite, of in suites.items()]
-    done = elsewhere(tmp_path, line("data", "get", "uci", "yacht", "--from", SHARED), *runs)
-    assert done.returncode == 0, done.stderr
+    assert gapbench(tmp_path, "data", "get", "uci", "yacht", "--from", SHARED).returncode == 0
+    rows = ("--methods", "nngp,evidential", "--set", "evidential.steps=20", "--jobs", 1, "--replicas", 5)
     found = {}
-    for suite in suites:
+    for suite, dataset in (("uci", "yacht"), ("uci_gap", "yacht_gap")):
         out = tmp_path / suite
+        done = gapbench(tmp_path, "run", "--suite", suite, "--datasets", dataset, "--out", out, *rows)
+        assert done.returncode == 0, done.stderr
         publish(out, tmp_path / "published" / suite)
         both = [{one.method: one for one in results(where)} for where in (out, tmp_path / "published" / suite)]
         pairs = [compare(one["nngp"], one["evidential[steps=20]"], ("crps_y", "data")) for one in both]

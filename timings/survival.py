@@ -57,7 +57,7 @@ class First(MCDropout):
     draws: int = 5
 
     def fit(self, model, x, y, generator):
-        with open(os.environ.get("TRAINED", os.devnull), "a") as file:
+        with open(os.environ["TRAINED"], "a") as file:
             file.write("x")
         time.sleep(0.4)
         return super().fit(model, x, y, generator)
@@ -139,25 +139,25 @@ def contents(store: Store) -> dict[str, dict[str, str]]:
     return {key: dict(store.record(key).arrays) for key in store.keys()}  # noqa: SIM118
 
 
-def arguments(folder: Path, results: Path) -> list[str]:
-    """The arguments of a run of all cells; writes the file of their methods."""
+def start(folder: Path, results: Path, words: tuple[str, ...], log: Path) -> subprocess.Popen[bytes]:
+    """A run."""
     file = folder / "methods.py"
-    if not file.exists():  # a run may be reading it
+    if not file.exists():
         file.write_text(METHODS)
     chosen = ",".join(f"{file}:{name}" for name in ("First", "Second", "Third"))
-    cells = ["--methods", chosen, "--datasets", f"{file}:Sine", "--replicas", "30", "--device", "cpu"]
-    return ["run", *cells, "--out", str(results)]
+    command = ["run", "--methods", chosen, "--datasets", f"{file}:Sine", "--replicas", "30", "--device", "cpu"]
+    return launch([*command, "--out", str(results), *words], {"TRAINED": str(folder / "trained")}, log)
 
 
-def start(folder: Path, results: Path, words: tuple[str, ...], log: Path) -> subprocess.Popen[bytes]:
-    """A run in a session of its own."""
+def launch(words: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """`gapbench WORDS` in a session of its own."""
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-c", ENTRY, *arguments(folder, results), *words],
+            [sys.executable, "-c", ENTRY, *words],
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TRAINED": str(folder / "trained")},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             start_new_session=True,
         )
 
@@ -223,6 +223,7 @@ def main() -> None:
         print(f"{'engine':8} {'runs':>5} {'kills':>6} {'lost':>5} {'again':>6} {'orphans':>8}  same bits")
         for engine in options.engines.split(","):
             (root / engine).mkdir()
+            (root / engine / "methods.py").write_text(METHODS)
             found = survive(engine, options.kills, root / engine, undisturbed, random.Random(options.seed))
             print(
                 f"{engine:8} {found.runs:5} {found.kills:6} {found.lost:5} {found.again:6} {found.orphans:8}  "
