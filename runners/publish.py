@@ -13,7 +13,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -352,18 +352,21 @@ def _replicas(rows: Sequence[Result]) -> NDArray[np.int64]:
 
 
 def _text(manifest: Mapping[str, Any]) -> str:
-    """The manifest as JSON with a line for each record, so that a git diff is easy to read."""
-    pieces: list[str] = []
+    """The manifest as JSON with a line for each record, dataset and machine, so that a git diff is easy to read."""
 
-    def piece(value: Any) -> str:
-        pieces.append(canonical(value))
-        return f"@{len(pieces) - 1}@"
+    def listed(items: Iterable[str]) -> str:
+        return "[\n" + ",\n".join(items) + "\n]"
 
-    results = [{**one, "records": [piece(record) for record in one["records"]]} for one in manifest["results"]]
-    text = json.dumps(json.loads(canonical({**manifest, "results": results})), indent=1, sort_keys=True)
-    for at, words in enumerate(pieces):
-        text = text.replace(f'"@{at}@"', words, 1)
-    return text + "\n"
+    def result(one: Mapping[str, Any]) -> str:
+        return canonical({**one, "records": []}).replace(
+            '"records":[]', f'"records":{listed(map(canonical, one["records"]))}'
+        )
+
+    parts = {name: canonical(value) for name, value in manifest.items()}
+    for name in ("datasets", "machines"):
+        parts[name] = listed(map(canonical, manifest[name]))
+    parts["results"] = listed(map(result, manifest["results"]))
+    return "{\n" + ",\n".join(f'"{name}":{part}' for name, part in sorted(parts.items())) + "\n}\n"
 
 
 # Scores ---------------------------------------------------------------------------------------------------------------
@@ -373,8 +376,10 @@ def _scores(results: Sequence[Result]) -> bytes:
     frame = tidy(results).drop(columns="status").astype({"replica": np.int32, "value": np.float32})
     sink = pa.BufferOutputStream()
     table = pa.Table.from_pandas(frame, SCHEMA, preserve_index=False)
-    named = ["dataset", "method", "region", "score"]
-    pq.write_table(table, sink, compression="zstd", compression_level=15, use_dictionary=[*named, "replica"])
+    named = ["dataset", "method", "region", "score", "replica"]
+    pq.write_table(
+        table, sink, compression="zstd", compression_level=19, use_dictionary=named, use_byte_stream_split=["value"]
+    )
     return bytes(sink.getvalue().to_pybytes())
 
 
