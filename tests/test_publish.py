@@ -207,7 +207,7 @@ def test_other_data_and_other_scores_are_not_added(folders: tuple[Path, Path], t
         (published / publish.MANIFEST).write_text(json.dumps(manifest))
         with pytest.raises(StoreError, match="without --add"):
             publish.publish(full, published, add=True)
-    (published / publish.MANIFEST).write_bytes(before.replace(b'"device": "CPU"', b'"device": "GPU"'))
+    (published / publish.MANIFEST).write_bytes(before.replace(b'"device":"CPU"', b'"device":"GPU"'))
     assert commit(Store(tmp_path / "again"), "svi", count=10, spread=0.5)
     publish.publish(tmp_path / "again", published, add=True)
     devices = {one.method: one.provenance[0]["device"] for one in publish.read_published(published)}
