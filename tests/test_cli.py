@@ -427,6 +427,7 @@ def test_what_maintainers_need_is_not_in_the_users_help(gapbench: Gapbench, monk
             "submit",
             "suite",
             "table",
+            "variance",
             "verify",
         )
     ]

@@ -66,11 +66,11 @@ ON_HOST = {
     "nngp": "scipy finds a noise that is learned",
     "validated": "it makes streams, which are on no meta device; its candidates are tested alone",
 }
-SMALL = {"steps": 20, "burn_in": 10, "draws": 4, "thin": 5, "chains": 2, "members": 2, "max_steps": 5, "batch": 8}
+SMALL = {"steps": 8, "burn_in": 4, "draws": 3, "thin": 3, "chains": 2, "members": 2, "max_steps": 3, "batch": 8}
 CASES: dict[str, UncertaintyMethod] = {
     **{name: cut(cls(), SMALL) for name, cls in methods().items()},
     "sgld_private": SGLD(
-        batch=8, burn_in=64, draws=2, thin=32, chains=2, noise_multiplier=1.0, allow_clipping=True, sampling=Poisson()
+        batch=8, burn_in=16, draws=2, thin=8, chains=2, noise_multiplier=1.0, allow_clipping=True, sampling=Poisson()
     ),
     "jittered": Jittered(SGLD(batch=8, burn_in=4, draws=2, thin=2, chains=2), 0.01),
 }

@@ -31,6 +31,7 @@ def survival() -> ModuleType:
     spec.loader.exec_module(module)
     module.PATIENCE = PATIENCE  # type: ignore[attr-defined]
     module.launch = launch  # type: ignore[attr-defined]
+    module.ENGINES["dask"] = [("--engine", "dask", "--jobs", "1")]
     return module
 
 

@@ -353,8 +353,10 @@ PARENT = """
 import os, sys, time
 from collections import deque
 sys.path.insert(0, {tests!r})
+from gapbench.runners import workers
 from gapbench.runners.workers import run_all
 import test_workers
+workers.PRELOADED = workers.PRELOADED[:1]  # these jobs need nothing of gapbench
 list(run_all(test_workers.perform, deque([test_workers.works_on]), 1, lambda job, message: print(message, flush=True)))
 """
 
