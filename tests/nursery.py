@@ -84,17 +84,16 @@ def _serve() -> None:
     while line := sys.stdin.readline():
         what, about = json.loads(line)
         if what == "start":
-            answer = os.fork()
+            answer: int | None = os.fork()
             if answer == 0:
                 _become(*about)
                 return
-        elif about in ended:
-            answer = ended[about]
         else:
-            process, status = os.waitpid(about, os.WNOHANG)
-            answer = ended[about] = os.waitstatus_to_exitcode(status) if process else None
-            if answer is None:
-                del ended[about]
+            if about not in ended:
+                process, status = os.waitpid(about, os.WNOHANG)
+                if process:
+                    ended[about] = os.waitstatus_to_exitcode(status)
+            answer = ended.get(about)
         print(json.dumps(answer), flush=True)
 
 
