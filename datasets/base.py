@@ -30,8 +30,8 @@ class Layout:
         position on the line instead of a feature.
     overlap: of replicas that are random splits of one table, which share training rows: test rows ÷ training rows; None
         for replicas of their own data.
-    sample: False if the replicas are all that there are, such as one for each feature of a table: then no interval says
-        anything about others.
+    sample: False if the replicas are all that there are, such as one for each feature of a table, or if some share
+        their data: then there is no interval over replicas.
     seeds: of replicas that share their data: how many in a row do, each trained with random numbers of its own.
     """
 

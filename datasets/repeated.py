@@ -27,6 +27,7 @@ class Repeated(Dataset):
 
     @property
     def layout(self) -> Layout:
+        # No sample of independent replicas: an interval over them would count each training set several times.
         return replace(self.dataset.layout, sample=False, seeds=self.seeds)
 
     @property

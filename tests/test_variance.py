@@ -15,6 +15,7 @@ from gapbench.datasets.base import Layout
 from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.datasets.repeated import Repeated
 from gapbench.datasets.uci import UCI
+from gapbench.evaluation import variance as evaluation_variance
 from gapbench.evaluation.compare import Incomparable
 from gapbench.evaluation.entries import Trained
 from gapbench.evaluation.results import Result
@@ -98,9 +99,9 @@ def test_positive_scores_are_split_by_their_logs_and_sets_with_a_failure_left_ou
             split(made(values.ravel(), wrong, np.arange(18)), ("crps_y", "data"))
 
 
-def test_the_command(tmp_path: Path) -> None:
-    """On a run: of a method without random numbers nothing is of the seed, of another something is. Seen to catch: one
-    stream of random numbers for all trainings of a set."""
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a run: of a method without random numbers nothing is of the seed, of another something is. Seen to catch: a
+    share that is unknown written as a number."""
     store = Store(tmp_path / "out")
     store.prepare()
     dataset = Repeated(dataset=GappedSine(n=12, noise_std=0.1, test_points=13), seeds=2)
@@ -113,3 +114,6 @@ def test_the_command(tmp_path: Path) -> None:
     assert told.exit_code == 0 and "nngp" in told.stdout and "share of seed" in told.stdout, told.output
     none = CliRunner().invoke(main, ["variance", str(store.root), "--columns", "calibration_error_y"])
     assert none.exit_code == 2 and "expected a score of each replica" in none.stderr
+    monkeypatch.setattr(evaluation_variance, "components", lambda *_: components(np.ones((4, 2))))
+    still = CliRunner().invoke(main, ["variance", str(store.root), "--columns", "crps_y", "--region", "gap"])
+    assert still.exit_code == 0 and "n/a" in still.stdout, still.output

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gapbench.runners.cli.console import collected, default_folder, folder_option, make_console, show, words
 from gapbench.runners.cli.errors import Command, UserError
+
+if TYPE_CHECKING:
+    from gapbench.evaluation.compare import Estimate
 
 SCORES, REGIONS = ("crps_y", "std_f"), ("data", "gap")
 
@@ -54,9 +59,7 @@ def variance(folder: Path | None, columns: tuple[str, ...], region: tuple[str, .
                         refused.append(str(error))
                         continue
                     stds = [percent(std) if found.relative else f"{std:.3g}" for std in (found.data, found.seed)]
-                    low, high = (percent(end).removesuffix(" %") for end in (found.share.low, found.share.high))
-                    share = f"{percent(found.share.value)} [{low}, {high}]"
-                    shown.add_row(escape(one.label), f"{name} · {where}", *stds, share)
+                    shown.add_row(escape(one.label), f"{name} · {where}", *stds, _share(found.share))
         if shown.rows:
             show(console, shown)
             shown_any = True
@@ -68,9 +71,19 @@ def variance(folder: Path | None, columns: tuple[str, ...], region: tuple[str, .
         click.echo(f"Left out: {line}", err=True)
 
 
+def _share(share: Estimate) -> str:
+    """In words; n/a for a score that does not vary at all."""
+    from gapbench.evaluation.headline import percent
+
+    if math.isnan(share.value):
+        return "n/a"
+    low, high = (percent(end).removesuffix(" %") for end in (share.low, share.high))
+    return f"{percent(share.value)} [{low}, {high}]"
+
+
 NOTES = (
     "std of data: over training sets. std of seed: over trainings of one training set, by the training's own random "
     "numbers alone. In % of the score, if all its values are positive.",
     "share of seed: of the variance, with its 95 % interval. Where it is small, more seeds of the same data tell "
-    "nothing; more training sets do.",
+    "little; more training sets tell more.",
 )
