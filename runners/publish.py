@@ -1,7 +1,7 @@
 """Published results: the tracked part of a results folder, small enough for git, enough for every table and figure.
 
 manifest.json    the list of the records, with the sha256 of everything they depend on and of the two files below
-scores.parquet   the scores and diagnostics of every replica, float32
+scores.parquet   the scores and diagnostics of every replica, float32, rounded to five digits
 curves.npz       PITs, and the curves that figures draw, in 16 bits
 README.md        the tables
 figures/*.png
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -123,7 +124,7 @@ def room(manifest: Mapping[str, Any]) -> int:
 
 
 def read_published(folder: Path) -> list[Result]:
-    """The results of a published folder: scores in float32, PITs and curves in 16 bits.
+    """The results of a published folder: scores of five digits, PITs and curves in 16 bits.
 
     Curves are nan at the points that were left out. Training data are nan for the replicas that no figure shows.
     Raises StoreError if a file is missing, or does not match the manifest.
@@ -158,6 +159,7 @@ def read_published(folder: Path) -> list[Result]:
         OSError,
         zipfile.BadZipFile,
         zlib.error,
+        lzma.LZMAError,
         pa.ArrowException,
     ) as error:
         raise _unreadable(folder, f"its files do not fit together ({type(error).__name__}: {error})") from error
@@ -373,7 +375,8 @@ def _text(manifest: Mapping[str, Any]) -> str:
 
 
 def _scores(results: Sequence[Result]) -> bytes:
-    frame = tidy(results).drop(columns="status").astype({"replica": np.int32, "value": np.float32})
+    frame = tidy(results).drop(columns="status").astype({"replica": np.int32})
+    frame["value"] = _rounded(frame["value"].to_numpy())
     sink = pa.BufferOutputStream()
     table = pa.Table.from_pandas(frame, SCHEMA, preserve_index=False)
     named = ["dataset", "method", "region", "score", "replica"]
@@ -381,6 +384,13 @@ def _scores(results: Sequence[Result]) -> bytes:
         table, sink, compression="zstd", compression_level=19, use_dictionary=named, use_byte_stream_split=["value"]
     )
     return bytes(sink.getvalue().to_pybytes())
+
+
+def _rounded(values: NDArray[Any]) -> NDArray[np.float32]:
+    """The values in float32 with 17 significant bits: five digits. The last byte is then almost always 0 or 128, which
+    a file keeps in next to nothing."""
+    mantissa, exponent = np.frexp(values)
+    return np.ldexp((mantissa * 2**17).round() / 2**17, exponent).astype(np.float32)
 
 
 # Curves and PITs ------------------------------------------------------------------------------------------------------
@@ -395,11 +405,11 @@ def _curves(results: Sequence[Result], points: int) -> bytes:
     for at, result in enumerate(results):
         arrays |= {f"result {at}/{key}": value for key, value in _of_result(result, points).items()}
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for key, value in arrays.items():  # like np.savez, but without the time of day in the file
             member = io.BytesIO()
             np.save(member, value, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{key}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED, 9)
+            archive.writestr(zipfile.ZipInfo(f"{key}.npy"), member.getvalue(), zipfile.ZIP_LZMA)
     return buffer.getvalue()
 
 

@@ -104,7 +104,8 @@ def test_per_sample_gradients_are_autograds(
     """Norms and weighted sums against vmap(grad) of −log_likelihood, one sample at a time. Seen to catch: the scale
     left out of the norm or of the sum, the bias left out of the norm, noise in place of noise², the mean over the
     batch in place of the sum, `out` overwritten; of the noise: its entry left out of the norm, prior_std forgotten,
-    the spread forgotten, e² for e²/σ². The default of torch.func, too."""
+    the spread forgotten, e² for e²/σ². The default of torch.func, too. The bound of norms exceeds none, and is the
+    norm of a single point; seen to catch: the largest layer alone, the noise's entry left out."""
     model = MLP(
         features=2,
         hidden=hidden,
@@ -126,12 +127,16 @@ def test_per_sample_gradients_are_autograds(
     expected = each(theta, x, y)  # (*lead, B, P)
     for gradients in (model.per_sample_gradients(theta, x, y), functional_gradients(model, theta, x, y)):
         torch.testing.assert_close(gradients.norms, expected.norm(dim=-1), rtol=1e-5, atol=1e-8)
+        assert gradients.points == 7 and (gradients.norm_bound >= gradients.norms.amax(-1) * (1 - 1e-9)).all()
         for some in (weights, None):
             out = torch.ones(*lead, model.size, dtype=torch.float64)
             gradients.add_weighted_sum(some, out)
             each_weight = torch.ones_like(weights) if some is None else some
             sums = (each_weight.unsqueeze(-1) * expected).sum(-2)
             torch.testing.assert_close(out, 1 + sums, rtol=1e-5, atol=1e-8)
+    for of in (model.per_sample_gradients, lambda *one: functional_gradients(model, *one)):
+        one = of(theta, x[..., :1, :], y[..., :1])
+        torch.testing.assert_close(one.norm_bound, one.norms[..., 0], rtol=1e-9, atol=1e-12)
     # The log likelihood of a loss, whose backward is the same book-keeping.
     theta.requires_grad_()
     said = model.training_log_likelihood(theta, x, y)

@@ -504,6 +504,28 @@ def test_an_active_clip_fails_the_replicas_it_touched(seeded: Seeded) -> None:
     assert not replace(method, allow_clipping=True).fit(model, x, y, seeded(1)).failures
 
 
+@pytest.mark.parametrize("sampling", [FixedSize(), Poisson()])
+def test_norms_that_cannot_reach_the_clip_are_not_computed(
+    seeded: Seeded, monkeypatch: pytest.MonkeyPatch, sampling: Minibatches
+) -> None:
+    """The same bits as with all norms, and the same counts; in a run with clips in some steps. Seen to catch: padding
+    that counts as a point, and the gradient of padding added."""
+    model = MLP(hidden=(5,))
+    x, y = sine(seeded(0), 2, 12)
+    y[1, 0] = 3e4  # an outlier, whose gradient is clipped
+    method = SGLD(batch=4, burn_in=20, draws=10, thin=1, chains=2, allow_clipping=True, sampling=sampling)
+    computed: list[int] = []
+    norms = MLPGradients.norms.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(MLPGradients, "norms", property(lambda self: (computed.append(0), norms(self))[1]))
+    fitted = method.fit(model, x, y, seeded(1))
+    assert 0 < len(computed) < method.steps and (fitted.diagnostics["clipped fraction"] > 0).tolist() == [False, True]
+    monkeypatch.setattr(MLPGradients, "norm_bound", property(lambda self: torch.tensor(math.inf)))
+    whole = method.fit(model, x, y, seeded(1))
+    assert torch.equal(fitted.theta, whole.theta)
+    for name, value in whole.diagnostics.items():
+        assert torch.equal(fitted.diagnostics[name], value), name
+
+
 def test_draws_are_the_iterates_they_say(seeded: Seeded) -> None:
     """After burn_in, every thin-th, chain-major. Seen to catch: draws-major order, every draw one step late."""
     model = MLP(hidden=(5,))

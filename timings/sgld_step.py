@@ -23,6 +23,7 @@ import torch
 from opacus import PrivacyEngine
 from side_by_side import arguments, cost, ratio, synchronise, timed
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, TensorDataset
 
 from gapbench.datasets.gapped_sine import GappedSine
@@ -133,6 +134,17 @@ def normals(replicas: int, device: str) -> Callable[[], float]:
     return run
 
 
+def shares(run: Callable[[], float]) -> None:
+    """Print where the time of a run goes: the kernels that take the most of it, and the rest, which is mostly calls."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        run()
+    kernels = sorted(profiled.key_averages(), key=lambda one: -one.self_cpu_time_total)
+    total = sum(one.self_cpu_time_total for one in kernels)
+    largest = [(one.key, one.self_cpu_time_total / total) for one in kernels[:4]]
+    for name, share in [*largest, (f"{len(kernels) - 4} others", 1 - sum(share for _, share in largest))]:
+        print(f"  {name:42} {share:18.0%}")
+
+
 def main() -> None:
     options = arguments(__doc__, rounds=7, steps=500, oracle=True, replicas="1,10,32")
     warnings.simplefilter("ignore")
@@ -150,6 +162,10 @@ def main() -> None:
     print(f"{'':44} {'µs per chain-step':>18} {'× faster than stock':>20}")
     for name in variants:
         print(f"{name:44} {cost(rounds, name) * 1e6:18.1f} {ratio(rounds, opacus, name):20.1f}")
+    if not options.device.startswith("cuda"):
+        name = f"SGLD, no clip active, {most} replicas"
+        print(f"{name}: share of each kernel")
+        shares(variants[name])
 
 
 if __name__ == "__main__":

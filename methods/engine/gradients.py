@@ -23,8 +23,18 @@ class PerSampleGradients(ABC):
 
     @property
     @abstractmethod
+    def points(self) -> int:
+        """The number B of points of a batch."""
+
+    @property
+    @abstractmethod
     def norms(self) -> Tensor:
         """The norms ‖gᵢ‖ over the whole of θ, (..., B)."""
+
+    @property
+    @abstractmethod
+    def norm_bound(self) -> Tensor:
+        """A number that no norm of a batch exceeds, (...): for less than the norms cost."""
 
     @abstractmethod
     def add_weighted_sum(self, weights: Tensor | None, out: Tensor) -> None:
@@ -38,8 +48,17 @@ class FullGradients(PerSampleGradients):
     values: Tensor
 
     @property
+    def points(self) -> int:
+        return self.values.shape[-2]
+
+    @property
     def norms(self) -> Tensor:
         found: Tensor = vector_norm(self.values, dim=-1)
+        return found
+
+    @property
+    def norm_bound(self) -> Tensor:
+        found: Tensor = vector_norm(self.values, dim=(-2, -1))
         return found
 
     def add_weighted_sum(self, weights: Tensor | None, out: Tensor) -> None:
@@ -139,6 +158,10 @@ class MLPGradients(PerSampleGradients):
         return (-0.5 * z.square() - self.std.log() - 0.5 * math.log(2 * math.pi)).view(self.shape)
 
     @property
+    def points(self) -> int:
+        return self.shape[-1]
+
+    @property
     def norms(self) -> Tensor:
         parts = [
             (square_norm(delta) * square_norm(a)).mul_(scale**2)
@@ -147,6 +170,17 @@ class MLPGradients(PerSampleGradients):
         parts += [] if self.noise is None else [self.noise.square()]
         whole: Tensor = sum(parts[1:], parts[0])
         return whole.sqrt().view(self.shape)
+
+    @property
+    def norm_bound(self) -> Tensor:
+        # Σᵢ ‖aᵢ‖² ‖δᵢ‖² ≤ Σᵢ ‖aᵢ‖² Σᵢ ‖δᵢ‖²: each sum is one pass over one piece of memory.
+        parts = [
+            (vector_norm(a, dim=(1, 2)) * vector_norm(delta, dim=(1, 2))).mul_(scale)
+            for a, delta, (_, _, scale) in zip(self.inputs, self.deltas, self.model.layers, strict=True)
+        ]
+        parts += [] if self.noise is None else [vector_norm(self.noise, dim=1)]
+        found: Tensor = vector_norm(torch.stack(parts), dim=0)
+        return found.view(self.shape[:-1])
 
     def add_weighted_sum(self, weights: Tensor | None, out: Tensor) -> None:
         layers = stacked_layers(self.model, out)
