@@ -390,7 +390,7 @@ def _rounded(values: NDArray[Any]) -> NDArray[np.float32]:
     """The values in float32 with 17 significant bits: five digits. The last byte is then almost always 0 or 128, which
     a file keeps in next to nothing."""
     mantissa, exponent = np.frexp(values)
-    return np.ldexp((mantissa * 2**17).round() / 2**17, exponent).astype(np.float32)
+    return np.asarray(np.ldexp((mantissa * 2**17).round() / 2**17, exponent), np.float32)
 
 
 # Curves and PITs ------------------------------------------------------------------------------------------------------
