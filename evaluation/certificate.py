@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from arviz_stats.base import array_stats
 from numpy.typing import NDArray
 from scipy import special
 
@@ -33,7 +32,6 @@ MAX_MCSE = 0.04
 PRECISE = 0.02
 MAX_HALF_DISCREPANCY = 5.0
 LAW_COMPONENTS = 12_000  # a law is of at most this many components
-AXES = {"chain_axis": 0, "draw_axis": 1}
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def reference_of(chains: Chains, about: Mapping[str, Any]) -> Reference:
     variance = second.mean((0, 1))
     std = np.sqrt(variance)
     with np.errstate(divide="ignore", invalid="ignore"):
-        mcse_mean, mcse_second = (array_stats.mcse(part, method="mean", **AXES) for part in (m, second))
+        mcse_mean, mcse_second = _mcse(m), _mcse(second)
     f, y = _law(chains.mean, chains.std), None
     if chains.noise is not None:
         y = _law(chains.mean, np.hypot(chains.std, chains.noise))
@@ -200,8 +198,13 @@ def _moments(m: Floats, v: Floats) -> tuple[Floats, Floats]:
     second = (m - mean) ** 2 + v
     std = np.sqrt(second.mean((0, 1)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        errors = [
-            array_stats.mcse(m, method="mean", **AXES),
-            array_stats.mcse(second, method="mean", **AXES) / (2 * std),
-        ]
+        errors = [_mcse(m), _mcse(second) / (2 * std)]
     return np.stack([mean, std]), np.stack(errors)
+
+
+def _mcse(values: Floats) -> Floats:
+    """The Monte-Carlo standard error of the mean over chains and draws, (M,), by arviz-stats. values: (chains, draws,
+    M)."""
+    from arviz_stats.base import array_stats  # here, because it takes a second, and most commands need none
+
+    return np.asarray(array_stats.mcse(values, method="mean", chain_axis=0, draw_axis=1))

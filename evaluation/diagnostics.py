@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 import torch
-from arviz_stats.base import array_stats
 from numpy.typing import NDArray
 from scipy.special import ndtr
 from torch import Tensor
@@ -50,6 +49,8 @@ def convergence(chained_f: Tensor, every: int | None = None) -> dict[str, NDArra
     if f.shape[1] < 2 or f.shape[2] < 4:  # too few draws to know anything: not converged
         unknown = {"rhat": np.inf, "rhat_limit": RHAT_THRESHOLD, "ess_bulk": 0.0, "ess_tail": 0.0}
         return {name: np.full(shape, value) for name, value in unknown.items()}
+    from arviz_stats.base import array_stats  # here, because it takes a second, and most commands need none
+
     axes = {"chain_axis": 1, "draw_axis": 2}
     # Chains that never move have no R-hat, which counts as inf.
     with np.errstate(divide="ignore", invalid="ignore"):

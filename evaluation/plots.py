@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -14,36 +13,31 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
-from numpy.typing import NDArray
 from PIL import Image
 
 from gapbench.evaluation.bootstrap import Bootstrap, estimate
 from gapbench.evaluation.calibration import pit_band
-from gapbench.evaluation.knobs import AT_CENTER, KNOBS, WORDS, knob_of, places
+from gapbench.evaluation.drawing import (
+    COLOURS,
+    Style,
+    by_position,
+    drawable,
+    of_knobs,
+    on_its_line,
+    quantity_of,
+    runs,
+    styles,
+)
+from gapbench.evaluation.knobs import AT_CENTER, KNOBS, WORDS, places
 from gapbench.evaluation.notebooks import pairs
 from gapbench.evaluation.results import Floats, Result
 from gapbench.evaluation.tables import cpu_seconds
 
 matplotlib.use("Agg")
 
-# Okabe & Ito's colours and darker relatives, told apart by every common form of colour blindness.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5D3A9B", "#56B4E9", "#8C564B")
-Line = str | tuple[int, tuple[int, ...]]
-LINES: tuple[Line, ...] = (
-    "-",
-    (0, (5, 2)),
-    (0, (1, 1)),
-    (0, (7, 2, 1, 2)),
-    (0, (3, 1, 1, 1, 1, 1)),
-    (0, (9, 3)),
-    (0, (2, 4)),
-    (0, (9, 2, 3, 2)),
-)
-CONTROLS = {"reference": "#000000", "baseline": "#A08C5B", "oracle": "#8B1A1A"}
 OVER = "#FCEDE3"  # of the over-confident side of a calibration figure
 BANDS = ("05", "25", "50", "75", "95")  # quantiles in per cent
 PANELS = 24  # methods beyond which panels are too many to look at
-Style = tuple[str, Line]
 
 
 @dataclass(frozen=True)
@@ -56,21 +50,6 @@ class Drawn:
 
 class Undrawable(Exception):
     """The reason why a figure cannot be drawn, in words that go on after the figure's name."""
-
-
-def styles(results: Sequence[Result]) -> dict[str, Style]:
-    """The colour and line style of each method, by its position in the results: every colour with the first line
-    style, then every colour with the next. Controls have the colour of their kind."""
-    kinds = {result.method: result.kind for result in results}
-    found = by_position([name for name, kind in kinds.items() if kind == "method"])
-    for kind, colour in CONTROLS.items():
-        found |= by_position([name for name, own in kinds.items() if own == kind], (colour,))
-    return found
-
-
-def by_position(names: Sequence[str], colours: Sequence[str] = COLOURS) -> dict[str, Style]:
-    positions = ((name, *divmod(position, len(colours))) for position, name in enumerate(names))
-    return {name: (colours[colour], LINES[line % len(LINES)]) for name, line, colour in positions}
 
 
 def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png",), limit: int | None = None) -> Drawn:
@@ -114,11 +93,6 @@ def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png
                 continue
             write(figure, f"{dataset}_{name}")
     return drawn
-
-
-def of_knobs(results: Sequence[Result]) -> bool:
-    """True for results whose datasets differ by one knob at a time: they are drawn over its values alone."""
-    return any(knob_of(result.dataset) for result in results)
 
 
 def bands(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
@@ -185,11 +159,6 @@ def panel(result: Result, rows: Sequence[Result]) -> Figure | None:
     ax.set_ylim(_limits([(one, quantity) for one in rows if drawable(one) and (quantity := quantity_of(one))]))
     ax.set(xlabel="x", ylabel=of)
     return figure
-
-
-def drawable(result: Result) -> bool:
-    """True if a method has a panel: its record has quantiles of f or y, and a replica that did not fail."""
-    return quantity_of(result) is not None and bool(result.sound.any())
 
 
 def picture(figure: Figure, name: str, limit: int) -> bytes:
@@ -559,30 +528,6 @@ def _feature(rows: Sequence[Result]) -> int:
     return layout.feature if layout.line is None and layout.feature is not None else 0
 
 
-def on_its_line(result: Result) -> Result:
-    """The result with the test points of its layout's line alone, and one feature: the position on the line, 0 in its
-    middle. Training points have that of their projection on the line. A result whose layout has no line is as it was.
-    """
-    line = result.layout.line
-    if line is None:
-        return result
-    curves = {name: value if name in ("x", "y") else value[:, :line] for name, value in result.curves.items()}
-    start, end = curves["x_test"][0, [0, -1]]  # (D,) each
-    along = (end - start) / np.linalg.norm(end - start)
-    curves |= {name: (curves[name] - (start + end) / 2) @ along[:, None] for name in ("x", "x_test")}
-    pits = {name: value[:, :line] for name, value in result.pits.items()}
-    regions = {name: mask[:, :line] for name, mask in result.regions.items()}
-    return replace(result, curves=curves, pits=pits, regions=regions)
-
-
-def quantity_of(result: Result) -> str | None:
-    """Whose quantiles a method has: of f, else of y."""
-    for of in ("f", "y"):
-        if np.isfinite(result.curves.get(f"{of}_95", np.nan)).any():  # a band alone has no median
-            return of
-    return None
-
-
 def _limits(drawable: Sequence[tuple[Result, str]]) -> tuple[float, float]:
     """The limits of the y axis. All data and the truth are inside; bands and medians add at most the same height above
     and below. A vague prior or a method that blew up is cut."""
@@ -668,12 +613,6 @@ def _shade_gap(ax: Axes, result: Result, feature: int) -> None:
     x, inside = x[order], result.inside("gap")[0][order]
     for start, stop in runs(inside):
         ax.axvspan(x[max(start - 1, 0)], x[min(stop, len(x) - 1)], color="black", alpha=0.07, lw=0, zorder=0)
-
-
-def runs(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """start and stop of each run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
-    return ((int(start), int(stop)) for index, (start, stop) in enumerate(pairwise(edges)) if index % 2 == 0)
 
 
 def _bytes(figure: Figure, form: str, name: str, limit: int | None) -> bytes:

@@ -12,16 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy import stats
 
 from gapbench.evaluation.bootstrap import estimate
 from gapbench.evaluation.compare import Incomparable, holm
 from gapbench.evaluation.results import Column, Result
 from gapbench.evaluation.scores import SCORES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LEVEL = 0.05
 
@@ -103,6 +106,7 @@ def _corrected(raw: pd.DataFrame) -> pd.DataFrame:
 def critical_differences(ranking: Ranking) -> Figure:
     """The diagram of average ranks, in which a bar joins methods that are not told apart (Demšar 2006). It needs
     scikit-posthocs: pip install 'gapbench[ranks]'."""
+    from matplotlib.figure import Figure
     from scikit_posthocs import critical_difference_diagram
 
     name, region = ranking.column

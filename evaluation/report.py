@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gapbench.evaluation import report_charts as charts
+from gapbench.evaluation.drawing import styles
 from gapbench.evaluation.headline import headlines
-from gapbench.evaluation.plots import styles
 from gapbench.evaluation.report_board import About, Board, Facts, board, privacy, reasons
 from gapbench.evaluation.report_charts import Bands, Curves, Dots, Scatter
 from gapbench.evaluation.report_cost import cost

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gapbench.evaluation.bootstrap import estimate
+from gapbench.evaluation.drawing import Style
 from gapbench.evaluation.headline import CONTROLS, HEADINGS, Heading, Headline
-from gapbench.evaluation.plots import Style
 from gapbench.evaluation.report_charts import judged, label, ratio_words
 from gapbench.evaluation.results import Column, Result
 from gapbench.evaluation.tables import Line, RunTable, Table, cpu_seconds, number

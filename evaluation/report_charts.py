@@ -12,8 +12,8 @@ from gapbench.datasets.streams import stream
 from gapbench.evaluation.bootstrap import MIN_REPLICAS, RESAMPLES, Bootstrap, estimate
 from gapbench.evaluation.calibration import pit_band
 from gapbench.evaluation.compare import Estimate
+from gapbench.evaluation.drawing import Style, drawable, on_its_line, quantity_of, runs
 from gapbench.evaluation.headline import MARKS, NARROW, WIDE, percent
-from gapbench.evaluation.plots import Style, drawable, on_its_line, quantity_of, runs
 from gapbench.evaluation.results import Column, Floats, Result
 from gapbench.evaluation.tables import regions_of, scored_f
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from gapbench.evaluation.bootstrap import Bootstrap, estimate
 from gapbench.evaluation.compare import Estimate
+from gapbench.evaluation.drawing import Style
 from gapbench.evaluation.headline import HEADINGS
-from gapbench.evaluation.plots import Style
 from gapbench.evaluation.report_charts import Scatter, Spot, judged, label
 from gapbench.evaluation.results import Result
 from gapbench.evaluation.tables import cpu_seconds

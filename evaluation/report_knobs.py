@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gapbench.evaluation.bootstrap import estimate
+from gapbench.evaluation.drawing import Style, of_knobs
 from gapbench.evaluation.knobs import AT_CENTER, KNOBS, WORDS, places
-from gapbench.evaluation.plots import Style, of_knobs
 from gapbench.evaluation.report_charts import Curve, Curves
 from gapbench.evaluation.results import Result
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gapbench.evaluation.compare import Incomparable
+from gapbench.evaluation.drawing import Style
 from gapbench.evaluation.headline import HEADINGS, MARKS
-from gapbench.evaluation.plots import Style
 from gapbench.evaluation.ranks import LEVEL, Ranking, ranking
 from gapbench.evaluation.report_charts import judged
 from gapbench.evaluation.results import Column, Floats, Result

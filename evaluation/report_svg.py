@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from gapbench.evaluation.plots import COLOURS, CONTROLS, Style
+from gapbench.evaluation.drawing import COLOURS, CONTROLS, Style
 from gapbench.evaluation.report_charts import Bands, Curves, Dots, Scatter
 from gapbench.evaluation.report_ranks import Ranks
 from gapbench.evaluation.results import Floats

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from gapbench.methods.base import Claim, FittedMethod
 from gapbench.methods.engine.adam_trained import AdamTrained, Likelihood, map_loss
 from gapbench.methods.engine.model import Model
+from gapbench.methods.engine.optimise import pooled
 from gapbench.methods.engine.posterior_draws import PosteriorDraws
 from gapbench.methods.engine.predictions import MixturePrediction
 from gapbench.methods.mean_variance import beta_likelihood, with_variance
@@ -74,12 +75,8 @@ class DeepEnsemble(AdamTrained):
         # One after another, whose weights stay in the cache: wide networks take half the time.
         blocks = zip(x.chunk(self.members, 1), y.chunk(self.members, 1), strict=True)
         thetas, found = zip(*(self._members(model, *block, 1, generator) for block in blocks), strict=True)
-        diagnostics = {name: torch.stack([one[name] for one in found]).mean(0) for name in found[0]}
-        diagnostics["gradient evaluations"] *= self.members
-        if "loss fall error" in diagnostics:  # the standard error of the mean of independent falls
-            errors = torch.stack([one["loss fall error"] for one in found])
-            diagnostics["loss fall error"] = errors.square().sum(0).sqrt() / self.members
-        return PosteriorDraws(model, torch.cat(thetas, 1), diagnostics=diagnostics)
+        apart = {name: torch.stack([one[name] for one in found], 1) for name in found[0]}
+        return PosteriorDraws(model, torch.cat(thetas, 1), diagnostics=pooled(apart))
 
     def _members(
         self, model: Model, x: Tensor, y: Tensor, count: int, generator: Generator

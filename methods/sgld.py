@@ -21,17 +21,19 @@ import math
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
-from opacus.accountants import PRVAccountant, RDPAccountant
 from torch import Generator, Tensor
 
 from gapbench.methods.base import Claim, UncertaintyMethod
-from gapbench.methods.engine.dp_sgd import StackedDPOptimizer
 from gapbench.methods.engine.minibatches import FixedSize, Minibatches, OpacusLoader, Poisson, gather_points
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.posterior_draws import PosteriorDraws
 from gapbench.methods.engine.stationary_law import stationary_law
+
+if TYPE_CHECKING:  # where Opacus is used, it is imported: that takes two seconds, which most commands need not wait
+    from gapbench.methods.engine.dp_sgd import StackedDPOptimizer
 
 NO_GUARANTEE = 50.0  # e^ε is meaningless above this ε; the PRV accountant would take minutes to refine such an ε
 
@@ -94,6 +96,8 @@ class SGLD(UncertaintyMethod):
         """
         if not isinstance(self.sampling, Poisson | OpacusLoader):
             return math.inf  # the accountants assume Poisson sampling
+        from opacus.accountants import PRVAccountant, RDPAccountant
+
         steps = Counter(self.tempering(step) for step in range(1, self.steps + 1))
         history = [
             (self.noise_multiplier * math.sqrt(t), self.sampling.rate(self.batch, n), number * self.chains)
@@ -120,6 +124,8 @@ class SGLD(UncertaintyMethod):
         return f"batch = {self.batch} is larger than the {n} training points" if self.batch > n else None
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
+        from gapbench.methods.engine.dp_sgd import StackedDPOptimizer
+
         replicas, n = y.shape
         theta = model.init(generator, (replicas, self.chains)).requires_grad_()  # (R, chains, P)
         optimizer = StackedDPOptimizer(

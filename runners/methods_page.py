@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from gapbench.evaluation.bootstrap import estimate
+from gapbench.evaluation.drawing import drawable
 from gapbench.evaluation.headline import factor
-from gapbench.evaluation.plots import drawable, panel, picture
+from gapbench.evaluation.plots import panel, picture
 from gapbench.evaluation.results import Result
 from gapbench.evaluation.tables import cpu_seconds, number
 from gapbench.methods.base import UncertaintyMethod

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gapbench.datasets.base import Layout
+from gapbench.evaluation.drawing import of_knobs
 from gapbench.evaluation.notebooks import all_headlines
-from gapbench.evaluation.plots import of_knobs, plot
 from gapbench.evaluation.render import markdown, markdown_headlines, markdown_runs
 from gapbench.evaluation.results import Column, Result, tidy
 from gapbench.evaluation.scores import METRICS_VERSION
@@ -60,7 +60,8 @@ def publish(folder: Path, published: Path, add: bool = False, keys: Collection[s
     add: keep what is published of other methods. keys: of the records that are published; None for all. Raises
     StoreError if the folder is empty or holds something damaged, or if what is published has other data or scores.
     """
-    from gapbench.runners import load  # imported here, because load imports this module
+    from gapbench.evaluation.plots import plot  # imported here: it loads matplotlib, which readers do not need
+    from gapbench.runners import load  # and load imports this module
 
     results = thinned(load.results(folder, keys))
     described = _described(folder, results, keys)
@@ -390,7 +391,8 @@ def _rounded(values: NDArray[Any]) -> NDArray[np.float32]:
     """The values in float32 with 17 significant bits: five digits. The last byte is then almost always 0 or 128, which
     a file keeps in next to nothing."""
     mantissa, exponent = np.frexp(values)
-    return np.asarray(np.ldexp((mantissa * 2**17).round() / 2**17, exponent), np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is inf
+        return np.asarray(np.ldexp((mantissa * 2**17).round() / 2**17, exponent), np.float32)
 
 
 # Curves and PITs ------------------------------------------------------------------------------------------------------

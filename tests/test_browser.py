@@ -26,7 +26,7 @@ from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 from statsmodels.stats.multitest import multipletests
 
-from gapbench.evaluation.plots import styles
+from gapbench.evaluation.drawing import styles
 from gapbench.evaluation.report import Section, report
 from gapbench.evaluation.report_board import About
 from gapbench.evaluation.report_page import page

@@ -18,8 +18,9 @@ from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.datasets.standardise import Standardisation
 from gapbench.datasets.streams import stream
 from gapbench.evaluation import render
+from gapbench.evaluation.drawing import styles
 from gapbench.evaluation.entries import Trained
-from gapbench.evaluation.plots import bands, calibration, plot, styles
+from gapbench.evaluation.plots import bands, calibration, plot
 from gapbench.evaluation.tables import everything, summary, tabulate
 from gapbench.methods.base import FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.model import MLP, Model

@@ -23,7 +23,8 @@ from gapbench.datasets.gapped_step import GappedStep
 from gapbench.datasets.streams import stream
 from gapbench.datasets.two_clusters import TwoClusters
 from gapbench.evaluation.controls import PriorPredictive
-from gapbench.evaluation.plots import bands, on_its_line, stds, styles
+from gapbench.evaluation.drawing import on_its_line, styles
+from gapbench.evaluation.plots import bands, stds
 from gapbench.evaluation.results import Result
 from gapbench.methods.engine.model import MLP
 from gapbench.runners import load, publish

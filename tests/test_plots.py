@@ -15,20 +15,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from gapbench.datasets.base import Layout
+from gapbench.evaluation.drawing import styles
 from gapbench.evaluation.entries import Kind
-from gapbench.evaluation.plots import (
-    BANDS,
-    Undrawable,
-    bands,
-    calibration,
-    cost,
-    families,
-    floors,
-    plot,
-    stds,
-    styles,
-    turned,
-)
+from gapbench.evaluation.plots import BANDS, Undrawable, bands, calibration, cost, families, floors, plot, stds, turned
 from gapbench.evaluation.results import Result
 
 X = np.linspace(-3, 3, 25)

@@ -18,7 +18,7 @@ from gapbench.datasets.base import Layout
 from gapbench.evaluation import report as module
 from gapbench.evaluation import report_svg
 from gapbench.evaluation.compare import compare
-from gapbench.evaluation.plots import styles
+from gapbench.evaluation.drawing import styles
 from gapbench.evaluation.ranks import ranking
 from gapbench.evaluation.report import report
 from gapbench.evaluation.report_board import About

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from arviz_stats.base import array_stats
 from torch import Tensor
 
 
@@ -13,6 +12,8 @@ def rhat(values: Tensor) -> Tensor:
 
     values: (R, chains, draws, ...).
     """
+    from arviz_stats.base import array_stats  # here, because it takes a second, and most commands need none
+
     if values.shape[1] < 2 or values.shape[2] < 4:
         return values.new_full((len(values), *values.shape[3:]), torch.inf)
     with np.errstate(divide="ignore", invalid="ignore"):

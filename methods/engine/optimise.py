@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -85,6 +85,21 @@ def arrival(losses: Tensor, n: int) -> dict[str, Tensor]:
     error = ((each - curves @ fitted).square().sum(0) / (count - 3)).sqrt() * inverse[2].norm()
     last = each[-max(count // 5, 1) :].mean(0)
     return {"loss": last / n, "loss fall": 0.1 * fitted[2] / n, "loss fall error": 0.1 * error / n}
+
+
+def with_gradient(value: Tensor, at: Tensor, gradient: Tensor) -> Tensor:
+    """The value, (...), with this gradient by `at`, (..., P), in place of its own."""
+    slope = (gradient.detach() * at).sum(-1)
+    return slope + (value.detach() - slope.detach()).to(slope)
+
+
+def pooled(apart: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The diagnostics of replicas, (R,) each, whose networks were trained apart. apart: those of networks, (R, K)."""
+    found = {name: each.mean(1) for name, each in apart.items()}
+    found["gradient evaluations"] = apart["gradient evaluations"].sum(1)
+    if "loss fall error" in apart:  # the standard error of the mean of independent falls
+        found["loss fall error"] = apart["loss fall error"].square().sum(1).sqrt() / apart["loss fall error"].shape[1]
+    return found
 
 
 def negative_log_posterior(log_likelihood: Tensor, log_prior: Tensor, n: int) -> Tensor:
