@@ -33,7 +33,7 @@ class SplitConformal(UncertaintyMethod):
         n = x.shape[1]
         return too_few(self.calibration, n) or self.method.skip(model, x[:, round(self.calibration * n) :])
 
-    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> ConstantBand:
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         parts = Split.of(x, y, round(self.calibration * y.shape[1]), generator)
         inner = self.method.fit(model, parts.x, parts.y, generator)
         scores = (parts.y_held - inner(parts.x_held).y.mean.to(y)).abs()

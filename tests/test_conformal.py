@@ -15,6 +15,7 @@ from gapbench.methods.cqr import CQR
 from gapbench.methods.engine.conformal import COVERAGES, LEVELS, Split, rank
 from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.predictions import MixturePrediction
+from gapbench.methods.local_conformal import LocalConformal
 from gapbench.methods.split_conformal import SplitConformal
 
 REPLICAS, N, HELD = 3000, 100, 40
@@ -35,7 +36,7 @@ class Believer(UncertaintyMethod):
         return Wrong()
 
 
-@pytest.mark.parametrize("cls", [SplitConformal, CQR])
+@pytest.mark.parametrize("cls", [SplitConformal, LocalConformal, CQR])
 def test_coverage_given_the_calibration_points_is_beta(cls: type) -> None:
     """Beta(k, n + 1 − k) exactly, however wrong the method. Seen to catch: ⌈pn⌉ for ⌈p(n + 1)⌉, calibration on the
     training points, one end's score alone, the k-th largest."""
@@ -78,3 +79,32 @@ def test_too_few_points_are_refused_before_training() -> None:
     reason = SplitConformal(calibration=0.3).skip(MLP(), torch.zeros(1, 60, 1))
     assert reason is not None and "calibration = 0.3: 18 of 60 points: at least 19 for intervals of 95%" in reason
     assert CQR(calibration=0.3).skip(MLP(), torch.zeros(1, 64, 1)) is None
+
+
+@dataclass(frozen=True)
+class Widening(FittedMethod):
+    """N(x, (1 + |x|)²), which is the truth times 1 + |x|."""
+
+    def __call__(self, x: Tensor) -> MixturePrediction:
+        return MixturePrediction(x.mT, torch.zeros(()), 1 + x.mT.abs())
+
+
+@dataclass(frozen=True)
+class Widener(UncertaintyMethod):
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Widening:
+        return Widening()
+
+
+def test_a_local_band_is_as_wide_as_the_methods_own_error_bars() -> None:
+    """Times one factor of each replica, around the method's mean; with true error bars the factor is that of the normal
+    law. Seen to catch: the constant width of `split_conformal`, the variance in place of the std."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 400, 1, generator=generator)
+    y = x[..., 0] + (1 + x[..., 0].abs()) * torch.randn(200, 400, generator=generator)
+    fit = LocalConformal(Widener(), 0.5).fit(MLP(), x, y, generator)
+    points = torch.tensor([-3.0, 0.0, 5.0])
+    low, high = fit(points.expand(200, -1).unsqueeze(-1)).y.quantiles([0.05, 0.95]).float().unbind(1)  # (R, 3) each
+    torch.testing.assert_close((low + high) / 2, points.expand(200, -1), rtol=1e-4, atol=1e-4)
+    factors = (high - low) / 2 / (1 + points.abs())
+    torch.testing.assert_close(factors, factors[:, :1].expand(-1, 3), rtol=1e-4, atol=0)
+    assert abs(float(factors.mean()) - stats.norm.ppf(0.95)) < 0.05

@@ -3,6 +3,7 @@ regression are tested with those of all methods (test_contract.py)."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from gapbench.methods.engine.posterior_draws import PosteriorDraws
 from gapbench.methods.mc_dropout import MCDropout
 from gapbench.methods.mean_variance import MeanVariance, beta_likelihood, with_variance
 from gapbench.methods.randomised_prior import RandomisedPrior
+from gapbench.methods.svgd import SVGD
 
 MODEL = MLP(hidden=(6,), noise_std=0.3)
 
@@ -164,3 +166,36 @@ def test_the_mean_variance_network_learns_the_variance() -> None:
     fit = MeanVariance(steps=2000, lr=0.01).fit(MLP(hidden=(20,), noise_std=0.3), x, y, seeded())
     left, right = fit(torch.tensor([[[-0.6], [0.6]]])).noise_std.flatten().tolist()
     assert abs(left - 0.1) < 0.04 and abs(right - 0.5) < 0.12
+
+
+def test_particles_move_along_steins_direction() -> None:
+    """φ of both kernels, with the derivative of the kernel by autograd and the median by hand. Seen to catch: particles
+    that attract each other, the median of distances and not of their squares, no mean over particles."""
+    theta = torch.randn(2, 5, 3, generator=seeded(0), dtype=torch.float64)
+    uphill = torch.randn(2, 5, 3, generator=seeded(1), dtype=torch.float64)
+    for kernel in ("rbf", "linear"):
+        found = SVGD(kernel=kernel).phi(theta, uphill)  # type: ignore[arg-type]
+        for r in range(2):
+            pairs = torch.stack([(a - b).square().sum() for a in theta[r] for b in theta[r]])
+            width = pairs.median() / math.log(6)
+
+            def k(one: Tensor, other: Tensor, width: Tensor = width, kernel: str = kernel) -> Tensor:
+                return (-(one - other).square().sum() / width).exp() if kernel == "rbf" else one @ other + 1
+
+            for i in range(5):
+                terms = [
+                    k(theta[r, j], theta[r, i]) * uphill[r, j] + torch.func.grad(k)(theta[r, j], theta[r, i])
+                    for j in range(5)
+                ]
+                torch.testing.assert_close(found[r, i], torch.stack(terms).mean(0))
+
+
+def test_one_particle_is_the_map() -> None:
+    """Nothing repels it. Seen to catch: a width of 0 that makes nan."""
+    x = torch.randn(2, 12, 1, generator=seeded(1))
+    y, model = x.squeeze(-1).sin(), MLP(hidden=(5,))
+    alone, member = (
+        method.fit(model, x, y, seeded(0)).theta  # type: ignore[attr-defined]
+        for method in (SVGD(particles=1, steps=50, lr=0.1), DeepEnsemble(members=1, steps=50, lr=0.1))
+    )
+    torch.testing.assert_close(alone, member, rtol=1e-4, atol=1e-5)

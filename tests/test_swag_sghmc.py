@@ -1,6 +1,9 @@
-"""SWAG and SGHMC beside their stationary laws, which test_contract.py checks on linear regression."""
+"""SWAG, MultiSWAG, SGHMC and preconditioned SGLD beside their stationary laws, which test_contract.py checks on linear
+regression."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +15,8 @@ from gapbench.methods.engine.minibatches import FixedSize
 from gapbench.methods.engine.model import MLP
 from gapbench.methods.engine.noise import HeteroscedasticNoise
 from gapbench.methods.engine.stationary_law import stationary_law, underdamped_law
+from gapbench.methods.multi_swag import MultiSWAG
+from gapbench.methods.psgld import PSGLD
 from gapbench.methods.sghmc import SGHMC
 from gapbench.methods.swag import SWAG
 
@@ -63,3 +68,43 @@ def test_chains_start_apart_and_are_marked_as_chains() -> None:
     chained = fit(x).chained_f
     assert chained is not None and chained.shape == (2, 4, 3, 12)
     assert fit.diagnostics["gradient evaluations"].tolist() == [11 * 4 * 4] * 2
+
+
+def test_one_member_is_swag() -> None:
+    """To the bit; and several members are as many fits of SWAG to the same data, in a row. Seen to catch: members that
+    see another replica's data, draws of members that are mixed up, points counted for one member."""
+    x = torch.randn(2, 12, 1, generator=seeded(1))
+    y, model = x.squeeze(-1).sin(), MLP(hidden=(5,))
+    settings = {"steps": 20, "burn_in": 3, "snapshots": 4, "thin": 2, "draws": 6}
+    alone, one = (cls(**settings).fit(model, x, y, seeded()) for cls in (SWAG, partial(MultiSWAG, members=1)))  # type: ignore[arg-type, operator]
+    assert torch.equal(one.theta, alone.theta)
+    three = MultiSWAG(**settings, members=3).fit(model, x, y, seeded())  # type: ignore[arg-type]
+    stacked = SWAG(**settings).fit(model, x.repeat_interleave(3, 0), y.repeat_interleave(3, 0), seeded())  # type: ignore[arg-type]
+    assert torch.equal(three.theta.unflatten(1, (3, 6)), stacked.theta.unflatten(0, (2, 3)))
+    seen = [one.diagnostics["gradient evaluations"] for one in (three, alone)]
+    assert torch.equal(seen[0], 3 * seen[1])
+
+
+def test_a_preconditioner_is_the_rms_of_gradients_until_burn_in_ends() -> None:
+    """Ten steps by hand, each chain with its own G, which the last four keep. Seen to catch: G that goes on moving, V
+    not corrected for its start at 0, √G in the drift, G in place of √G in the noise, √ε for ε."""
+    n, model = 6, MLP(features=1, hidden=(3,))
+    x = torch.randn(2, n, 1, generator=seeded(1))
+    y = x.squeeze(-1).sin()
+    method = PSGLD(lr=0.01, memory=0.8, floor=0.1, batch=n, burn_in=6, draws=4, thin=1, chains=2)
+    found = method.fit(model, x, y, seeded()).theta.unflatten(1, (2, 4))
+    numbers = seeded()
+    theta, v = model.init(numbers, (2, 2)), torch.zeros(2, 2, model.size)
+    for step in range(1, 11):
+        noise = torch.randn(theta.shape, generator=numbers)
+        for r in range(2):
+            for c in range(2):
+                one = theta[r, c].clone().requires_grad_()
+                energy = -model.log_likelihood(one, x[r], y[r]).sum() - model.log_prior(one)
+                [slope] = torch.autograd.grad(energy, one)
+                if step <= 6:
+                    v[r, c] = 0.8 * v[r, c] + 0.2 * (slope / n) ** 2
+                g = 1 / (0.1 + (v[r, c] / (1 - 0.8 ** min(step, 6))).sqrt())
+                theta[r, c] -= 0.01 / n * g * slope - (2 * 0.01 / n * g).sqrt() * noise[r, c]
+        if step > 6:
+            torch.testing.assert_close(found[:, :, step - 7], theta, rtol=1e-4, atol=1e-5)
