@@ -31,13 +31,20 @@ def measured() -> Mapping[str, Mapping[str, float]]:
 
 
 def expected(cell: Cell) -> float:
-    """The CPU seconds that a cell should take. A method that was not measured on a dataset costs its median there, and
-    a variant such as sgld[lr=0.001] or sgld@630 what its method does."""
+    """The CPU seconds that a cell should take."""
     if not isinstance(cell.entry, Trained):
         return CONTROL
-    names = (cell.name, re.split(r"[\[@]", cell.name)[0])
-    known = next((measured()[name] for name in names if name in measured()), {})
-    return len(cell.replicas) * known.get(cell.dataset_name, known.get(ANY, UNKNOWN))
+    budget = re.search(r"\bbudget=([0-9.]+)s", cell.name)
+    known = float(budget[1]) if budget else cost(cell.name, cell.dataset_name)
+    return len(cell.replicas) * (UNKNOWN if known is None else known)
+
+
+def cost(name: str, dataset: str) -> float | None:
+    """The CPU seconds a replica of a method; None if nobody has measured it. A method that was not measured on a
+    dataset costs its median there, and a variant such as sgld[lr=0.001] or sgld@630 what its method does."""
+    names = (name, re.split(r"[\[@]", name)[0])
+    known = next((measured()[one] for one in names if one in measured()), {})
+    return known.get(dataset, known.get(ANY))
 
 
 def longest_first(cells: Sequence[Cell]) -> list[Cell]:

@@ -47,6 +47,7 @@ from gapbench.methods.sgld import SGLD
 from gapbench.methods.svi import SVI
 from gapbench.methods.swag import SWAG
 from gapbench.methods.validated import Candidate, Validated
+from gapbench.runners.budget import budgeted, changes
 from gapbench.runners.cell import Cell
 from gapbench.runners.guard import undisturbed
 from gapbench.runners.store import first_line
@@ -659,13 +660,42 @@ class Unknown(ValueError):
 class Selection:
     """The entries and tasks of a run. entries: name -> entry. tasks: name -> task.
 
-    adapted: as in Suite. own: name -> the settings that the user chose, which `adapted` must not change.
+    adapted: as in Suite. own: name -> the settings that the user chose, which `adapted` and a budget must not change.
+    budget: the CPU seconds a replica that each method should take; None for its own settings.
     """
 
     entries: Mapping[str, Entry]
     tasks: Mapping[str, Task]
     adapted: Callable[[UncertaintyMethod, Task], UncertaintyMethod] = lambda method, task: method
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    budget: float | None = None
+
+    def within(self, seconds: float) -> Selection:
+        """The same run with a budget, which stands in the names of methods. Raises Unknown for an unknown cost."""
+        names = {name: f"{name.rstrip(']')}{',' if '[' in name else '['}budget={seconds:g}s]" for name in self.entries}
+        names |= {name: name for name, entry in self.entries.items() if not isinstance(entry, Trained)}
+        entries = {names[name]: entry for name, entry in self.entries.items()}
+        own = {names[name]: settings for name, settings in self.own.items()}
+        found = replace(self, entries=entries, own=own, budget=seconds)
+        with explained("--budget"):
+            found.changes()
+        return found
+
+    def changes(self) -> list[str]:
+        """What the budget changes, a line for each dataset and method."""
+        pairs = [
+            (of, task, name, entry)
+            for of, task in self.tasks.items()
+            for name, entry in self.entries.items()
+            if isinstance(entry, Trained)
+        ]
+        before = replace(self, budget=None)
+        found = []
+        for of, task, name, entry in pairs:
+            one, other = (self._on(of, task, name, entry), before._on(of, task, name, entry))
+            assert isinstance(one, Trained) and isinstance(other, Trained)
+            found.append(f"{of} · {name}: {changes(other.method, one.method) or 'no steps to change'}")
+        return found
 
     def cells(self, replicas: int, seed: int, block: int) -> list[Cell]:
         """All cells. replicas: of each dataset, or as many as it has. block: replicas that are trained as one stack (so
@@ -677,7 +707,7 @@ class Selection:
                 task.dataset,
                 task.model,
                 name,
-                self._on(task, name, entry),
+                self._on(of, task, name, entry),
                 first,
                 min(first + block, count),
                 seed,
@@ -691,10 +721,13 @@ class Selection:
             for first in range(0, count, block)
         ]
 
-    def _on(self, task: Task, name: str, entry: Entry) -> Entry:
+    def _on(self, of: str, task: Task, name: str, entry: Entry) -> Entry:
         if not isinstance(entry, Trained):
             return entry
-        return Trained(replace(self.adapted(entry.method, task), **self.own.get(name, {})))
+        method = self.adapted(entry.method, task)
+        if self.budget is not None:
+            method = budgeted(method, name, of, self.budget)
+        return Trained(replace(method, **self.own.get(name, {})))
 
 
 def select(

@@ -27,7 +27,7 @@ from gapbench.runners.cli.console import (
     words,
 )
 from gapbench.runners.cli.errors import Command, Interrupted, UserError
-from gapbench.runners.cli.how import How, how_options
+from gapbench.runners.cli.how import SECONDS, How, how_options, number
 from gapbench.runners.cli.own_table import OwnTable, new_rows, predict, table_options, tell_answer
 from gapbench.runners.cli.status import tell_plan
 
@@ -69,6 +69,12 @@ if TYPE_CHECKING:
     metavar="NAME.FIELD=VALUE",
     help="Another setting of a method: mc_dropout.rate=0.2 gives the row mc_dropout[rate=0.2]. May be given again.",
 )
+@click.option(
+    "--budget",
+    metavar="TIME",
+    help="Give every method the same CPU time a replica, such as 20s: its steps follow from what it cost in the "
+    "published results, and are told.",
+)
 @REPLICAS
 @DEVICE
 @click.option(
@@ -91,6 +97,7 @@ def run(
     methods: tuple[str, ...],
     datasets: tuple[str, ...],
     settings: tuple[str, ...],
+    budget: str | None,
     replicas: int | None,
     device: str,
     out: Path | None,
@@ -109,11 +116,14 @@ def run(
     how = How(**more)
     own.check()
     how.check()
+    seconds = number("--budget", budget, SECONDS, "a time above 0, such as 20s or 1m")
     if quiet and verbose:
         raise UserError("--quiet and --verbose: expected one of them")
     named = click.get_current_context().get_parameter_source("suite") == ParameterSource.COMMANDLINE
     if source and (own.csv or named):
         raise UserError("--from: it takes the place of --suite and --csv: expected one of them")
+    if own.csv and seconds is not None:
+        raise UserError("--budget: it is for the suites, whose costs are known, not for --csv")
     if own.csv and (datasets or named):
         raise UserError("--csv: it takes the place of --suite and --datasets: expected one of them")
     console = make_console(stderr=True)
@@ -141,11 +151,15 @@ def run(
         else:
             chosen = own.suite(replicas) if own.csv else one_of("suite", suite, suites())
         picked = select(chosen, words(methods, "--methods"), words(datasets, "--datasets"), settings)
+        if seconds is not None:
+            picked = picked.within(seconds)
         everything = longest_first(picked.cells((not own.csv and replicas) or chosen.replicas, seed, chosen.block))
         part = how.part()
         todo = shard(everything, *part) if part else everything
         new = new_rows(own, picked)  # what is wrong with these is told before anything is trained
     for line in (chosen.description, *chosen.notes) if own.csv or source else ():
+        tell(line)
+    for line in picked.changes() if picked.budget is not None else ():
         tell(line)
     slots = how.slots(device, jobs or cores())
     store = Store(out or default_folder(own.folder if own.csv else suite).absolute())
@@ -154,7 +168,7 @@ def run(
         return
     store.prepare()
     asked = {"suite": suite, "methods": methods, "datasets": datasets, "settings": settings, "seed": seed}
-    write_plan(store, everything, {**asked, "replicas": replicas}, part and part[1])
+    write_plan(store, everything, {**asked, "budget": budget, "replicas": replicas}, part and part[1])
     outcomes = run_as_asked(todo, store, how, slots, jobs or cores(), console, tell, verbose - quiet)
     found = collect(store.root, {outcome.key for outcome in outcomes if outcome.recorded})
     if found.results:

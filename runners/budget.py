@@ -1,0 +1,61 @@
+"""Equal budgets: the settings with which a method should take a given number of CPU seconds.
+
+The numbers of steps are multiplied by budget / cost, the cost being that of the method's own settings in costs.json.
+Nothing is timed while a method trains, so that a run has the same bits on every machine and every day. On another
+machine than the publishing one, all methods take longer or less by about the same factor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+from gapbench.methods.base import UncertaintyMethod
+from gapbench.runners.costs import cost
+
+COUNTS = ("steps", "burn_in", "thin")  # settings that time goes with; draws, members and chains stay as they are
+
+
+class Unmeasured(ValueError):
+    """The cost of a method is not known; the message says what to do."""
+
+
+def budgeted(method: UncertaintyMethod, name: str, dataset: str, seconds: float) -> UncertaintyMethod:
+    """The method with the steps that should take this many CPU seconds a replica on a dataset.
+
+    A method without steps, such as a closed form, is returned as it is. Raises Unmeasured.
+    """
+    if not _counts(method) and not _inner(method):
+        return method
+    known = cost(name, dataset)
+    if known is None:
+        raise Unmeasured(
+            f"--budget: what {name} costs was not measured: leave it out, or run it beside with its steps by --set"
+        )
+    return scaled(method, seconds / known)
+
+
+def scaled(method: UncertaintyMethod, factor: float) -> UncertaintyMethod:
+    """The method with this many times the steps; of a wrapper, the method inside. A number that ends in 0 still does,
+    since some methods adapt every ten steps."""
+    changed: dict[str, int | UncertaintyMethod] = {}
+    for name, count in _counts(method).items():
+        unit = 1 if count % 10 else 10
+        changed[name] = unit * max(1, round(count * factor / unit)) if count else 0
+    changed |= {name: scaled(inner, factor) for name, inner in _inner(method).items()}
+    return replace(method, **changed)
+
+
+def changes(before: UncertaintyMethod, after: UncertaintyMethod) -> str:
+    """What differs between two settings of a method, in words, such as "steps 8000 → 21050"; "" for nothing."""
+    found = [f"{name} {count} → {_counts(after)[name]}" for name, count in _counts(before).items()]
+    inner = [changes(one, _inner(after)[name]) for name, one in _inner(before).items()]
+    return ", ".join(words for words in [*found, *inner] if words)
+
+
+def _counts(method: UncertaintyMethod) -> dict[str, int]:
+    return {one.name: getattr(method, one.name) for one in fields(method) if one.name in COUNTS and one.init}
+
+
+def _inner(method: UncertaintyMethod) -> dict[str, UncertaintyMethod]:
+    values = {one.name: getattr(method, one.name) for one in fields(method) if one.init}
+    return {name: value for name, value in values.items() if isinstance(value, UncertaintyMethod)}
