@@ -1,7 +1,9 @@
 """Settings chosen by validation: the grid search of published protocols.
 
-    train each candidate on the first (1 − held)·n points; keep the one of the highest Σ log p(y | x) on the others;
+    train each candidate on (1 − held)·n points; keep the one of the highest Σ log p(y | x) on the others;
     train that one again on all n points
+
+The points that decide are the last ones, or those in the middle of a feature: a gap that looks like the one to come.
 
 Caveat: where the last points are few, chance chooses. Points that belong together, in time say, need another split.
 """
@@ -17,7 +19,7 @@ from torch import Generator, Tensor
 
 from gapbench.methods.base import FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.adam_trained import AdamTrained
-from gapbench.methods.engine.distributions import HasDensity
+from gapbench.methods.engine.minibatches import gather_points
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.predictions import MixturePrediction
 from gapbench.methods.engine.streams import own_stream
@@ -43,11 +45,13 @@ class Candidate:
 class Validated(UncertaintyMethod):
     """The best of some candidates for each replica.
 
-    candidates: they predict mixtures of equally many draws. held: the share of the points, the last ones, that decides.
+    candidates: they predict mixtures of equally many draws. held: the share of the points that decides: the last ones,
+    or, if `gap` is the number of a feature, those in the middle of its order.
     """
 
     candidates: tuple[Candidate, ...] = tuple(Candidate(MCDropout(rate=rate)) for rate in (0.005, 0.01, 0.05, 0.1))
     held: float = 0.2
+    gap: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,8 +65,20 @@ class Validated(UncertaintyMethod):
         """The number of points that candidates are trained on."""
         return int((1 - self.held) * n)
 
+    def ordered(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The points with those that decide at the end. x: (R, N, D), y: (R, N)."""
+        if self.gap is None:
+            return x, y
+        n, order = y.shape[1], x[..., self.gap].argsort(1)
+        kept = self.kept(n)
+        below, middle, above = order.split([kept // 2, n - kept, kept - kept // 2], 1)
+        order = torch.cat([below, above, middle], 1)
+        return gather_points(x, order), gather_points(y, order)
+
     def skip(self, model: Model, x: Tensor) -> str | None:
         n = x.shape[1]
+        if self.gap is not None and not 0 <= self.gap < x.shape[2]:
+            return f"gap = {self.gap}: expected the number of a feature, 0 to {x.shape[2] - 1}"
         if not 0 < self.kept(n) < n:
             return f"held = {self.held}: {n} points leave none to train on, or none that decides"
         reasons = [one.method.skip(one.model(model), x[:, : self.kept(n)]) for one in self.candidates]
@@ -70,14 +86,19 @@ class Validated(UncertaintyMethod):
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Chosen:
         kept, scores = self.kept(y.shape[1]), []
+        x_tried, y_tried = self.ordered(x, y)
         streams = [own_stream(generator) for _ in self.candidates]
         for one in self.candidates:
             method = as_many_passes(one.method, y.shape[1], kept)
-            fitted = method.fit(one.model(model), x[:, :kept], y[:, :kept], generator)
-            law = fitted(x[:, kept:]).y
-            if not isinstance(law, HasDensity):
-                raise ValueError(f"Validated: {type(one.method).__name__} predicts no density, so it cannot be chosen")
-            score = law.log_density(y[:, kept:].to(law.mean)).sum(1)
+            fitted = method.fit(one.model(model), x_tried[:, :kept], y_tried[:, :kept], generator)
+            prediction = fitted(x_tried[:, kept:])
+            if not isinstance(prediction, MixturePrediction):
+                kind = type(prediction).__name__
+                raise ValueError(
+                    f"Validated: {type(one.method).__name__} gives a {kind}: expected a mixture of normals"
+                )
+            law = prediction.y
+            score = law.log_density(y_tried[:, kept:].to(law.mean)).sum(1)
             scores.append(score.nan_to_num(-torch.inf))  # what diverged is not chosen
         best = torch.stack(scores).argmax(0)  # (R,)
         parts = []

@@ -16,6 +16,7 @@ from heapq import heapify, heapreplace
 from pathlib import Path
 
 from gapbench.evaluation.entries import Trained
+from gapbench.methods.validated import Validated
 from gapbench.runners.cell import Cell
 
 ANY = "any dataset"  # stands in costs.json for the median over datasets
@@ -36,7 +37,9 @@ def expected(cell: Cell) -> float:
         return CONTROL
     budget = re.search(r"\bbudget=([0-9.]+)s", cell.name)
     known = float(budget[1]) if budget else cost(cell.name, cell.dataset_name)
-    return len(cell.replicas) * (UNKNOWN if known is None else known)
+    method = cell.entry.method
+    trials = len(method.candidates) if isinstance(method, Validated) and cell.name not in measured() else 0
+    return len(cell.replicas) * (UNKNOWN if known is None else known) * (1 + trials)
 
 
 def cost(name: str, dataset: str) -> float | None:

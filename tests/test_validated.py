@@ -66,7 +66,7 @@ def test_epochs_stay_epochs() -> None:
 
 def test_what_cannot_be_chosen() -> None:
     x, y = lines((0.1,), 100)
-    with pytest.raises(ValueError, match="CQR predicts no density"):
+    with pytest.raises(ValueError, match="CQR gives a BandPrediction: expected a mixture"):
         Validated((Candidate(CQR(method=QuantileRegression(steps=5))),)).fit(MODEL, x, y, seeded())
     with pytest.raises(ValueError, match=r"0 candidates, held = 0\.2: expected one at least"):
         Validated(())

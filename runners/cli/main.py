@@ -17,6 +17,7 @@ from gapbench.runners.cli.show import export, plot, publish, readme, table
 from gapbench.runners.cli.status import status
 from gapbench.runners.cli.submit import submit
 from gapbench.runners.cli.suite import suite
+from gapbench.runners.cli.tune import tune
 from gapbench.runners.cli.upkeep import gc, merge, verify
 from gapbench.runners.cli.variance import variance
 
@@ -32,6 +33,7 @@ def main() -> None:
 
 for command in (
     run,
+    tune,
     status,
     table,
     report,
