@@ -32,7 +32,7 @@ class PSGLD(UncertaintyMethod):
     lr: step ε·n, in units of 1/G. memory, floor: of the preconditioner. burn_in, thin: numbers of steps.
     """
 
-    lr: float = 2e-4
+    lr: float = 1e-4
     memory: float = 0.99
     floor: float = 1e-5
     batch: int = 64
