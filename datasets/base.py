@@ -33,6 +33,7 @@ class Layout:
     sample: False if the replicas are all that there are, such as one for each feature of a table, or if some share
         their data: then there is no interval over replicas.
     seeds: of replicas that share their data: how many in a row do, each trained with random numbers of its own.
+    names: of the features, if they have any.
     """
 
     points: Literal["grid", "tasks", "rows"] = "rows"
@@ -41,10 +42,12 @@ class Layout:
     overlap: float | None = None
     sample: bool = True
     seeds: int = 1
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.line is not None and self.line < 2:
             raise ValueError(f"Layout: line = {self.line}: expected at least the two points that make a line")
+        object.__setattr__(self, "names", tuple(self.names))  # JSON has lists
 
     @property
     def independent(self) -> bool:
@@ -57,11 +60,12 @@ class Layout:
         return self.points == "grid" and (self.feature is not None or self.line is not None)
 
     @property
-    def content(self) -> dict[str, str | float | None]:
+    def content(self) -> dict[str, str | float | list[str] | None]:
         """The fields, JSON-able, for keys, records and manifests. Fields that came later are there only if they say
         something, which leaves the keys of older layouts as they were."""
-        later = {"line": None, "overlap": None, "sample": True, "seeds": 1}
-        return {name: value for name, value in vars(self).items() if name not in later or value != later[name]}
+        later: dict[str, object] = {"line": None, "overlap": None, "sample": True, "seeds": 1, "names": []}
+        now = {**vars(self), "names": list(self.names)}
+        return {name: value for name, value in now.items() if name not in later or value != later[name]}
 
 
 @dataclass(frozen=True)

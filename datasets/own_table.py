@@ -53,8 +53,8 @@ class OwnTable(Dataset):
     @property
     def layout(self) -> Layout:
         """Random splits and folds share training rows; gaps and windows are all that there are."""
-        held = {"random": HELD, "group": 1 / self.splits}.get(self.kind)
-        return Layout(sample=False) if held is None else Layout(overlap=held / (1 - held))
+        held, names = {"random": HELD, "group": 1 / self.splits}.get(self.kind), tuple(self.table.names)
+        return Layout(sample=held is not None, overlap=held and held / (1 - held), names=names)
 
     @property
     def summary(self) -> tuple[tuple[str, str], ...]:

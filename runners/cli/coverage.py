@@ -45,7 +45,7 @@ def coverage(folder: Path | None, methods: tuple[str, ...], region: str) -> None
             if group is not None:
                 low, high = map(percent, group.band)
                 words_of = "too narrow there" if group.coverage < group.band[0] else ""
-                shown.add_row(escape(one.label), told(group, ()), f"{low} to {high}", words_of)
+                shown.add_row(escape(one.label), told(group, one.layout.names), f"{low} to {high}", words_of)
         show(make_console(), shown)
     click.echo(
         "Right if: where the share is with probability 95 % in all parts of all features, if it is 90 % everywhere."
