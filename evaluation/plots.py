@@ -37,7 +37,7 @@ matplotlib.use("Agg")
 
 OVER = "#FCEDE3"  # of the over-confident side of a calibration figure
 BANDS = ("05", "25", "50", "75", "95")  # quantiles in per cent
-PANELS = 24  # methods beyond which panels are too many to look at
+PANELS = 36  # methods beyond which panels are too many to look at
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ def bands(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     drawable = [(result, of) for result in rows if (of := quantity_of(result))]
     if not drawable:
         raise Undrawable("no method's record has quantiles of f or y")
-    across = 2 if len(drawable) == 4 else min(3 if len(drawable) <= 12 else 4, len(drawable))
+    columns = 2 if len(drawable) == 4 else 3 if len(drawable) <= 12 else 4 if len(drawable) <= 24 else 5
+    across = min(columns, len(drawable))
     down = -(-len(drawable) // across)
     figure = Figure(figsize=(4.2 * min(across, 3), (2.8 if across < 4 else 2.2) * down + 0.6), layout="constrained")
     axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
