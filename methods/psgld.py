@@ -29,8 +29,8 @@ from gapbench.methods.engine.posterior_draws import PosteriorDraws
 class PSGLD(UncertaintyMethod):
     """Langevin chains with a step of its own for each parameter.
 
-    lr: step ε·n, in units of 1/G. memory, floor: of the preconditioner. A parameter without
-    gradients in burn-in has the step ε/floor: where the floor is small, it diverges as soon as it has some. burn_in, thin: numbers of steps.
+    lr: step ε·n, in units of 1/G. memory, floor: of the preconditioner. A parameter without gradients in burn-in has
+    the step ε/floor: where the floor is small, it diverges as soon as it has some. burn_in, thin: numbers of steps.
     """
 
     lr: float = 2e-4

@@ -103,8 +103,8 @@ def readme() -> list[str]:
         f"the true posterior's grows {words(value('reference', 'gap_ratio', 'all'))}fold in the gap",
         f"Its std is {mclmc[0]} too large among the data and {mclmc[1]} in the gap",
         f"It takes a {fraction(cpu('mclmc') / cpu('svi'))} of SVI's CPU time",
-        f"whose output layer is exact. Its std is {collapsed[0]} too large among the data and {collapsed[1]} in the gap. "
-        f"That of SVI itself is {words(1 / ratio('svi', 'gap'))} times too small there",
+        f"whose output layer is exact. Its std is {collapsed[0]} too large among the data and {collapsed[1]} in the "
+        f"gap. That of SVI itself is {words(1 / ratio('svi', 'gap'))} times too small there",
         f"It costs {gradients:.0f} times the gradients of SGLD",
         f"Its std is {sgld[0]} too large among the data and {sgld[1]} in the gap",
         f"1 % and {percent(ratio('nngp', 'gap') - 1)} off that of 50 units a layer",
