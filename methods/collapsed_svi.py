@@ -4,7 +4,7 @@
     f(x) | h, y ~ N(φ(x)ᵀm, φ(x)ᵀA⁻¹φ(x)),      as in engine/collapsed.py
 
 p(y | h) has the output layer w integrated out, so q(h) p(w | h, y) stands for the posterior: of all laws with
-this q, the one nearest to it in KL (collapsed bounds: Titsias 2009, http://proceedings.mlr.press/v5/titsias09a.html).
+this q, the one nearest to it in KL (such bounds: Hensman, Rattray & Lawrence 2012, https://arxiv.org/abs/1206.5162).
 Family: variational.
 Caveat: hidden units are still independent of each other. All data are in every step.
 """

@@ -1,11 +1,12 @@
-"""Locally weighted split conformal prediction (Lei et al. 2018, section 5.2, https://arxiv.org/abs/1604.04173).
+"""Locally weighted split conformal prediction (Lei et al. 2018, section 5.2, https://arxiv.org/abs/1604.04173), with
+the method's own std in place of a second regression of the errors' size.
 
     train on one part; sᵢ = |yᵢ − μ(xᵢ)|/std(xᵢ) on the other;   y ∈ μ(x) ± s₍ₖ₎ std(x) with probability ≥ p,
     k = ⌈p(n + 1)⌉,   std: the method's own, of y
 
 Family: conformal.
-Caveat: the coverage is an average over the law of the data. In a gap the width is the method's own, times one number
-that the data decide.
+Caveat: the coverage is an average over the law of the data. In a gap the width is the method's own, times a number that
+the data decide.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from gapbench.methods.split_conformal import SplitConformal
 
 @dataclass(frozen=True)
 class LocalConformal(SplitConformal):
-    """A method's own error bars of y, all of them widened or narrowed by one factor."""
+    """A method's own error bars of y, widened or narrowed by one factor for each level."""
 
     method: UncertaintyMethod = field(default_factory=DeepEnsemble)
 

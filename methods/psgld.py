@@ -44,9 +44,10 @@ class PSGLD(UncertaintyMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (0 <= self.memory < 1 and self.floor > 0):
+        if not (0 <= self.memory < 1 and self.floor > 0 and self.burn_in > 0):
             raise ValueError(
-                f"PSGLD: memory = {self.memory}, floor = {self.floor}: expected a share below 1 and a positive number"
+                f"PSGLD: memory = {self.memory}, floor = {self.floor}, burn_in = {self.burn_in}: expected a share "
+                "below 1, a positive number and at least 1 step, which learns the preconditioner"
             )
 
     @property

@@ -6,7 +6,7 @@
     "linear":  k(θ, θ′) = θᵀθ′ + 1, which has the exact mean and covariance of a normal posterior if K > P
                (Liu & Wang 2018, https://arxiv.org/abs/1810.11693)
 
-The step is Adam's. One particle is the MAP.
+The step is Adam's. One particle of the RBF kernel is the MAP.
 Family: ensemble.
 Caveat: in as many dimensions as a network has, the RBF kernel hardly repels, and the particles are too near the modes.
 """
@@ -40,6 +40,8 @@ class SVGD(AdamTrained):
         super().__post_init__()
         if self.kernel not in ("rbf", "linear"):
             raise ValueError(f"SVGD: kernel = {self.kernel!r}: expected 'rbf' or 'linear'")
+        if self.kernel == "rbf" and self.particles == 2:  # half of their squared distances, those to themselves, are 0
+            raise ValueError("SVGD: particles = 2: the median of their distances is 0: expected 1, or 3 at least")
 
     @property
     def exactness(self) -> Claim:

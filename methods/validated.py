@@ -3,7 +3,7 @@
     train each candidate on (1 − held)·n points; keep the one of the highest Σ log p(y | x) on the others;
     train that one again on all n points
 
-The points that decide are the last ones, or those in the middle of a feature: a gap that looks like the one to come.
+The points that decide are the last ones, random ones, or those in the middle of a feature: a gap like the one to come.
 
 Caveat: where the last points are few, chance chooses. Points that belong together, in time say, need another split.
 """
@@ -45,12 +45,13 @@ class Candidate:
 class Validated(UncertaintyMethod):
     """The best of some candidates for each replica.
 
-    candidates: they predict mixtures of equally many draws. held: the share of the points that decides: the last ones,
-    or, if `gap` is the number of a feature, those in the middle of its order.
+    candidates: they predict mixtures of equally many draws. held: the share of the points that decides: the last ones;
+    random ones if `shuffled`; if `gap` is the number of a feature, those in the middle of its order.
     """
 
     candidates: tuple[Candidate, ...] = tuple(Candidate(MCDropout(rate=rate)) for rate in (0.005, 0.01, 0.05, 0.1))
     held: float = 0.2
+    shuffled: bool = False
     gap: int | None = None
 
     def __post_init__(self) -> None:
@@ -65,11 +66,14 @@ class Validated(UncertaintyMethod):
         """The number of points that candidates are trained on."""
         return int((1 - self.held) * n)
 
-    def ordered(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def ordered(self, x: Tensor, y: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """The points with those that decide at the end. x: (R, N, D), y: (R, N)."""
         if self.gap is None:
+            if self.shuffled:
+                order = torch.rand(y.shape, generator=generator, device=y.device).argsort(1)
+                return gather_points(x, order), gather_points(y, order)
             return x, y
-        n, order = y.shape[1], x[..., self.gap].argsort(1)
+        n, order = y.shape[1], x[..., self.gap].argsort(dim=1, stable=True)
         kept = self.kept(n)
         below, middle, above = order.split([kept // 2, n - kept, kept - kept // 2], 1)
         order = torch.cat([below, above, middle], 1)
@@ -86,7 +90,7 @@ class Validated(UncertaintyMethod):
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Chosen:
         kept, scores = self.kept(y.shape[1]), []
-        x_tried, y_tried = self.ordered(x, y)
+        x_tried, y_tried = self.ordered(x, y, generator)
         streams = [own_stream(generator) for _ in self.candidates]
         for one in self.candidates:
             method = as_many_passes(one.method, y.shape[1], kept)
@@ -99,14 +103,31 @@ class Validated(UncertaintyMethod):
                 )
             law = prediction.y
             score = law.log_density(y_tried[:, kept:].to(law.mean)).sum(1)
-            scores.append(score.nan_to_num(-torch.inf))  # what diverged is not chosen
+            for replica in fitted.failures:  # neither what failed is chosen, nor what diverged
+                score[replica] = -torch.inf
+            scores.append(score.nan_to_num(-torch.inf))
         best = torch.stack(scores).argmax(0)  # (R,)
         parts = []
         for number, one in enumerate(self.candidates):
             # Of all replicas, and from a stream of its own: what others chose must not move a replica.
             if chosen(best == number):
                 parts.append((best == number, one.method.fit(one.model(model), x, y, streams[number])))
-        return Chosen(parts, diagnostics={"candidate": best.float()})
+        failures = {
+            replica: reason
+            for won, fitted in parts
+            for replica, reason in fitted.failures.items()
+            if bool(won[replica])
+        }
+        return Chosen(parts, diagnostics={"candidate": best.float(), **winners(parts)}, failures=failures)
+
+
+def winners(parts: Sequence[tuple[Tensor, FittedMethod]]) -> dict[str, Tensor]:
+    """The diagnostics that all parts have, each replica's from the part that it won, (R,)."""
+    (won, first), *others = parts
+    found = {name: one for name, one in first.diagnostics.items() if all(name in of.diagnostics for _, of in others)}
+    for won, fitted in others:
+        found = {name: torch.where(won, fitted.diagnostics[name].to(one), one) for name, one in found.items()}
+    return found
 
 
 def as_many_passes(method: UncertaintyMethod, n: int, kept: int) -> UncertaintyMethod:
@@ -139,4 +160,6 @@ class Chosen(FittedMethod):
                 whole = torch.where(won[:, None, None], value, whole.to(value))
             return whole
 
-        return MixturePrediction(joined("location"), joined("scale"), joined("noise_std"))
+        chains = {prediction.chains for _, prediction in found if isinstance(prediction, MixturePrediction)}
+        same = chains.pop() if len(chains) == 1 else 0
+        return MixturePrediction(joined("location"), joined("scale"), joined("noise_std"), same)

@@ -1,6 +1,6 @@
 """Equal budgets: the settings with which a method should take a given number of CPU seconds.
 
-The numbers of steps are multiplied by budget / cost, the cost being that of the method's own settings in costs.json.
+The numbers of steps are multiplied by budget / cost, the cost being that in costs.json, and rounded.
 Nothing is timed while a method trains, so that a run has the same bits on every machine and every day. On another
 machine than the publishing one, all methods take longer or less by about the same factor.
 """
@@ -10,9 +10,15 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 from gapbench.methods.base import UncertaintyMethod
+from gapbench.methods.validated import Validated
 from gapbench.runners.costs import cost
 
-COUNTS = ("steps", "burn_in", "thin")  # settings that time goes with; draws, members and chains stay as they are
+COUNTS = (
+    "steps",
+    "adam_steps",
+    "burn_in",
+    "thin",
+)  # settings that time goes with; draws, members and chains stay as they are
 
 
 class Unmeasured(ValueError):
@@ -24,14 +30,20 @@ def budgeted(method: UncertaintyMethod, name: str, dataset: str, seconds: float)
 
     A method without steps, such as a closed form, is returned as it is. Raises Unmeasured.
     """
-    if not _counts(method) and not _inner(method):
+    if not has_steps(method):
         return method
+    row = name.partition("[")[0]
+    if isinstance(method, Validated):
+        raise Unmeasured(f"--budget: {row} is a search of settings, whose cost goes with its trials: leave it out")
     known = cost(name, dataset)
     if known is None:
-        raise Unmeasured(
-            f"--budget: what {name} costs was not measured: leave it out, or run it beside with its steps by --set"
-        )
+        raise Unmeasured(f"--budget: what {row} costs was not measured: leave it out, or set its steps by --set")
     return scaled(method, seconds / known)
+
+
+def has_steps(method: UncertaintyMethod) -> bool:
+    """False for a method whose time no setting of its own changes, such as a closed form."""
+    return bool(_counts(method) or _inner(method) or isinstance(method, Validated))
 
 
 def scaled(method: UncertaintyMethod, factor: float) -> UncertaintyMethod:

@@ -38,8 +38,10 @@ def expected(cell: Cell) -> float:
     budget = re.search(r"\bbudget=([0-9.]+)s", cell.name)
     known = float(budget[1]) if budget else cost(cell.name, cell.dataset_name)
     method = cell.entry.method
-    trials = len(method.candidates) if isinstance(method, Validated) and cell.name not in measured() else 0
-    return len(cell.replicas) * (UNKNOWN if known is None else known) * (1 + trials)
+    times = 1
+    if isinstance(method, Validated) and cell.name not in measured():  # the trials, and each winner on all points
+        times = len(method.candidates) + min(len(method.candidates), len(cell.replicas))
+    return len(cell.replicas) * (UNKNOWN if known is None else known) * times
 
 
 def cost(name: str, dataset: str) -> float | None:

@@ -41,13 +41,14 @@ from gapbench.methods.laplace import Laplace
 from gapbench.methods.mams import MAMS
 from gapbench.methods.mc_dropout import MCDropout
 from gapbench.methods.mclmc import MCLMC
+from gapbench.methods.multi_swag import MultiSWAG
 from gapbench.methods.nngp import NNGP
 from gapbench.methods.registry import Registry, class_from_file, method_name, registry
 from gapbench.methods.sgld import SGLD
 from gapbench.methods.svi import SVI
 from gapbench.methods.swag import SWAG
 from gapbench.methods.validated import Candidate, Validated
-from gapbench.runners.budget import budgeted, changes
+from gapbench.runners.budget import COUNTS, budgeted, changes, has_steps
 from gapbench.runners.cell import Cell
 from gapbench.runners.guard import undisturbed
 from gapbench.runners.store import first_line
@@ -205,7 +206,7 @@ def _prior() -> Suite:
         # Not cqr: a third of 40 points cannot calibrate an interval of 95 %.
         {**_without(default.methods, "cqr"), "sgld": replace(sgld, batch=half), "swag": replace(swag, batch=half)},
         replicas=200,
-        on_request={"hmc": HMC(burn_in=100, draws=50, thin=4, chains=4)},
+        on_request={"hmc": HMC(burn_in=100, draws=50, thin=4, chains=4), "multi_swag": MultiSWAG(batch=half)},
         block=100,
     )
 
@@ -585,7 +586,7 @@ def equal_budget(method: UncertaintyMethod, task: Task) -> UncertaintyMethod:
     The curvature of the log likelihood goes with 1/σ², so a step that follows σ² is as stable for every known noise. If
     the noise is learned, nobody knows σ beforehand, and the step is that of the center of its prior. Where it depends
     on x, MCLMC's chains start at optima: from some draws of the prior their step size did not settle.
-    Methods that are in no such suite are returned as they are.
+    Collapsed SVI, and methods that are in no such suite, are returned as they are.
     """
     n = task.dataset.problems([0]).x.shape[1]
     share = AT_CENTER["n"] / n
@@ -672,8 +673,17 @@ class Selection:
 
     def within(self, seconds: float) -> Selection:
         """The same run with a budget, which stands in the names of methods. Raises Unknown for an unknown cost."""
-        names = {name: f"{name.rstrip(']')}{',' if '[' in name else '['}budget={seconds:g}s]" for name in self.entries}
-        names |= {name: name for name, entry in self.entries.items() if not isinstance(entry, Trained)}
+        words = f"budget={seconds:g}s]"
+        names = {
+            name: f"{name.rstrip(']')}{',' if '[' in name else '['}{words}"
+            if isinstance(entry, Trained) and has_steps(entry.method)
+            else name
+            for name, entry in self.entries.items()
+        }
+        for name, settings in self.own.items():
+            sizes = [key for key, value in settings.items() if type(value) is int and key not in COUNTS]
+            if sizes:
+                raise Unknown(f"--budget: what {name} costs was not measured with another {sizes[0]}: leave out --set")
         entries = {names[name]: entry for name, entry in self.entries.items()}
         own = {names[name]: settings for name, settings in self.own.items()}
         found = replace(self, entries=entries, own=own, budget=seconds)
@@ -687,7 +697,7 @@ class Selection:
             (of, task, name, entry)
             for of, task in self.tasks.items()
             for name, entry in self.entries.items()
-            if isinstance(entry, Trained)
+            if isinstance(entry, Trained) and self._has(task, name, entry)
         ]
         before = replace(self, budget=None)
         found = []
@@ -715,11 +725,15 @@ class Selection:
             for of, task in self.tasks.items()
             for there in [min(most for most in (replicas, task.dataset.count, task.replicas) if most is not None)]
             for name, entry in self.entries.items()
-            for row in [name.partition("[")[0]]  # in the suite: without what --set adds
-            for count in [min(there, task.first.get(row, there))]
-            if not task.methods or row in task.methods or not isinstance(entry, Trained)
+            for count in [min(there, task.first.get(name.partition("[")[0], there))]
+            if self._has(task, name, entry)
             for first in range(0, count, block)
         ]
+
+    @staticmethod
+    def _has(task: Task, name: str, entry: Entry) -> bool:
+        """Whether the entry is run on the task. Its row in the suite is its name without what --set and budgets add."""
+        return not task.methods or name.partition("[")[0] in task.methods or not isinstance(entry, Trained)
 
     def _on(self, of: str, task: Task, name: str, entry: Entry) -> Entry:
         if not isinstance(entry, Trained):

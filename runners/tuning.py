@@ -10,10 +10,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 
-from gapbench.datasets.streams import stream
+from gapbench.datasets.streams import stream, torch_stream
 from gapbench.methods.base import UncertaintyMethod
+from gapbench.methods.engine.predictions import MixturePrediction, Prediction
 from gapbench.methods.validated import Candidate, Validated
-from gapbench.runners.suites import Suite, Unknown, method_of
+from gapbench.runners.budget import scaled
+from gapbench.runners.suites import Suite, Task, Unknown, is_source, method_of
 
 # Each setting is its own value times a factor, log-uniform between these. Steps and members stay: they are the budget.
 RANGES: Mapping[str, tuple[float, float]] = {
@@ -53,6 +55,8 @@ def candidates(method: UncertaintyMethod, prior_std: float | None, trials: int) 
 
 def tuning(suite: Suite, name: str, trials: int, gap: int | None) -> Suite:
     """The suite whose rows are a method as it is, and tuned. gap: as in Validated. Raises Unknown."""
+    if is_source(name):
+        raise Unknown(f"{name}: the suite that is written cannot hold a class of a file: expected a name")
     _, method = method_of(name, suite)
     if not isinstance(method, UncertaintyMethod):
         raise Unknown(f"{name}: a control has nothing to tune: expected a method")
@@ -62,10 +66,20 @@ def tuning(suite: Suite, name: str, trials: int, gap: int | None) -> Suite:
     found = candidates(method, stds.pop() if len(stds) == 1 else None, trials)
     if len(set(found)) == 1 < trials:
         raise Unknown(f"{name}: it has none of the settings that are tuned: {', '.join(RANGES)}")
-    cut = "the middle of the training points" if gap is not None else "the last fifth of the training points"
+    kind = _kind(method, next(iter(suite.tasks.values())))
+    if kind is not MixturePrediction:
+        raise Unknown(f"{name}: it gives a {kind.__name__}: a search needs a mixture of normals")
+    cut = "the middle fifth of the training points" if gap is not None else "a random fifth of the training points"
     return replace(
         suite,
         description=f"{name} as it is, and the best of {trials} trials by log likelihood on {cut}",
-        methods={name: method, f"{name}@tuned{trials}": Validated(found, gap=gap)},
+        tasks={of: replace(task, methods=(), first={}) for of, task in suite.tasks.items()},
+        methods={name: method, f"{name}@tuned{trials}": Validated(found, shuffled=gap is None, gap=gap)},
         on_request={},
     )
+
+
+def _kind(method: UncertaintyMethod, task: Task) -> type[Prediction]:
+    """The kind of a method's predictions, by a training of some steps."""
+    x, y, x_test = task.dataset.problems([0]).inputs
+    return type(scaled(method, 0.001).fit(task.model, x, y, torch_stream("cpu", "kind"))(x_test[:, :2]))

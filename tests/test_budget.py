@@ -68,20 +68,27 @@ def test_a_budget_stands_in_the_names_and_the_users_own_settings_stay(table: Non
     """Controls keep their names. Seen to catch: --set that is undone, a row that has the name of one without a budget,
     an expected time that is not the budget's."""
     picked = within(6.0, "evidential", "nngp")
-    assert list(picked.entries)[:2] == ["evidential[budget=6s]", "nngp[budget=6s]"]
-    assert {name for name in picked.entries if "budget" not in name} == {"reference", "prior", "truth"}
+    assert list(picked.entries)[:2] == ["evidential[budget=6s]", "nngp"]
+    assert {name for name in picked.entries if "budget" not in name} == {*("nngp", "reference", "prior", "truth")}
     cell = picked.cells(10, 0, 10)[0]
     assert isinstance(cell.entry, Trained) and cell.entry.method == replace(Evidential(), steps=3 * Evidential().steps)
     assert expected(cell) == 60.0
     assert picked.changes() == [
         "gapped_sine · evidential[budget=6s]: steps 5000 → 15000",
-        "gapped_sine · nngp[budget=6s]: no steps to change",
+        "gapped_sine · nngp: no steps to change",
     ]
     own = within(6.0, "evidential", settings=("evidential.steps=70",))
     cell = own.cells(1, 0, 10)[0]
     assert cell.name == "evidential[steps=70,budget=6s]" and cell.entry == Trained(Evidential(steps=70))
-    with pytest.raises(Unknown, match=r"--budget: what svgd\[budget=6s\] costs was not measured: leave it out"):
-        within(6.0, "svgd")
+    for words, settings, says in (
+        ("svgd", (), "--budget: what svgd costs was not measured: leave it out"),
+        ("validated", (), "--budget: validated is a search of settings"),
+        ("mclmc", ("mclmc.chains=3",), r"--budget: what mclmc\[chains=3\] costs was not measured with another chains"),
+    ):
+        with pytest.raises(Unknown, match=says):
+            within(6.0, words, settings=settings)
+    other = select(suites()["notebooks"], ["nngp"]).within(6.0)
+    assert len(other.changes()) == sum(not task.methods for task in suites()["notebooks"].tasks.values())
 
 
 def test_a_wrapper_tells_of_the_method_inside() -> None:

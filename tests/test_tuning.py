@@ -95,7 +95,13 @@ def test_what_cannot_be_tuned() -> None:
     ):
         with pytest.raises(Unknown, match=says):
             tuning(suite, name, 3, None)
+    for name, kind in (("cqr", "BandPrediction"), ("evidential", "StudentTPrediction")):
+        with pytest.raises(Unknown, match=f"{name}: it gives a {kind}: a search needs a mixture"):
+            tuning(default, name, 3, None)
+    with pytest.raises(Unknown, match="a class of a file"):
+        tuning(default, "mine.py:Mine", 3, None)
     assert "nngp@tuned3" in tuning(default, "nngp", 3, None).methods
+    assert not any(task.methods for task in tuning(suites()["notebooks"], "deep_ensemble", 3, None).tasks.values())
 
 
 def two_priors(suite: Suite) -> Suite:
@@ -106,14 +112,14 @@ def two_priors(suite: Suite) -> Suite:
 
 
 def test_a_search_is_expected_to_cost_its_trials() -> None:
-    """And the training of the winner. Seen to catch: the cost of one run."""
+    """And those of the winners, of which ten replicas may have all four. Seen to catch: the cost of one run."""
     suite = tuning(suites()["default"], "mc_dropout", 4, None)
     task = suite.tasks["gapped_sine"]
     alone, tuned = (
         expected(Cell("gapped_sine", task.dataset, task.model, name, Trained(method), 0, 10, 0))
         for name, method in suite.methods.items()
     )
-    assert tuned == pytest.approx(5 * alone)
+    assert tuned == pytest.approx(8 * alone)
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -125,5 +131,41 @@ def test_the_command(tmp_path: Path) -> None:
     suite = read(tmp_path / "here.toml")
     assert suite.methods == tuning(suites()["default"], "nngp", 3, 0).methods
     assert len(list((tmp_path / "here" / "cells").rglob("*.json"))) >= 2
-    refused = gapbench(tmp_path, "tune", "nngp", "--wrong")
-    assert refused.returncode == 2 and "--wrong" in refused.stderr
+    before = (tmp_path / "here.toml").read_bytes()
+    for options, says in (
+        (("nngp", "--out", "other", "--wrong"), "--wrong"),
+        (("nngp", "--from", "here.toml"), "--from: not for tune"),
+        (("nngp", "--trials", 4, "--out", "here"), "another suite is there"),
+        (("--replicas", 2, "nngp"), "expected METHOD before"),
+    ):
+        refused = gapbench(tmp_path, "tune", *options)
+        assert refused.returncode == 2 and says in refused.stderr, refused.stderr
+    assert (tmp_path / "here.toml").read_bytes() == before
+
+
+@dataclass(frozen=True)
+class Failing(Heard):
+    """It predicts what is best, and says that replica 0 must not be used."""
+
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
+        return Zero(self.noise, failures={0: "clipped"}, diagnostics={"loss": torch.arange(float(len(x)))})
+
+
+def test_what_failed_is_not_chosen_and_evidence_is_kept() -> None:
+    """If all failed, so did the choice. Seen to catch: failures that are lost, those of replicas that another candidate
+    won, diagnostics of one part for all replicas."""
+    x, y = torch.randn(2, 10, 1, generator=Generator().manual_seed(0)), torch.zeros(2, 10)
+    good, wide = Candidate(Failing(noise=0.1)), Candidate(Heard(noise=9.0))
+    fitted = Validated((good, wide)).fit(MLP(), x, y, Generator().manual_seed(0))
+    assert fitted.diagnostics["candidate"].tolist() == [1, 0] and not fitted.failures
+    both = Validated((good, Candidate(Failing(noise=9.0)))).fit(MLP(), x, y, Generator().manual_seed(0))
+    assert both.failures == {0: "clipped"} and both.diagnostics["loss"].tolist() == [0, 1]
+
+
+def test_random_points_decide() -> None:
+    """Another fifth in each replica, and x stays with its y. Seen to catch: the last fifth, one order for all."""
+    x = torch.arange(50.0).expand(2, -1).unsqueeze(-1)
+    method = Validated((Candidate(Heard()),), shuffled=True)
+    kept, values = method.ordered(x, x.squeeze(-1) + 1, Generator().manual_seed(0))
+    assert torch.equal(kept.squeeze(-1) + 1, values) and torch.equal(values.sort(1).values, x.squeeze(-1) + 1)
+    assert (values[0] != values[1]).any() and (values[:, 40:] < 40).any(1).all()

@@ -151,6 +151,8 @@ def run(
         else:
             chosen = own.suite(replicas) if own.csv else one_of("suite", suite, suites())
         picked = select(chosen, words(methods, "--methods"), words(datasets, "--datasets"), settings)
+        if seconds is not None and chosen.shrinks:
+            raise UserError(f"--budget: the steps of suite {suite} are cut already: expected another --suite")
         if seconds is not None:
             picked = picked.within(seconds)
         everything = longest_first(picked.cells((not own.csv and replicas) or chosen.replicas, seed, chosen.block))
