@@ -427,6 +427,7 @@ def test_what_maintainers_need_is_not_in_the_users_help(gapbench: Gapbench, monk
             "submit",
             "suite",
             "table",
+            "tune",
             "variance",
             "verify",
         )
@@ -604,7 +605,7 @@ def test_what_nobody_thought_of_is_one_line_too(gapbench: Gapbench, monkeypatch:
     monkeypatch.setattr("gapbench.datasets.uci.download", fail)
     arguments = {"table": ["out"], "plot": ["out"], "export": ["out"], "check": ["sgld"], "publish": ["x"]}
     arguments |= {name: ["out"] for name in ("gc", "status", "verify")}
-    arguments |= {"compare": ["a", "b", "out"], "merge": ["a", "--out", "b"], "submit": ["toy.py:Toy"]}
+    arguments |= {"compare": ["a", "b", "out"], "merge": ["a", "--out", "b"], "submit": ["toy.py:Toy"], "tune": ["svi"]}
     monkeypatch.setattr("gapbench.runners.plan.status", fail)
     monkeypatch.setattr("gapbench.runners.merge.merge", fail)
     monkeypatch.setattr("gapbench.runners.gc.find", fail)

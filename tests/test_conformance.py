@@ -542,6 +542,7 @@ def test_an_error_without_end_is_no_small_error() -> None:
 
 
 NOISE = "normal_(0, self.noise_multiplier * self.max_grad_norm, generator=self.generator)"
+DRIFT = "gradients.add_weighted_sum(factors, theta.grad)"
 IMPORT = "from gapbench.methods.engine.dp_sgd import StackedDPOptimizer\n"
 OPTIMIZER = (
     "from typing import Any\nfrom opacus.optimizers import DPOptimizer\n"
@@ -552,10 +553,10 @@ PLANTED: Mapping[str, tuple[str, str]] = {
     "nothing": ("", ""),
     "noise √2 too large": ("math.sqrt(2 / (self.lr * n))", "math.sqrt(4 / (self.lr * n))"),
     "noise 10 % too large": (NOISE, NOISE.replace("(0, ", "(0, 1.1 * ")),
-    "drift doubled": ("add_weighted_sum(factors,", "add_weighted_sum(2 * factors,"),
+    "drift doubled": (DRIFT, f"{DRIFT}; {DRIFT}"),
     "likelihood not rescaled": (
-        "add_weighted_sum(factors,",
-        "add_weighted_sum(factors / 4,",  # n/b of the problem that it is tried on
+        DRIFT,  # times n/b of the problem that it is tried on
+        f"drift = torch.zeros_like(theta); {DRIFT.replace('theta.grad', 'drift')}; theta.grad.add_(drift, alpha=0.25)",
     ),
     "prior forgotten": ("weight_decay=1 / (n * model.prior_std**2)", "weight_decay=0.0"),
     "no noise": (NOISE, "zero_()"),
@@ -567,7 +568,9 @@ def test_a_bug_in_a_copy_of_sgld_is_seen(bug: str, tmp_path: Path) -> None:
     """From the command line, as a user has a file of his own checked: exit code 1 and the law named, by six bugs, and 0
     by the copy as it is."""
     right, wrong = PLANTED[bug]
-    source = inspect.getsource(sgld).replace("class SGLD(", "class Langevin(").replace(IMPORT, OPTIMIZER)
+    source = inspect.getsource(sgld).replace("class SGLD(", "class Langevin(")
+    source = source.replace(f"        {IMPORT}", "").replace(f"    {IMPORT}", "    pass\n")
+    source = source.replace("NO_GUARANTEE =", f"{OPTIMIZER}\n\nNO_GUARANTEE =", 1)
     assert source.count(right) == 1 or not right
     (tmp_path / "mine.py").write_text(source.replace(right, wrong) if right else source)
     result = CliRunner().invoke(main, ["check", f"{tmp_path / 'mine.py'}:Langevin"], prog_name="gapbench")
