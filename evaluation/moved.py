@@ -22,7 +22,7 @@ from gapbench.evaluation.bootstrap import estimate
 from gapbench.evaluation.compare import LEVEL, Estimate, holm
 from gapbench.evaluation.headline import most
 from gapbench.evaluation.likeness import TOLERANCE, relative
-from gapbench.evaluation.results import Column, Floats, Result
+from gapbench.evaluation.results import Column, Floats, Result, rounded
 from gapbench.evaluation.scores import SCORES
 from gapbench.evaluation.tables import regions_of
 
@@ -147,9 +147,8 @@ def _number(one: Result, other: Result, column: Column, same: frozenset[int]) ->
 
 
 def _same_bits(a: Floats, b: Floats) -> bool:
-    """Published scores are in float32: what is compared with these is rounded alike."""
-    with np.errstate(over="ignore"):
-        short, other = a.astype(np.float32), b.astype(np.float32)
+    """Published scores are rounded: what is compared with these is rounded alike."""
+    short, other = rounded(a), rounded(b)
     published = np.array_equal(a, short) or np.array_equal(b, other)
     return np.array_equal(short, other) if published else np.array_equal(a, b)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from gapbench.evaluation.entries import Trained
 from gapbench.evaluation.likeness import Likeness, likeness, shared
-from gapbench.evaluation.results import Result
+from gapbench.evaluation.results import Result, rounded
 from gapbench.runners import load
 from gapbench.runners.cell import Cell, Place
 from gapbench.runners.complete import Outcome
@@ -239,11 +239,11 @@ def _verified(old: Recorded, before: Result, cell: Cell, ended: Outcome | None, 
 
 
 def _likeness(old: Mapping[str, str] | None, new: Mapping[str, str], before: Result, now: Result) -> Likeness:
-    """Same bits: equal hashes of arrays, or, where there are none to compare, equal scores in float32."""
+    """Same bits: equal hashes of arrays, or, where there are none to compare, equal scores as they are published."""
     if old == new:
         return Likeness("same bits", f"{len(new)} files of arrays have the same hashes")
     columns = shared(before, now)
-    scores = [[one.scores[name][where].astype(np.float32) for one in (before, now)] for name, where in columns]
+    scores = [[rounded(one.scores[name][where]) for one in (before, now)] for name, where in columns]
     if old is None and scores and all(np.array_equal(a, b, equal_nan=True) for a, b in scores):
-        return Likeness("same bits", f"{len(columns)} scores of each replica are the same in float32")
+        return Likeness("same bits", f"{len(columns)} scores of each replica are the same, rounded as published")
     return likeness(before, now)

@@ -43,6 +43,7 @@ ASKING = {
 COPYING = {torch.tensor, torch.as_tensor, torch.from_numpy, torch.Tensor.new_tensor}
 # The functions that may ask, and why.
 EXEMPT = {
+    "clip": "on a CPU alone, where a look costs nothing: whether any gradient can reach the clip",
     "clipped_replicas": "once, after training: which replicas to fail",
     "poisson_batches": "once in 64 steps: how wide the widest batch is",
     "longest": "once a trajectory, of up to thousands of steps: when the longest chain is done",

@@ -22,7 +22,7 @@ from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.evaluation.controls import PriorPredictive, Truth
 from gapbench.methods.engine.model import MLP
 from gapbench.methods.registry import FILE_MODULE
-from gapbench.runners import code, provenance, publish, suites
+from gapbench.runners import code, provenance, suites
 from gapbench.runners.cli.main import main
 from gapbench.runners.store import Store, sha256
 
@@ -88,7 +88,7 @@ def tiny(in_this_process: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setattr(suites, "suites", lambda: made)
     monkeypatch.setattr("gapbench.runners.submission.suites", lambda: made)
     monkeypatch.setattr(suites, "CONTROLS", {"prior": PriorPredictive(4), "truth": Truth()})
-    monkeypatch.setattr(publish, "plot", lambda *given, **more: SimpleNamespace(paths=[]))
+    monkeypatch.setattr("gapbench.evaluation.plots.plot", lambda *given, **more: SimpleNamespace(paths=[]))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # test_verify.py, beside this, watches the usual one
     monkeypatch.chdir(tmp_path)
     Path("toy.py").write_text(TOY)

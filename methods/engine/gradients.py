@@ -22,9 +22,9 @@ class PerSampleGradients(ABC):
     """The gradients gᵢ of a batch, through the two operations that a sampler needs: norms and weighted sums."""
 
     @property
-    @abstractmethod
     def points(self) -> int:
         """The number B of points of a batch."""
+        return self.norms.shape[-1]
 
     @property
     @abstractmethod
@@ -32,9 +32,9 @@ class PerSampleGradients(ABC):
         """The norms ‖gᵢ‖ over the whole of θ, (..., B)."""
 
     @property
-    @abstractmethod
     def norm_bound(self) -> Tensor:
-        """A number that no norm of a batch exceeds, (...): for less than the norms cost."""
+        """A number that no norm of a batch exceeds, (...), if possible for less than the norms cost."""
+        return self.norms.amax(-1)
 
     @abstractmethod
     def add_weighted_sum(self, weights: Tensor | None, out: Tensor) -> None:
@@ -48,17 +48,8 @@ class FullGradients(PerSampleGradients):
     values: Tensor
 
     @property
-    def points(self) -> int:
-        return self.values.shape[-2]
-
-    @property
     def norms(self) -> Tensor:
         found: Tensor = vector_norm(self.values, dim=-1)
-        return found
-
-    @property
-    def norm_bound(self) -> Tensor:
-        found: Tensor = vector_norm(self.values, dim=(-2, -1))
         return found
 
     def add_weighted_sum(self, weights: Tensor | None, out: Tensor) -> None:
