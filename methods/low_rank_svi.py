@@ -78,7 +78,7 @@ class LowRankSVI(AdamTrained):
 
 
 def divergence(loc: Tensor, scale: Tensor, v: Tensor, prior_std: float) -> Tensor:
-    """KL(N(loc, diag(scale²) + VᵀV) ‖ N(0, prior_std² I)), (R,). loc, scale: (R, P); v: V transposed, (R, rank, P)."""
+    """KL(N(loc, diag(scale²) + V Vᵀ) ‖ N(0, prior_std² I)), (R,). loc, scale: (R, P); v: Vᵀ, (R, rank, P)."""
     rank, size = v.shape[-2:]
     trace = scale.square().sum(-1) + v.square().sum((-2, -1)) + loc.square().sum(-1)
     thin = v / scale.unsqueeze(-2)

@@ -4,8 +4,8 @@ after burn-in.
     θ ← θ − ε G ∇Û(θ) + √(2 ε G) ξ,   ε = lr/n,   ∇Û = n/b Σᵢ gᵢ + θ/prior_std²
     V ← memory V + (1 − memory) (∇Û/n)²,   G = 1/(floor + √(V/(1 − memoryᵗ))),      in burn-in alone
 
-A G that moves with θ needs the drift Γᵢ = Σⱼ ∂Gᵢⱼ/∂θⱼ, which the paper leaves out; without it the law is wrong at any
-step size. A constant G has no Γ.
+A G that moves with θ needs the drift Γᵢ = Σⱼ ∂Gᵢⱼ/∂θⱼ, which the paper's algorithm neglects. Without Γ the law is wrong
+at any step size. A constant G has no Γ.
 Family: Markov chain.
 Caveat: as of `sgld`, the law is the posterior's as lr goes to 0. G is the scale of gradients, which is not that of the
 posterior.

@@ -68,15 +68,15 @@ class Validated(UncertaintyMethod):
 
     def ordered(self, x: Tensor, y: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """The points with those that decide at the end. x: (R, N, D), y: (R, N)."""
-        if self.gap is None:
-            if self.shuffled:
-                order = torch.rand(y.shape, generator=generator, device=y.device).argsort(1)
-                return gather_points(x, order), gather_points(y, order)
+        if self.gap is not None:
+            n, kept = y.shape[1], self.kept(y.shape[1])
+            by_feature = x[..., self.gap].argsort(dim=1, stable=True)
+            below, middle, above = by_feature.split([kept // 2, n - kept, kept - kept // 2], 1)
+            order = torch.cat([below, above, middle], 1)
+        elif self.shuffled:
+            order = torch.rand(y.shape, generator=generator, device=y.device).argsort(1)
+        else:
             return x, y
-        n, order = y.shape[1], x[..., self.gap].argsort(dim=1, stable=True)
-        kept = self.kept(n)
-        below, middle, above = order.split([kept // 2, n - kept, kept - kept // 2], 1)
-        order = torch.cat([below, above, middle], 1)
         return gather_points(x, order), gather_points(y, order)
 
     def skip(self, model: Model, x: Tensor) -> str | None:

@@ -13,12 +13,8 @@ from gapbench.methods.base import UncertaintyMethod
 from gapbench.methods.validated import Validated
 from gapbench.runners.costs import cost
 
-COUNTS = (
-    "steps",
-    "adam_steps",
-    "burn_in",
-    "thin",
-)  # settings that time goes with; draws, members and chains stay as they are
+# The settings that are scaled. Draws, members and chains stay as they are.
+COUNTS = ("steps", "adam_steps", "burn_in", "thin")
 
 
 class Unmeasured(ValueError):

@@ -15,7 +15,7 @@ from gapbench.methods.base import UncertaintyMethod
 from gapbench.methods.engine.predictions import MixturePrediction, Prediction
 from gapbench.methods.validated import Candidate, Validated
 from gapbench.runners.budget import scaled
-from gapbench.runners.suites import Suite, Task, Unknown, is_source, method_of
+from gapbench.runners.suites import ADAPTERS, Suite, Task, Unknown, is_source, method_of
 
 # Each setting is its own value times a factor, log-uniform between these. Steps and members stay: they are the budget.
 RANGES: Mapping[str, tuple[float, float]] = {
@@ -25,7 +25,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "friction": (0.1, 10.0),
     "init_scale": (0.1, 10.0),
 }
-PRIOR = (1 / 3, 3.0)  # the same of the prior's std
+PRIOR = (1 / 3, 3.0)  # the factors of the prior's std
 BELOW_ONE = ("rate", "friction")
 
 
@@ -60,7 +60,7 @@ def tuning(suite: Suite, name: str, trials: int, gap: int | None) -> Suite:
     _, method = method_of(name, suite)
     if not isinstance(method, UncertaintyMethod):
         raise Unknown(f"{name}: a control has nothing to tune: expected a method")
-    if suite.adapted.__name__ != "<lambda>":
+    if suite.adapted in ADAPTERS.values():
         raise Unknown(f"the suite gives {name} other settings on each dataset: tune it on a suite that does not")
     stds = {task.model.prior_std for task in suite.tasks.values()}
     found = candidates(method, stds.pop() if len(stds) == 1 else None, trials)

@@ -191,7 +191,7 @@ def test_particles_move_along_steins_direction() -> None:
 
 
 def test_one_particle_is_the_map() -> None:
-    """Nothing repels it. Seen to catch: a width of 0 that makes nan."""
+    """Nothing repels it."""
     x = torch.randn(2, 12, 1, generator=seeded(1))
     y, model = x.squeeze(-1).sin(), MLP(hidden=(5,))
     alone, member = (

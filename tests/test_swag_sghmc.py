@@ -87,7 +87,7 @@ def test_one_member_is_swag() -> None:
 
 def test_a_preconditioner_is_the_rms_of_gradients_until_burn_in_ends() -> None:
     """Ten steps by hand, each chain with its own G, which the last four keep. Seen to catch: G that goes on moving, V
-    not corrected for its start at 0, √G in the drift, G in place of √G in the noise, √ε for ε."""
+    not corrected for its start at 0, √G in the drift, G in place of √G in the noise."""
     n, model = 6, MLP(features=1, hidden=(3,))
     x = torch.randn(2, n, 1, generator=seeded(1))
     y = x.squeeze(-1).sin()

@@ -27,7 +27,7 @@ from gapbench.runners.tuning import PRIOR, RANGES, candidates, tuning
 
 def test_candidates_are_near_the_methods_own_settings() -> None:
     """The first is the method itself, and more trials only add to fewer. Logs of factors fill their range evenly; the
-    budget stays. Seen to catch: one factor for all settings, factors that are uniform and not log-uniform, rates above
+    budget stays. Seen to catch: factors that are uniform and not log-uniform, rates above
     1, other candidates for more trials."""
     method = MCDropout(rate=0.3)
     found = candidates(method, 2.0, 200)
@@ -69,7 +69,7 @@ class Zero(FittedMethod):
 
 def test_points_in_the_middle_of_a_feature_decide() -> None:
     """They are not trained on, their targets choose, and the winner is trained on all points. Seen to catch: the order
-    of another feature, or of the first replica for all; x and y in different orders; the ends held out."""
+    of another feature; x and y in different orders; the ends held out."""
     x = torch.stack([torch.randn(2, 10, generator=Generator().manual_seed(0)), torch.zeros(2, 10)], -1).flip(-1)
     order = x[..., 1].argsort(1)
     y = torch.zeros(2, 10).scatter(1, order[:, 4:6], torch.tensor([[9.0, -9.0], [0.1, 0.1]]))
