@@ -148,7 +148,7 @@ class Failing(Heard):
     """It predicts what is best, and says that replica 0 must not be used."""
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
-        return Zero(self.noise, failures={0: "clipped"}, diagnostics={"loss": torch.arange(float(len(x)))})
+        return Zero(self.noise, failures={0: "clipped"}, diagnostics={"loss": torch.full((len(x),), self.noise)})
 
 
 def test_what_failed_is_not_chosen_and_evidence_is_kept() -> None:
@@ -158,8 +158,10 @@ def test_what_failed_is_not_chosen_and_evidence_is_kept() -> None:
     good, wide = Candidate(Failing(noise=0.1)), Candidate(Heard(noise=9.0))
     fitted = Validated((good, wide)).fit(MLP(), x, y, Generator().manual_seed(0))
     assert fitted.diagnostics["candidate"].tolist() == [1, 0] and not fitted.failures
-    both = Validated((good, Candidate(Failing(noise=9.0)))).fit(MLP(), x, y, Generator().manual_seed(0))
-    assert both.failures == {0: "clipped"} and both.diagnostics["loss"].tolist() == [0, 1]
+    both = Validated((good, Candidate(Failing(noise=9.0))))
+    fitted = both.fit(MLP(), x, y + torch.tensor([[0.0], [9.0]]), Generator().manual_seed(0))
+    assert fitted.failures == {0: "clipped"} and fitted.diagnostics["candidate"].tolist() == [0, 1]
+    assert fitted.diagnostics["loss"].tolist() == pytest.approx([0.1, 9.0])
 
 
 def test_random_points_decide() -> None:
