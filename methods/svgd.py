@@ -2,7 +2,7 @@
 
     θᵢ ← θᵢ + lr φ(θᵢ),   φ(θᵢ) = 1/K Σⱼ [k(θⱼ, θᵢ) ∇ log p(θⱼ | data) + ∇ⱼ k(θⱼ, θᵢ)],   K particles
 
-    "rbf":     k(θ, θ′) = exp(−‖θ − θ′‖²/w),   w = median of ‖θᵢ − θⱼ‖² / log(K + 1)
+    "rbf":     k(θ, θ′) = exp(−‖θ − θ′‖²/w),   w = median of ‖θᵢ − θⱼ‖², i < j, / log(K + 1)
     "linear":  k(θ, θ′) = θᵀθ′ + 1, which has the exact mean and covariance of a normal posterior if K > P
                (Liu & Wang 2018, https://arxiv.org/abs/1810.11693)
 
@@ -40,8 +40,6 @@ class SVGD(AdamTrained):
         super().__post_init__()
         if self.kernel not in ("rbf", "linear"):
             raise ValueError(f"SVGD: kernel = {self.kernel!r}: expected 'rbf' or 'linear'")
-        if self.kernel == "rbf" and self.particles == 2:  # half of their squared distances, those to themselves, are 0
-            raise ValueError("SVGD: particles = 2: the median of their distances is 0: expected 1, or 3 at least")
 
     @property
     def exactness(self) -> Claim:
@@ -69,7 +67,10 @@ class SVGD(AdamTrained):
         count = theta.shape[1]
         if self.kernel == "linear":
             return (theta @ theta.mT + 1) @ uphill / count + theta
+        if count == 1:
+            return uphill
         square = torch.cdist(theta, theta, compute_mode="donot_use_mm_for_euclid_dist").square()
-        width = square.flatten(1).median(1).values[:, None, None] / math.log(count + 1)
-        k = (-square / width.clamp(min=1e-30)).exp()
-        return (k @ uphill + 2 / width.clamp(min=1e-30) * (theta * k.sum(-1, keepdim=True) - k @ theta)) / count
+        first, second = torch.triu_indices(count, count, offset=1)
+        width = (square[:, first, second].median(1).values[:, None, None] / math.log(count + 1)).clamp(min=1e-30)
+        k = (-square / width).exp()
+        return (k @ uphill + 2 / width * (theta * k.sum(-1, keepdim=True) - k @ theta)) / count

@@ -3,6 +3,7 @@ regression are tested with those of all methods (test_contract.py)."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -170,22 +171,23 @@ def test_the_mean_variance_network_learns_the_variance() -> None:
 
 def test_particles_move_along_steins_direction() -> None:
     """φ of both kernels, with the derivative of the kernel by autograd and the median by hand. Seen to catch: particles
-    that attract each other, the median of distances and not of their squares, no mean over particles."""
-    theta = torch.randn(2, 5, 3, generator=seeded(0), dtype=torch.float64)
-    uphill = torch.randn(2, 5, 3, generator=seeded(1), dtype=torch.float64)
-    for kernel in ("rbf", "linear"):
+    that attract each other, the median of distances and not of their squares, no mean over particles, distances of
+    particles to themselves in the median."""
+    for kernel, count in (("rbf", 5), ("linear", 5), ("rbf", 2)):
+        theta = torch.randn(2, count, 3, generator=seeded(0), dtype=torch.float64)
+        uphill = torch.randn(2, count, 3, generator=seeded(1), dtype=torch.float64)
         found = SVGD(kernel=kernel).phi(theta, uphill)  # type: ignore[arg-type]
         for r in range(2):
-            pairs = torch.stack([(a - b).square().sum() for a in theta[r] for b in theta[r]])
-            width = pairs.median() / math.log(6)
+            pairs = torch.stack([(a - b).square().sum() for a, b in itertools.combinations(theta[r], 2)])
+            width = pairs.median() / math.log(count + 1)
 
             def k(one: Tensor, other: Tensor, width: Tensor = width, kernel: str = kernel) -> Tensor:
                 return (-(one - other).square().sum() / width).exp() if kernel == "rbf" else one @ other + 1
 
-            for i in range(5):
+            for i in range(count):
                 terms = [
                     k(theta[r, j], theta[r, i]) * uphill[r, j] + torch.func.grad(k)(theta[r, j], theta[r, i])
-                    for j in range(5)
+                    for j in range(count)
                 ]
                 torch.testing.assert_close(found[r, i], torch.stack(terms).mean(0))
 
