@@ -18,7 +18,6 @@ and the chain converges). A large σ means privacy, clipping and a biased sample
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -34,8 +33,6 @@ from gapbench.methods.engine.stationary_law import stationary_law
 
 if TYPE_CHECKING:  # where Opacus is used, it is imported: that takes two seconds, which most commands need not wait
     from gapbench.methods.engine.dp_sgd import StackedDPOptimizer
-
-NO_GUARANTEE = 50.0  # e^ε is meaningless above this ε; the PRV accountant would take minutes to refine such an ε
 
 
 @dataclass(frozen=True)
@@ -92,23 +89,16 @@ class SGLD(UncertaintyMethod):
     def epsilon(self, n: int) -> float:
         """The privacy loss ε(δ) of releasing all iterates of a replica's chains, for adding or removing one point.
 
-        inf if the sampling has no accountant, or if the RDP bound on ε is NO_GUARANTEE or more.
+        inf if the sampling has no accountant, or if nothing is promised.
         """
         if not isinstance(self.sampling, Poisson | OpacusLoader):
             return math.inf  # the accountants assume Poisson sampling
-        from opacus.accountants import PRVAccountant, RDPAccountant
+        from gapbench.methods.engine.dp_sgd import privacy_loss
 
         steps = Counter(self.tempering(step) for step in range(1, self.steps + 1))
-        history = [
-            (self.noise_multiplier * math.sqrt(t), self.sampling.rate(self.batch, n), number * self.chains)
-            for t, number in steps.items()
-        ]
-        bound, accountant = RDPAccountant(), PRVAccountant()
-        bound.history, accountant.history = history, history
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the warning: a wider range of orders would tighten the bound
-            loose = bound.get_epsilon(self.delta, alphas=list(range(2, 64)))
-            return accountant.get_epsilon(self.delta) if loose < NO_GUARANTEE else math.inf
+        rate = self.sampling.rate(self.batch, n)
+        parts = ((self.noise_multiplier * math.sqrt(t), rate, number * self.chains) for t, number in steps.items())
+        return privacy_loss(tuple(parts), self.delta)
 
     @property
     def exactness(self) -> Claim | None:

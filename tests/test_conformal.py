@@ -1,4 +1,4 @@
-"""Conformal prediction: the exact law of its coverage."""
+"""Conformal prediction and recalibration: the exact law of their coverage."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from gapbench.methods.engine.conformal import COVERAGES, LEVELS, Split, rank
 from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.predictions import MixturePrediction
 from gapbench.methods.local_conformal import LocalConformal
+from gapbench.methods.quantile_regression import LEVELS as QUANTILES
+from gapbench.methods.recalibrated import Recalibrated, Releveled, own_levels
 from gapbench.methods.split_conformal import SplitConformal
 
 REPLICAS, N, HELD = 3000, 100, 40
@@ -108,3 +110,46 @@ def test_a_local_band_is_as_wide_as_the_methods_own_error_bars() -> None:
     factors = (high - low) / 2 / (1 + points.abs())
     torch.testing.assert_close(factors, factors[:, :1].expand(-1, 3), rtol=1e-4, atol=0)
     assert abs(float(factors.mean()) - stats.norm.ppf(0.95)) < 0.05
+
+
+def test_recalibrated_levels_are_right_on_average() -> None:
+    """With 199 held-out points, R⁻¹(τ) is the 200τ-th of their PITs. Of any law, that is exceeded with probability
+    1 − τ: 3,000 replicas, to 5 standard errors, Beta(200τ, 200(1 − τ)) of each. PITs at k/200 change nothing. Seen to
+    catch: k/n for k/(n + 1), R in place of its inverse, PITs that are not sorted."""
+    generator = np.random.default_rng(0)
+    uniform = torch.from_numpy(generator.random((3000, 199)))
+    levels, expected = own_levels(uniform**3) ** (1 / 3), torch.tensor(QUANTILES)
+    error = (expected * (1 - expected) / 201 / 3000).sqrt()
+    assert ((levels.mean(0) - expected).abs() < 5 * error).all()
+    for column, level in enumerate(QUANTILES):
+        assert stats.kstest(levels[:, column], stats.beta(200 * level, 200 * (1 - level)).cdf).pvalue > 1e-4
+    even = torch.arange(1, 200, dtype=torch.float64).flip(0).unsqueeze(0) / 200
+    torch.testing.assert_close(own_levels(even), expected.double().unsqueeze(0))
+
+
+def test_recalibrated_quantiles_are_the_methods_own_at_other_levels() -> None:
+    """N(0.3, 2²) at each replica's own levels, by scipy. Seen to catch: levels of another replica."""
+    levels = torch.tensor([[0.1] * 5 + [0.5] + [0.9] * 5, sorted(torch.rand(11).tolist())], dtype=torch.float64)
+    found = Releveled(Wrong(), levels)(torch.zeros(2, 4, 1)).values
+    expected = torch.from_numpy(stats.norm(0.3, 2).ppf(levels.numpy())).float()
+    torch.testing.assert_close(found, expected.unsqueeze(-1).expand(-1, -1, 4), rtol=1e-4, atol=1e-4)
+
+
+def test_a_wrong_law_is_recalibrated() -> None:
+    """y ~ N(0, 1) where the method says N(0.3, 2²): the quantiles become those of N(0, 1). Seen to catch: a method that
+    is left as it is, points of the training used twice. A band has no law: that is said."""
+    y = torch.randn(REPLICAS, N, generator=torch.Generator().manual_seed(0))
+    x, generator = torch.zeros(REPLICAS, N, 1), torch.Generator().manual_seed(1)
+    few = slice(0, 40)
+
+    @dataclass(frozen=True)
+    class Same(UncertaintyMethod):
+        def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Wrong:
+            return Wrong()
+
+    fit = Recalibrated(method=Same(), calibration=0.4).fit(MLP(), x[few], y[few], generator)
+    middle = fit(x[few, :1]).values[:, 2:-2, 0].mean(0)
+    expected = torch.from_numpy(stats.norm.ppf(QUANTILES[2:-2])).float()
+    assert (middle - expected).abs().max() < 5 * 2.2 / np.sqrt(40 * 40)
+    with pytest.raises(ValueError, match="Recalibrated: Band has no distribution function"):
+        Recalibrated(method=SplitConformal(Same())).fit(MLP(), x[few], y[few], generator)

@@ -570,7 +570,7 @@ def test_a_bug_in_a_copy_of_sgld_is_seen(bug: str, tmp_path: Path) -> None:
     right, wrong = PLANTED[bug]
     source = inspect.getsource(sgld).replace("class SGLD(", "class Langevin(")
     source = source.replace(f"        {IMPORT}", "").replace(f"    {IMPORT}", "    pass\n")
-    source = source.replace("NO_GUARANTEE =", f"{OPTIMIZER}\n\nNO_GUARANTEE =", 1)
+    source = source.replace("@dataclass(frozen=True)", f"{OPTIMIZER}\n\n@dataclass(frozen=True)", 1)
     assert source.count(right) == 1 or not right
     (tmp_path / "mine.py").write_text(source.replace(right, wrong) if right else source)
     result = CliRunner().invoke(main, ["check", f"{tmp_path / 'mine.py'}:Langevin"], prog_name="gapbench")

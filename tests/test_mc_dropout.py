@@ -1,4 +1,4 @@
-"""Monte-Carlo dropout: its limits, and the variance its masks make, in closed form."""
+"""Monte-Carlo dropout and concrete dropout: limits, and the variance that masks make, in closed form."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from gapbench.methods.concrete_dropout import ConcreteDropout, hard_masks, log_prior
 from gapbench.methods.engine.exactness import example
 from gapbench.methods.engine.minibatches import FixedSize, gather_points
 from gapbench.methods.engine.model import ACTIVATIONS, MLP
@@ -179,3 +180,47 @@ def test_a_bad_rate_is_named(rate: float) -> None:
     with pytest.raises(ValueError, match="rate") as error:
         MCDropout(rate=rate)
     assert str(rate) in str(error.value)
+
+
+def test_the_price_of_a_rate_is_that_of_the_paper(seeded: Seeded) -> None:
+    """Σₗ [‖Wₗ‖²/(2τ²(1 − pₗ)) − Kₗ H(pₗ)] + the other weights' ‖·‖²/(2τ²), in plain numbers. Seen to catch: weights
+    before a layer in place of those behind it, no 1/(1 − p), the entropy of one unit for a layer, its sign."""
+    model, p = MLP(features=2, hidden=(4, 3)), np.array([0.2, 0.7])
+    theta = model.sample_prior(seeded(0), (1,)).double()
+    (first, second, third), biases = zip(*model.weights(theta), strict=True)
+    entropy = -p * np.log(p) - (1 - p) * np.log(1 - p)
+    other = first.square().sum() + sum(bias.square().sum() for bias in biases)
+    own = second.square().sum() / (1 - p[0]) + third.square().sum() / (1 - p[1])
+    expected = -(other + own) / (2 * model.prior_std**2) + 4 * entropy[0] + 3 * entropy[1]
+    logits = torch.tensor(p).logit().unsqueeze(0)
+    constant = log_prior(MLP(features=2, hidden=()), torch.zeros(1, 3, dtype=torch.float64), torch.zeros(1, 0)) / 3
+    found = log_prior(model, theta, logits) - constant * model.size
+    torch.testing.assert_close(found, expected.view(1), rtol=1e-6, atol=1e-6)
+
+
+def test_a_layer_that_the_data_do_not_use_drops_half_of_its_units(seeded: Seeded) -> None:
+    """Without data the prior shrinks weights to 0, and the entropy is largest at 1/2. Seen to catch: rates that are not
+    trained, an entropy with the other sign, a mask without 1/(1 − p)."""
+    model = MLP(hidden=(10, 10), noise_std=1e4)
+    x, y = data(seeded(0), 2)
+    fit = ConcreteDropout(steps=800, lr=0.1, batch=20, draws=2).fit(model, x, y, seeded(1))
+    assert (fit.diagnostics["dropout rate"] - 0.5).abs().max() < 0.01
+    assert fit.theta.abs().max() < 0.1
+
+
+def test_soft_masks_become_hard_ones(seeded: Seeded) -> None:
+    """At a low temperature a unit is kept with probability 1 − p, and has 1/(1 − p) then; so it is in predictions. Seen
+    to catch: p for 1 − p, masks that are not divided, one mask for all units, rates of another replica or layer."""
+    model, p = MLP(hidden=(6, 5)), torch.tensor([[0.2, 0.6], [0.4, 0.1]])
+    soft = ConcreteDropout(temperature=1e-4).soft_masks(model, p.logit(), (2, 4000), seeded(0))
+    hard = [torch.cat(masks, 1) for masks in zip(*[hard_masks(model, p, seeded(s)) for s in range(4000)], strict=True)]
+    for masks in (soft, hard):
+        for layer, width in enumerate((6, 5)):
+            assert masks[layer].shape == (2, 4000, width)
+            for r in range(2):
+                kept = masks[layer][r] > 0.5
+                off = (masks[layer][r][kept] - 1 / (1 - p[r, layer])).abs()
+                assert off.quantile(0.99) < 1e-3  # one soft mask in a thousand is neither
+                allowed = 5 * float((p[r, layer] * (1 - p[r, layer]) / 4000).sqrt())
+                assert ((kept.float().mean(0) - (1 - p[r, layer])).abs() < allowed).all()
+                assert np.abs(np.corrcoef(kept.T.numpy())[np.triu_indices(width, 1)]).max() < 5 / np.sqrt(4000)

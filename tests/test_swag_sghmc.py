@@ -1,5 +1,5 @@
-"""SWAG, MultiSWAG, SGHMC and preconditioned SGLD beside their stationary laws, which test_contract.py checks on linear
-regression."""
+"""SWAG, MultiSWAG, SGHMC, preconditioned and cyclical SGLD beside their stationary laws, which test_contract.py checks
+on linear regression."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Generator
 
+from gapbench.methods.cyclical_sgld import CyclicalSGLD
 from gapbench.methods.engine.exactness import example
 from gapbench.methods.engine.gradients import energy_gradient
 from gapbench.methods.engine.minibatches import FixedSize
@@ -108,3 +109,27 @@ def test_a_preconditioner_is_the_rms_of_gradients_until_burn_in_ends() -> None:
                 theta[r, c] -= 0.01 / n * g * slope - (2 * 0.01 / n * g).sqrt() * noise[r, c]
         if step > 6:
             torch.testing.assert_close(found[:, :, step - 7], theta, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cycle_descends_and_then_samples() -> None:
+    """Every step by hand, on all data: εₖ = lr/(2n) (cos(π r) + 1) from its start in each cycle, noise and draws in the
+    last part alone. Seen to catch: noise while it explores, √ε for √(2ε), a step that does not start again, draws of
+    the first part, draws of chains in each other's places."""
+    regression = example()
+    x, y = regression.stack(2)
+    method = CyclicalSGLD(lr=0.2, cycles=2, steps=10, explore=0.5, batch=20, draws=2, chains=3)
+    found = method.fit(regression.model, x, y, seeded(4)).theta.view(2, 3, 4, -1)
+
+    generator, model, n = seeded(4), regression.model, y.shape[1]
+    theta, kept = model.init(generator, (2, 3)), []
+    for number in range(20):
+        step = 0.2 / (2 * n) * (np.cos(np.pi * (number % 10) / 10) + 1)
+        leaf = theta.clone().requires_grad_()
+        likelihood = model.log_likelihood(leaf, x.unsqueeze(1).expand(-1, 3, -1, -1), y.unsqueeze(1).expand(-1, 3, -1))
+        (slope,) = torch.autograd.grad((likelihood.sum(-1) + model.log_prior(leaf)).sum(), leaf)
+        theta = theta + step * slope
+        if number % 10 >= 5:
+            theta = theta + np.sqrt(2 * step) * torch.randn(theta.shape, generator=generator)
+        if number % 10 in (6, 9):
+            kept.append(theta)
+    torch.testing.assert_close(found, torch.stack(kept, 2), rtol=1e-3, atol=1e-4)

@@ -1,7 +1,8 @@
 """DP-SGD (Abadi et al. 2016, https://arxiv.org/abs/1607.00133) on a stack of replicas and chains, by Opacus.
 
-    θ ← θ − η [ (1/d) (Σᵢ clip_C(gᵢ) + σ C ξ) + λ θ ],    clip_C(g) = g · min(1, C/‖g‖)
+    θ ← θ − η [ (1/d) (Σᵢ clip_C(gᵢ) + σ C ξ) + λ θ + ∇r(θ) ],    clip_C(g) = g · min(1, C/‖g‖)
 
+r sees no data, so its gradient needs neither clip nor noise.
 Caveat: a sample's norm is taken over the last dimension of θ, so for each replica and chain. The stock optimiser takes
 the norm over all dimensions.
 """
@@ -9,14 +10,19 @@ the norm over all dimensions.
 from __future__ import annotations
 
 import math
+import warnings
+from functools import cache
 from typing import Any
 
 import torch
+from opacus.accountants import PRVAccountant, RDPAccountant
 from opacus.optimizers import DPOptimizer
 from torch import Tensor
 
 from gapbench.methods.engine.gradients import PerSampleGradients
 from gapbench.methods.engine.precision import widest
+
+NO_GUARANTEE = 50.0  # e^ε is meaningless above this ε; the PRV accountant would take minutes to refine such an ε
 
 
 class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
@@ -46,10 +52,10 @@ class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
         self.noise_multiplier = noise_multiplier * math.sqrt(temperature)
         self.param_groups[0]["weight_decay"] = weight_decay * temperature
 
-    def step(self, gradients: PerSampleGradients, present: Tensor | None) -> None:
-        """Take one DP-SGD step, θ ← θ − η [ (1/d) (Σᵢ clip_C(gᵢ) + σ C ξ) + λ θ ].
+    def step(self, gradients: PerSampleGradients, present: Tensor | None, without_data: Tensor | None = None) -> None:
+        """Take one DP-SGD step, θ ← θ − η [ (1/d) (Σᵢ clip_C(gᵢ) + σ C ξ) + λ θ + ∇r(θ) ].
 
-        present: (R, chains, B), 0 for padding; None without padding.
+        present: (R, chains, B), 0 for padding; None without padding. without_data: ∇r(θ), θ's shape.
         """
         (theta,) = self.params
         factors = self.clip(gradients, present)
@@ -57,6 +63,8 @@ class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
         theta.grad.normal_(0, self.noise_multiplier * self.max_grad_norm, generator=self.generator)
         gradients.add_weighted_sum(factors, theta.grad)
         self.scale_grad()
+        if without_data is not None:
+            theta.grad += without_data
         self.original_optimizer.step()
 
     def clip(self, gradients: PerSampleGradients, present: Tensor | None) -> Tensor | None:
@@ -76,3 +84,15 @@ class StackedDPOptimizer(DPOptimizer):  # type: ignore[misc]
             longer, factors = longer * present, factors * present
         self.clipped += longer.sum(-1)
         return factors  # type: ignore[no-any-return]
+
+
+@cache  # an accountant takes a second, and every block of replicas asks for the same
+def privacy_loss(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
+    """The ε(δ) of these parts of a training by Poisson batches, each (σ, sampling rate, steps), for adding or removing
+    one point; inf if the RDP bound on ε is NO_GUARANTEE or more."""
+    bound, accountant = RDPAccountant(), PRVAccountant()
+    bound.history, accountant.history = list(history), list(history)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the warning: a wider range of orders would tighten the bound
+        loose = bound.get_epsilon(delta, alphas=list(range(2, 64)))
+        return accountant.get_epsilon(delta) if loose < NO_GUARANTEE else math.inf

@@ -59,14 +59,24 @@ class FullGradients(PerSampleGradients):
 
 def functional_gradients(model: Model, theta: Tensor, x: Tensor, y: Tensor) -> FullGradients:
     """The gradients of any model, by torch.func. Shapes as in `Model.per_sample_gradients`."""
+    return pointwise_gradients(lambda theta, x, y: -model.log_likelihood(theta, x, y).sum(), theta, x, y)
 
-    def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return -model.log_likelihood(theta, x.unsqueeze(0), y.unsqueeze(0)).sum()
 
-    of_points = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))
-    of_stack = torch.func.vmap(of_points)
-    flat = theta.reshape(-1, theta.shape[-1]), x.reshape(-1, *x.shape[-2:]), y.reshape(-1, y.shape[-1])
-    return FullGradients(of_stack(*flat).view(*y.shape, theta.shape[-1]))
+def pointwise_gradients(loss: Callable[..., Tensor], theta: Tensor, *points: Tensor) -> FullGradients:
+    """The gradients by θ of the loss of each point, by torch.func.
+
+    theta: (..., P). points: (..., B, …) each, with the same leading dimensions. loss: takes one θ and of each of
+    `points` a batch of one point, and returns a number.
+    """
+
+    def of_point(theta: Tensor, *point: Tensor) -> Tensor:
+        return loss(theta, *(part.unsqueeze(0) for part in point))
+
+    lead = theta.ndim - 1
+    of_points = torch.func.vmap(torch.func.grad(of_point), (None, *(0 for _ in points)))
+    flat = (part.reshape(-1, *part.shape[lead:]) for part in points)
+    values = torch.func.vmap(of_points)(theta.reshape(-1, theta.shape[-1]), *flat)
+    return FullGradients(values.view(*points[0].shape[: lead + 1], theta.shape[-1]))
 
 
 class ByHand(torch.autograd.Function):
