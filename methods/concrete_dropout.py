@@ -38,7 +38,7 @@ class ConcreteDropout(AdamTrained):
 
     rate: float = 0.1
     temperature: float = 0.1
-    steps: int = 20_000
+    steps: int = 10_000
     lr: float = 3e-2
     batch: int = 100
     draws: int = 200

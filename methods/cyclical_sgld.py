@@ -34,11 +34,11 @@ class CyclicalSGLD(UncertaintyMethod):
 
     lr: float = 6e-4
     cycles: int = 4
-    steps: int = 5_000
+    steps: int = 4_000
     explore: float = 0.8
     batch: int = 64
     draws: int = 5
-    chains: int = 10
+    chains: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()

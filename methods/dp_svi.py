@@ -21,7 +21,7 @@ from torch.nn.functional import softplus
 
 from gapbench.methods.base import Claim
 from gapbench.methods.engine.dp_trained import PrivatelyTrained
-from gapbench.methods.engine.gradients import FullGradients, functional_gradients
+from gapbench.methods.engine.gradients import FullGradients
 from gapbench.methods.engine.minibatches import gather_points
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.posterior_draws import PosteriorDraws
@@ -52,7 +52,8 @@ class DPSVI(PrivatelyTrained):
             xi = torch.randn((*index.shape, model.size), generator=generator, device=x.device)
             theta = loc + softplus(raw) * xi  # (R, 1, B, P)
             points = gather_points(x, index).unsqueeze(-2), gather_points(y, index).unsqueeze(-1)
-            by_theta = functional_gradients(model, theta, *points).values.squeeze(-2)
+            by_theta = torch.zeros_like(theta)  # the sum over the one point that each θᵢ has
+            model.per_sample_gradients(theta, *points).add_weighted_sum(None, by_theta)
             return FullGradients(torch.cat([by_theta, by_theta * xi * raw.sigmoid()], -1))
 
         def of_divergence(both: Tensor) -> Tensor:

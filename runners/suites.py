@@ -27,6 +27,7 @@ from gapbench.evaluation.entries import Entry, Trained
 from gapbench.evaluation.knobs import AT_CENTER, CENTER, KNOBS
 from gapbench.methods.anchored_ensemble import AnchoredEnsemble
 from gapbench.methods.base import UncertaintyMethod
+from gapbench.methods.collapsed_svi import CollapsedSVI
 from gapbench.methods.cqr import CQR
 from gapbench.methods.deep_ensemble import DeepEnsemble
 from gapbench.methods.engine.adam_trained import AdamTrained
@@ -363,7 +364,7 @@ def _seeds() -> Suite:
     )
 
 
-WHOLE = ("mclmc", "nngp")  # they need all rows at once
+WHOLE = ("collapsed_svi", "mclmc", "nngp")  # they need all rows at once
 LARGE = ("kin8nm", "naval", "power")  # tables of 8,000 rows and more
 # The noise that the MAP learns on the first two gap splits, in stds of y; of another seed, so with other held-out rows.
 NOISE = {
@@ -401,6 +402,8 @@ def _tables(description: str, name: str, gap: bool, replicas: int) -> Suite:
         },
         {
             **_without(default.methods, "sgld_private"),
+            **_trees(),
+            "collapsed_svi": CollapsedSVI(),
             "deep_ensemble_variance": DeepEnsemble(mean_variance=True),
             "mclmc": MCLMC(adam_steps=2000, burn_in=800, thin=60),
             "sgld": SGLD(lr=5e-3),
@@ -408,6 +411,16 @@ def _tables(description: str, name: str, gap: bool, replicas: int) -> Suite:
         replicas=replicas,
         adapted=follow_noise,
     )
+
+
+def _trees() -> dict[str, UncertaintyMethod]:
+    """Methods without a network, by which a network is measured on tables; none without scikit-learn."""
+    if find_spec("sklearn") is None:
+        return {}
+    from gapbench.methods.boosted_quantiles import BoostedQuantiles
+    from gapbench.methods.quantile_forest import QuantileForest
+
+    return {"boosted_quantiles": BoostedQuantiles(), "quantile_forest": QuantileForest()}
 
 
 def follow_noise(method: UncertaintyMethod, task: Task) -> UncertaintyMethod:
