@@ -30,6 +30,7 @@ def survival() -> ModuleType:
     sys.modules[spec.name] = module  # where dataclasses look
     spec.loader.exec_module(module)
     module.PATIENCE = PATIENCE  # type: ignore[attr-defined]
+    module.REPLICAS = 20  # type: ignore[attr-defined]
     module.launch = launch  # type: ignore[attr-defined]
     module.ENGINES["dask"] = [("--engine", "dask", "--jobs", "1")]
     return module

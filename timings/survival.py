@@ -30,6 +30,7 @@ from pathlib import Path
 
 from gapbench.runners.store import Store
 
+REPLICAS = 30  # in blocks of ten
 PATIENCE = 60.0  # seconds after which a process that is left behind is an orphan
 ENTRY = "from gapbench.runners.cli.main import main; main()"
 ENGINES = {
@@ -145,7 +146,7 @@ def start(folder: Path, results: Path, words: tuple[str, ...], log: Path) -> sub
     if not file.exists():
         file.write_text(METHODS)
     chosen = ",".join(f"{file}:{name}" for name in ("First", "Second", "Third"))
-    command = ["run", "--methods", chosen, "--datasets", f"{file}:Sine", "--replicas", "30", "--device", "cpu"]
+    command = ["run", "--methods", chosen, "--datasets", f"{file}:Sine", "--replicas", str(REPLICAS), "--device", "cpu"]
     return launch([*command, "--out", str(results), *words], {"TRAINED": str(folder / "trained")}, log)
 
 
