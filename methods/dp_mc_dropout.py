@@ -27,6 +27,7 @@ from gapbench.methods.mc_dropout import Dropout, MCDropout
 class DPMCDropout(PrivatelyTrained):
     """Dropout after every hidden layer. rate: probability that a unit is dropped."""
 
+    max_grad_norm: float = 1.0
     rate: float = 0.05
     draws: int = 200
 
