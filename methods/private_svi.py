@@ -28,7 +28,7 @@ from gapbench.methods.engine.posterior_draws import PosteriorDraws
 
 
 @dataclass(frozen=True)
-class DPSVI(PrivatelyTrained):
+class PrivateSVI(PrivatelyTrained):
     """Mean-field normal q. init_scale: initial std of q, in prior stds."""
 
     init_scale: float = 0.01
@@ -37,7 +37,7 @@ class DPSVI(PrivatelyTrained):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.init_scale < math.inf:
-            raise ValueError(f"DPSVI: init_scale = {self.init_scale}: expected a positive number")
+            raise ValueError(f"PrivateSVI: init_scale = {self.init_scale}: expected a positive number")
 
     @property
     def exactness(self) -> Claim:

@@ -24,7 +24,7 @@ from gapbench.methods.mc_dropout import Dropout, MCDropout
 
 
 @dataclass(frozen=True)
-class DPMCDropout(PrivatelyTrained):
+class PrivateMCDropout(PrivatelyTrained):
     """Dropout after every hidden layer. rate: probability that a unit is dropped."""
 
     max_grad_norm: float = 1.0
