@@ -1,4 +1,4 @@
-"""Private SVI and private MC dropout: gradients, sensitivity and ε. Their limits on linear regression are in test_contract.py."""
+"""Private SVI and private MC dropout: gradients, sensitivity and ε. Their limits are in test_contract.py."""
 
 from __future__ import annotations
 
