@@ -43,7 +43,7 @@ class PrivateSVI(PrivatelyTrained):
     def exactness(self) -> Claim:
         """The mean field of the posterior, where no clip is active and the noise is next to nothing."""
         private = {"noise_multiplier": 1e-9, "max_grad_norm": 1e6}
-        quick = replace(self, steps=1500, lr=0.05, batch=20, init_scale=0.3, draws=500, **private)
+        quick = replace(self, steps=400, lr=0.1, batch=20, init_scale=0.3, draws=300, **private)
         return Claim(quick, lambda regression: regression.mean_field)
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:

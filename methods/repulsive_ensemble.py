@@ -41,7 +41,7 @@ class RepulsiveEnsemble(AdamTrained):
     @property
     def exactness(self) -> Claim:
         """The posterior's mode without variance, of one member."""
-        quick = replace(self, members=1, steps=1500, lr=0.05, batch=20, by_epochs=False)
+        quick = replace(self, members=1, steps=600, lr=0.1, batch=20, by_epochs=False)
         return Claim(quick, lambda regression: regression.point)
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
