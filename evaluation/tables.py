@@ -177,13 +177,16 @@ def regions_of(rows: Sequence[Result]) -> list[str]:
 
 
 def tabulate(
-    results: Sequence[Result], columns: Callable[[Sequence[Result]], Sequence[Column]] = summary
+    results: Sequence[Result],
+    columns: Callable[[Sequence[Result]], Sequence[Column]] = summary,
+    intervals: bool = True,
 ) -> list[Table]:
     """One table for each dataset, without the columns in which nothing is defined (unless no column is).
 
     columns: the function that gives the columns of one dataset's results: `summary`, `everything` or `compared`.
+    intervals: False if the intervals of values are not shown, which take most of the time.
     """
-    return [_table(dataset, rows, columns(rows)) for dataset, rows in _by_dataset(results).items()]
+    return [_table(dataset, rows, columns(rows), intervals) for dataset, rows in _by_dataset(results).items()]
 
 
 def _by_dataset(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -191,9 +194,9 @@ def _by_dataset(results: Sequence[Result]) -> dict[str, list[Result]]:
     return {name: [result for result in results if result.dataset == name] for name in names}
 
 
-def _table(dataset: str, rows: Sequence[Result], columns: Sequence[Column]) -> Table:
+def _table(dataset: str, rows: Sequence[Result], columns: Sequence[Column], intervals: bool) -> Table:
     watched = set(compared(rows))
-    cells = {column: _cells(rows, column, column in watched) for column in columns}
+    cells = {column: _cells(rows, column, column in watched, intervals) for column in columns}
     shown = [column for column in columns if any(not np.isnan(cell.value) for cell in cells[column])] or list(columns)
     lines = [
         Line(
@@ -214,7 +217,7 @@ def _table(dataset: str, rows: Sequence[Result], columns: Sequence[Column]) -> T
     return Table(dataset, tuple(shown), tuple(sorted(lines, key=rank)))
 
 
-def _cells(rows: Sequence[Result], column: Column, watched: bool) -> list[Cell]:
+def _cells(rows: Sequence[Result], column: Column, watched: bool, intervals: bool) -> list[Cell]:
     """The cells of one column, one for each result. watched: True if methods are compared with the controls.
 
     Splits of one table are no independent sample: their cells have no interval, and none is significantly better.
@@ -226,7 +229,8 @@ def _cells(rows: Sequence[Result], column: Column, watched: bool) -> list[Cell]:
     ranked = [result for result in rows if result.status == "ranked" and len(result.valid(column))]
     cells = []
     for result in rows:
-        valid, (low, high) = result.valid(column), bootstrap.interval(result)
+        valid = result.valid(column)
+        low, high = bootstrap.interval(result) if intervals else (np.nan, np.nan)
         others = [other for other in ranked if other is not result]
         method = watched and result.kind == "method"
         cells.append(
@@ -287,7 +291,7 @@ def _mean(result: Result, values: Floats) -> float:
 def remarks(results: Sequence[Result]) -> list[str]:
     """The sentences on methods that beat the oracle (a bug), or that are worse than the baseline (a finding)."""
     found = []
-    for table in tabulate(results, compared):
+    for table in tabulate(results, compared, intervals=False):
         for flag, sentence in (
             ("beats_oracle", "{method} beats the true p(y | x) on {where}: a bug, in the method or in the score"),
             ("loses_to_baseline", "{method} does worse than the untrained prior on {where}"),

@@ -221,7 +221,7 @@ def page(folder: Path, results: Sequence[Result]) -> str:
         f"`gapbench table results/published/{folder.name} --by region` prints them." if len(results) > LINES else "",
     ]
     for region in regions if len(results) <= LINES else ():
-        tables = tabulate(results, _in(region))
+        tables = tabulate(results, _in(region), intervals=False)
         parts += [f"### {region}", markdown(tables, intervals=False)] if tables else []
     return "\n\n".join(part for part in parts if part) + "\n"
 

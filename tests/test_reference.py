@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +61,7 @@ Floats = NDArray[np.float64]
 NOISE = 2.0
 MODEL = MLP(hidden=(8,), noise_std=NOISE)  # the data say little, so few draws suffice
 DATA = GappedSine(n=20, noise_std=0.1, test_points=12)
-SHORT = MAMS(trajectory=1.2, jitter=0.9, acceptance=0.7, lr=0.3, burn_in=30, draws=400, thin=1, chains=4)
+SHORT = MAMS(trajectory=0.7, jitter=0.9, acceptance=0.7, lr=0.3, burn_in=30, draws=400, thin=1, chains=4)
 
 
 def draws(seed: int, *shape: int) -> Floats:
@@ -312,18 +313,20 @@ def test_good_chains_are_certified_and_others_are_not() -> None:
     def moved(mean: Floats) -> None:
         mean[:4, :, 0] += 0.5
 
-    assert "rhat in the gap is 1.0" in changed("mean", moved) and "data" not in changed("mean", moved)
-    assert "halves apart in the gap is" in changed("mean", moved)
+    told = changed("mean", moved)
+    assert "rhat in the gap is 1.0" in told and "data" not in told and "halves apart in the gap is" in told
 
     def wider(std: Floats) -> None:  # R-hat of the means does not see it
         std[:4, :, 5] *= 1.1
 
-    assert "rhat of components in the data is" in changed("std", wider) and "gap" not in changed("std", wider)
+    told = changed("std", wider)
+    assert "rhat of components in the data is" in told and "gap" not in told
 
     def slow(mean: Floats) -> None:
         mean[..., 5] = np.repeat(0.6 * draws(1, 8, 12), 50, 1)
 
-    assert "ess in the data is" in changed("mean", slow) and "mcse_mean in the data" in changed("mean", slow)
+    told = changed("mean", slow)
+    assert "ess in the data is" in told and "mcse_mean in the data" in told
 
     def high(energy: Floats) -> None:
         energy[2] += 2
@@ -333,7 +336,8 @@ def test_good_chains_are_certified_and_others_are_not() -> None:
     def late(mean: Floats) -> None:  # one chain of eight comes from far away, in 20 draws
         mean[3, :20, 0] += np.linspace(30, 0, 20)
 
-    assert "halves apart in the gap is" in changed("mean", late) and "data" not in changed("mean", late)
+    told = changed("mean", late)
+    assert "halves apart in the gap is" in told and "data" not in told
 
     def later(mean: Floats) -> None:  # all chains do
         mean[:, :40, 0] += np.linspace(6, 0, 40)
@@ -383,6 +387,26 @@ def task(folder: Path, replica: int = 0, **changes: object) -> Task:
     return replace(Task("sine", DATA, MODEL, replica, folder, method=SHORT), **changes)
 
 
+LEARNED = replace(MODEL, noise_std=LearnedNoise(center=2.0, spread=0.3))
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the references of replicas 0 and 1, and that of 0 with learned noise: each takes seconds."""
+    folder = tmp_path_factory.mktemp("ready")
+    for replica, model in ((0, MODEL), (1, MODEL), (0, LEARNED)):
+        make(task(folder, replica, model=model, method=replace(SHORT, trajectory=1.2 if model is LEARNED else 0.7)))
+    return folder
+
+
+def lent(ready: Path, folder: Path, replica: int = 0, model: MLP = MODEL) -> Path:
+    """A copy of one of them in another folder, as if it had been made there."""
+    path = path_of(key_of(problems_of(replica), 0, model), folder)
+    for suffix in (".npz", ".json"):
+        shutil.copy((ready / path.name).with_suffix(suffix), path.with_suffix(suffix))
+    return path
+
+
 def exact(data: Problems, model: MLP) -> tuple[Floats, Floats, float]:
     """The mean and std of f at the grid by 10⁶ draws of the prior, weighted with their likelihood; and the ESS."""
     theta = model.sample_prior(torch.Generator().manual_seed(3), (1_000_000,))
@@ -395,16 +419,15 @@ def exact(data: Problems, model: MLP) -> tuple[Floats, Floats, float]:
     return mean.numpy(), (weight @ (f - mean).square()).sqrt().numpy(), float(1 / weight.square().sum())
 
 
-def test_a_reference_is_the_posterior(tmp_path: Path) -> None:
+def test_a_reference_is_the_posterior(ready: Path) -> None:
     """By importance sampling: mean and std of f within 5 of both runs' errors; certified, found,
     and recorded. Seen to catch: variances for stds, the prior without its factor."""
     data = problems_of(0)
-    path = make(task(tmp_path))
-    reference = find(data, 0, MODEL, tmp_path)
-    assert reference is not None and path == path_of(key_of(data, 0, MODEL), tmp_path)
+    reference = find(data, 0, MODEL, ready)
+    assert reference is not None
     assert verdict(reference, 0.04) == [] and reference.about["replica"] == 0
     assert reference.about["gradient evaluations"] > 1000 and "MAMS(" in reference.about["method"]
-    assert {one.suffix for one in tmp_path.iterdir()} == {".json", ".npz"}  # no checkpoint is left
+    assert {one.suffix for one in ready.iterdir()} == {".json", ".npz"}  # no checkpoint is left
     mean, std, ess = exact(data, MODEL)
     assert ess > 1000
     allowed = 5 * np.hypot(reference.errors.mcse_mean, 1 / math.sqrt(ess))
@@ -425,11 +448,10 @@ def test_half_of_the_chains_start_at_optima(tmp_path: Path) -> None:
     assert run.state.point.q[0, :2, -1].abs().min() > 0.01  # σ is a draw of its prior too
 
 
-def test_with_learned_noise_the_law_of_y_is_kept_too(tmp_path: Path) -> None:
+def test_with_learned_noise_the_law_of_y_is_kept_too(ready: Path) -> None:
     """Wider than f's; the row of the references shows both."""
-    model = replace(MODEL, noise_std=LearnedNoise(center=2.0, spread=0.3))
-    path = make(task(tmp_path, model=model))
-    reference = read(path, key_of(problems_of(0), 0, model))
+    reference = find(problems_of(0), 0, LEARNED, ready)
+    assert reference is not None
     assert reference.y is not None
     assert (reference.y.quantiles[-1] > reference.f.quantiles[-1]).all()
 
@@ -523,7 +545,9 @@ def test_what_comes_before_a_divergence_counts_as_burn_in(
     np.testing.assert_array_equal(energy, torch.stack([every[step] for step in range(46, 96)], 1).numpy())
 
 
-def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_other_settings_is_not_gone_on_with(
+    ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor is its burn-in: the file says which settings it is of. Seen to catch: any checkpoint taken."""
     monkeypatch.setattr(making, "SECONDS", -1.0)
 
@@ -536,8 +560,7 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tmp_path: Path, monk
     told: list[str] = []
     made = make(task(tmp_path / "one"), told.append)
     assert "it is of MAMS(" in told[0] and "acceptance=0.5" in told[0] and told[0].endswith("beginning anew")
-    fresh = make(task(tmp_path / "two"))
-    same(*(find(problems_of(0), 0, MODEL, path.parent) for path in (made, fresh)))
+    same(*(find(problems_of(0), 0, MODEL, folder) for folder in (made.parent, ready)))
 
 
 def test_what_cannot_be_certified_is_no_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -553,15 +576,14 @@ def test_what_cannot_be_certified_is_no_reference(tmp_path: Path, monkeypatch: p
         make(task(tmp_path, model=MLP(hidden=())))
 
 
-def test_side_by_side_they_are_the_same(tmp_path: Path) -> None:
-    """Two processes or one: the same bits."""
-    for jobs in (1, 2):
-        tasks = [task(tmp_path / str(jobs), replica) for replica in (0, 1)]
-        assert {made.name for made in make_all(tasks, jobs, print) if isinstance(made, Path)} == {
-            path_of(key_of(problems_of(replica), 0, MODEL)).name for replica in (0, 1)
-        }
+def test_side_by_side_they_are_the_same(ready: Path, tmp_path: Path) -> None:
+    """Two processes or this one: the same bits."""
+    tasks = [task(tmp_path, replica) for replica in (0, 1)]
+    assert {made.name for made in make_all(tasks, 2, print) if isinstance(made, Path)} == {
+        path_of(key_of(problems_of(replica), 0, MODEL)).name for replica in (0, 1)
+    }
     for replica in (0, 1):
-        same(*(find(problems_of(replica), 0, MODEL, tmp_path / str(jobs)) for jobs in (1, 2)))
+        same(*(find(problems_of(replica), 0, MODEL, folder) for folder in (ready, tmp_path)))
 
 
 # 5. In the table
@@ -583,7 +605,7 @@ def cell(method: UncertaintyMethod | ReferencePosterior, name: str) -> Cell:
 
 
 def test_a_new_reference_scores_old_runs_without_training(
-    tmp_path: Path, shipped: Path, monkeypatch: pytest.MonkeyPatch
+    ready: Path, tmp_path: Path, shipped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The columns appear, for the replicas that have one; the reference's own row waits for all. A damaged file fails
     the cell before it trains. Seen to catch: the old record kept, trained again, the row of a part."""
@@ -592,7 +614,7 @@ def test_a_new_reference_scores_old_runs_without_training(
     rows = [cell(method, "svi"), cell(ReferencePosterior(), "reference")]
     assert [complete(row, store, "cpu").status for row in rows] == ["finished", "skipped"]
 
-    make(task(shipped, 0))
+    lent(ready, shipped)
     monkeypatch.setattr(SVI, "fit", None)
     outcomes = [complete(row, store, "cpu") for row in rows]
     assert [outcome.status for outcome in outcomes] == ["rescored", "skipped"]
@@ -602,7 +624,7 @@ def test_a_new_reference_scores_old_runs_without_training(
     assert shown.valid(("reference_w1_mc_error", "gap")).tolist() == [0]
     assert complete(rows[0], store, "cpu").status == "kept"
 
-    path = make(task(shipped, 1))
+    path = lent(ready, shipped, 1)
     assert [complete(row, store, "cpu").status for row in rows] == ["rescored", "finished"]
     svi, reference = results(store.root)
     assert (svi.method, reference.method, reference.status) == ("svi", "reference", "reference")
@@ -615,10 +637,10 @@ def test_a_new_reference_scores_old_runs_without_training(
     assert outcome.status == "failed" and f"Refused: {path.stem} cannot be read" in outcome.message
 
 
-def test_the_row_of_the_references_is_made_of_them(shipped: Path) -> None:
+def test_the_row_of_the_references_is_made_of_them(ready: Path, shipped: Path) -> None:
     """Quantiles at equal shares of each law, with the model's noise; with learned noise, y's own. Seen to catch: y's
     law for f's, the first levels alone."""
-    make(task(shipped, 0))
+    lent(ready, shipped)
     data = problems_of(0)
     reference = find(data, 0, MODEL)
     assert reference is not None
@@ -628,11 +650,10 @@ def test_the_row_of_the_references_is_made_of_them(shipped: Path) -> None:
     np.testing.assert_allclose(row.location[0].numpy(), expected, rtol=1e-6, atol=1e-6)
     assert float(row.noise_std) == pytest.approx(NOISE)
 
-    model = replace(MODEL, noise_std=LearnedNoise(center=2.0, spread=0.3))
-    make(task(shipped, model=model))
-    learned = find(data, 0, model)
+    lent(ready, shipped, model=LEARNED)
+    learned = find(data, 0, LEARNED)
     assert learned is not None and learned.y is not None
-    row = ReferencePosterior(draws=20).run(model, data, torch.Generator()).prediction
+    row = ReferencePosterior(draws=20).run(LEARNED, data, torch.Generator()).prediction
     assert isinstance(row, QuantilePrediction) and row.f is not None and row.faults(1, 12) == {}
     for found, law in ((row.values, learned.y), (row.f_values, learned.f)):
         assert found is not None
