@@ -38,10 +38,11 @@ def code_hash(*values: object) -> str:
 def modules(*values: object) -> dict[str, Path]:
     """The files of the modules that define these values, and of all that those import: name -> file."""
     reached: dict[str, Path] = {}
-    waiting = [one.__module__ for one in _code(values)]
+    waiting, seen = [one.__module__ for one in _code(values)], set(UNCOUNTED)
     while waiting:
         name = waiting.pop()
-        path = None if name in reached or name in UNCOUNTED else source_of(name)
+        path = None if name in seen else source_of(name)
+        seen.add(name)
         if path is not None:
             reached[name] = path
             waiting += _imports(path, name, path.stat().st_mtime_ns)
@@ -73,10 +74,16 @@ def source_of(name: str) -> Path | None:
         file = None if spec is None or not spec.has_location else spec.origin
     if file is None or not file.endswith(".py"):
         return None
-    path = Path(file).resolve()
+    path, foreign = _place(file)
     ours = name.startswith("gapbench.")  # also if gapbench is installed
-    foreign = INSTALLED & set(path.parts) or any(path.is_relative_to(folder) for folder in LIBRARY)
     return path if ours or not foreign else None
+
+
+@cache
+def _place(file: str) -> tuple[Path, bool]:
+    """A file without links in its path; and whether it is of the standard library or of an installed package."""
+    path = Path(file).resolve()
+    return path, bool(INSTALLED & set(path.parts)) or any(path.is_relative_to(folder) for folder in LIBRARY)
 
 
 def imports(path: Path, name: str) -> Iterator[str]:

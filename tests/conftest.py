@@ -66,6 +66,12 @@ def in_this_process(here: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and have their files, which are empty: to paint them takes seconds."""
+    monkeypatch.setattr("gapbench.evaluation.plots._bytes", lambda *_: b"")
+
+
+@pytest.fixture
 def session() -> Callable[[int], set[int]]:
     """Leader -> the processes of its session, but for those that have ended and wait to be asked after."""
 

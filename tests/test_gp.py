@@ -72,7 +72,7 @@ def test_a_sparse_process_with_its_points_at_the_data_is_the_exact_one(seeded: S
 def test_a_noise_is_learned_by_all(seeded: Seeded) -> None:
     x, y = problem(seeded, features=1)
     model = MLP(noise_std=LearnedNoise(center=0.4))
-    for method in (GP(), GP(most_points=10, inducing=20, steps=600, lr=0.05), DeepGP(inducing=20, steps=500, lr=0.05)):
+    for method in (GP(), GP(most_points=10, inducing=20, steps=200, lr=0.1), DeepGP(inducing=20, steps=200, lr=0.1)):
         noise = method.fit(model, x, y, seeded(2))(x).noise_std
         assert ((noise > 0.05) & (noise < 0.2)).all()
 

@@ -92,7 +92,7 @@ def test_last_layer_bayes_is_the_last_layers_laplace_at_an_optimum() -> None:
     """The same std, and the mean of the closed form is the network's where the optimiser arrived. Seen to catch: the
     features of another θ, one draw taken for a chain that has not converged."""
     model, x, y = problem()
-    settings = {"steps": 4000, "lr": 0.05, "batch": 12}
+    settings = {"steps": 3000, "lr": 0.05, "batch": 12}
     bayes = LastLayer(**settings).fit(model, x, y, seeded())(x)
     laplace = Laplace(structure="last_layer", **settings).fit(model, x, y, seeded())(x)
     assert torch.allclose(bayes.scale, laplace.scale, rtol=1e-3) and bayes.chained_f is None

@@ -24,8 +24,8 @@ from gapbench.methods.svi import SVI
 Seeded = Callable[[int], Generator]
 
 QUICK: dict[str, UncertaintyMethod] = {
-    "hmc": HMC(burn_in=80, draws=20, thin=1, chains=2, max_steps=150),
-    "mc_dropout": MCDropout(rate=0.002, steps=4000, lr=0.03, batch=50, draws=20),
+    "hmc": HMC(burn_in=40, draws=10, thin=1, chains=2, max_steps=100),
+    "mc_dropout": MCDropout(rate=0.002, steps=2000, lr=0.06, batch=50, draws=20),
     "svi": SVI(steps=2000, batch=50, draws=50),
     "sgld": SGLD(lr=1.5e-3, burn_in=6000, draws=10, thin=50, chains=3, temperature=1, noise_multiplier=1e-4),
 }

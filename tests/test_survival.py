@@ -12,7 +12,7 @@ import pytest
 from nursery import Command, started
 
 PATIENCE = 180.0  # seconds that nothing should ever take
-KILLS = 3
+KILLS = 2
 ATONCE = {"dask": 2, "shards": 1}  # cells that a killed process takes with it
 
 

@@ -199,8 +199,8 @@ def test_a_low_rank_guide_draws_what_it_says(seeded: Seeded) -> None:
     """Where it has as many directions as parameters, the posterior with its correlations, which conformance sees; in a
     network, draws of the covariance diag(scale²) + VᵀV. Seen to catch: one ε for all draws of a direction."""
     regression = example(correlation=0.8, noise_std=2.0, prior_std=0.9)
-    x, y = regression.stack(4)
-    fit = LowRankSVI(steps=3000, lr=0.02, batch=20, rank=3, init_scale=0.3, draws=20_000)
+    x, y = regression.stack(16)
+    fit = LowRankSVI(steps=1200, lr=0.05, batch=20, rank=3, init_scale=0.3, draws=20_000)
     theta = fit.fit(regression.model, x, y, seeded(0)).theta.double()
     found = torch.stack([torch.cov(one.T) for one in theta]).mean(0).numpy()
     assert np.abs(found - regression.posterior.covariance).max() < 0.05 * np.abs(regression.posterior.covariance).max()
@@ -214,7 +214,7 @@ def test_the_collapsed_guide_is_the_nearest_independent_normal(seeded: Seeded) -
     x = torch.linspace(-2, 2, 8).reshape(1, 8, 1)
     y = (1.2 * x.squeeze(-1) + 0.5).tanh()
     fit = CollapsedSVI(steps=3000, lr=0.05, init_scale=0.3, draws=20_000).fit(
-        model, x.expand(4, -1, -1), y.expand(4, -1), seeded(0)
+        model, x.expand(2, -1, -1), y.expand(2, -1), seeded(0)
     )
     points, weights = np.polynomial.hermite_e.hermegauss(24)
     grid = np.stack(np.meshgrid(points, points), -1).reshape(-1, 2)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from click.testing import CliRunner
 from commands import gapbench
 from torch import Generator, Tensor
 
@@ -19,6 +20,7 @@ from gapbench.methods.mc_dropout import MCDropout
 from gapbench.methods.swag import SWAG
 from gapbench.methods.validated import Candidate, Validated
 from gapbench.runners.cell import Cell
+from gapbench.runners.cli.main import main
 from gapbench.runners.costs import expected
 from gapbench.runners.suite_file import read
 from gapbench.runners.suites import Suite, Unknown, suites
@@ -122,7 +124,7 @@ def test_a_search_is_expected_to_cost_its_trials() -> None:
     assert tuned == pytest.approx(8 * alone)
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It writes a suite that can be read, and runs both rows of it. Seen to catch: options of `run` that are lost."""
     words = ("tune", "nngp", "--trials", 3, "--gap", 0, "--out", "here")
     done = gapbench(tmp_path, *words, "--datasets", "gapped_sine", "--replicas", 2, "--jobs", 1, "--device", "cpu")
@@ -132,14 +134,15 @@ def test_the_command(tmp_path: Path) -> None:
     assert suite.methods == tuning(suites()["default"], "nngp", 3, 0).methods
     assert len(list((tmp_path / "here" / "cells").rglob("*.json"))) >= 2
     before = (tmp_path / "here.toml").read_bytes()
+    monkeypatch.chdir(tmp_path)
     for options, says in (
         (("nngp", "--out", "other", "--wrong"), "--wrong"),
         (("nngp", "--from", "here.toml"), "--from: not for tune"),
         (("nngp", "--trials", 4, "--out", "here"), "another suite is there"),
         (("--replicas", 2, "nngp"), "expected METHOD before"),
     ):
-        refused = gapbench(tmp_path, "tune", *options)
-        assert refused.returncode == 2 and says in refused.stderr, refused.stderr
+        refused = CliRunner().invoke(main, ["tune", *map(str, options)], prog_name="gapbench")
+        assert refused.exit_code == 2 and says in refused.stderr, refused.stderr
     assert (tmp_path / "here.toml").read_bytes() == before
 
 

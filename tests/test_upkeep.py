@@ -199,12 +199,12 @@ def test_a_merge_killed_at_any_call_leaves_a_sound_target_and_goes_on(two: tuple
         joined(*two, tmp_path / "dry")
     assert calls.count("link") >= 12  # of every file
     found = set()
-    # Before and after what gives a file its name, and at half of the other calls.
+    # Before and after what gives a file its name, and at a quarter of the other calls.
     moments = [
         (at, after)
         for at, name in enumerate(calls, 1)
         for after in (False, True)
-        if name == "link" or at % 4 == 2 * after
+        if name == "link" or at % 8 == 5 * after
     ]
     for at, after in moments:
         out = tmp_path / f"{at} {after}"

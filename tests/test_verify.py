@@ -223,7 +223,7 @@ def test_a_cell_that_fails_and_a_damaged_record_are_told(folder: Path) -> None:
     assert f"failed: its record is no use: Damaged: {array}" in result.stdout
 
 
-def test_a_published_folder_is_verified_by_its_scores(folder: Path) -> None:
+def test_a_published_folder_is_verified_by_its_scores(folder: Path, blank_figures: None) -> None:
     """Rounded as published, block by block; the suite is that of its manifest. Seen to catch: float64 compared, the
     whole result compared with one block, the suite taken from the folder's name."""
     publish.publish(folder, Path("published/default"))
