@@ -319,21 +319,21 @@ def _share(pits: Floats, level: Floats) -> Floats:
 
 
 def bands(rows: Sequence[Result], style: Mapping[str, Style]) -> Bands | None:
-    """The bands of every replica."""
+    """The bands of every replica of which some are known: published folders of many methods have one."""
     found = [one for one in _on_grid(rows) if drawable(one)]
     methods = [one for one in found if one.kind != "reference"]
     if not methods:
         return None
-    first, replicas = methods[0], np.unique(np.concatenate([one.replicas for one in methods]))
-    x = _across(first)
-    known = np.any([np.isfinite(one.curves[f"{quantity_of(one)}_95"]).any(0) for one in methods], axis=0)
-    at = _thinned(known, POINTS)
+    first, x = methods[0], _across(methods[0])
+    known = [np.isfinite(one.curves[f"{quantity_of(one)}_95"]) for one in methods]
+    replicas = np.unique(np.concatenate([one.replicas[each.any(1)] for one, each in zip(methods, known, strict=True)]))
+    at = _thinned(np.any([each.any(0) for each in known], axis=0), POINTS)
     at = at[np.argsort(x[at], kind="stable")]
 
     def spread(one: Result, name: str) -> Floats:
-        """A curve on all replicas of the dataset, (R, n); nan where the method has none."""
-        full = np.full((len(replicas), len(at)), np.nan)
-        full[np.searchsorted(replicas, one.replicas)] = one.curves[name][:, at]
+        """A curve on all of these replicas, (R, n); nan where the method has none."""
+        full, own = np.full((len(replicas), len(at)), np.nan), np.isin(one.replicas, replicas)
+        full[np.searchsorted(replicas, one.replicas[own])] = one.curves[name][own][:, at]
         return full
 
     made = []

@@ -22,7 +22,7 @@ from gapbench.evaluation.drawing import styles
 from gapbench.evaluation.ranks import ranking
 from gapbench.evaluation.report import report
 from gapbench.evaluation.report_board import About
-from gapbench.evaluation.report_charts import chance, judged
+from gapbench.evaluation.report_charts import bands, chance, judged
 from gapbench.evaluation.report_cost import cost, front
 from gapbench.evaluation.report_knobs import turned
 from gapbench.evaluation.report_pairs import pairs
@@ -222,6 +222,23 @@ def test_privacy_has_a_price() -> None:
         "clipped fraction": "0.5",
         "distance to it · gap": "0.3",
     }
+
+
+def test_only_replicas_with_bands_are_offered() -> None:
+    """A published folder of many methods has quantiles of one replica. Seen to catch: pages of empty charts, curves of
+    another replica."""
+    made, three = make("a", count=3), np.arange(3)[:, None]
+    levels = {name: curve + three for name, curve in made.curves.items() if name[2:].isdigit()}
+    found = replace(made, curves={**made.curves, **levels})
+    left = {
+        name: np.where(three == 1, curve, np.nan) if name[2:].isdigit() else curve
+        for name, curve in found.curves.items()
+    }
+    shown = bands([replace(found, curves=left)], {"a": ("#000000", "-")})
+    assert shown is not None and shown.replicas == (1,)
+    whole = bands([found], {"a": ("#000000", "-")})
+    assert whole is not None and whole.replicas == (0, 1, 2)
+    np.testing.assert_array_equal(shown.methods[0].quantiles[:, 0], whole.methods[0].quantiles[:, 1])
 
 
 def test_many_methods_on_many_datasets_are_still_a_small_page(monkeypatch: pytest.MonkeyPatch) -> None:
