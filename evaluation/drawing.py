@@ -27,6 +27,7 @@ LINES: tuple[Line, ...] = (
 )
 CONTROLS = {"reference": "#000000", "baseline": "#A08C5B", "oracle": "#8B1A1A"}
 Style = tuple[str, Line]
+PANELS = 36  # methods beyond which panels are too many to look at
 
 
 def styles(results: Sequence[Result]) -> dict[str, Style]:

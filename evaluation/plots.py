@@ -19,6 +19,7 @@ from gapbench.evaluation.bootstrap import Bootstrap, estimate
 from gapbench.evaluation.calibration import pit_band
 from gapbench.evaluation.drawing import (
     COLOURS,
+    PANELS,
     Style,
     by_position,
     drawable,
@@ -37,7 +38,6 @@ matplotlib.use("Agg")
 
 OVER = "#FCEDE3"  # of the over-confident side of a calibration figure
 BANDS = ("05", "25", "50", "75", "95")  # quantiles in per cent
-PANELS = 36  # methods beyond which panels are too many to look at
 
 
 @dataclass(frozen=True)

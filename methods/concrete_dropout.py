@@ -40,7 +40,7 @@ class ConcreteDropout(AdamTrained):
     temperature: float = 0.1
     steps: int = 10_000
     lr: float = 3e-2
-    batch: int = 100
+    batch: int = 50
     draws: int = 200
 
     def __post_init__(self) -> None:

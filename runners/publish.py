@@ -14,6 +14,7 @@ import json
 import lzma
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gapbench.datasets.base import Layout
-from gapbench.evaluation.drawing import of_knobs
+from gapbench.evaluation.drawing import PANELS, of_knobs
 from gapbench.evaluation.notebooks import all_headlines
 from gapbench.evaluation.render import markdown, markdown_headlines, markdown_runs
 from gapbench.evaluation.results import Column, Result, rounded, tidy
@@ -38,7 +39,7 @@ MANIFEST, SCORES, CURVES, README = "manifest.json", "scores.parquet", "curves.np
 FIGURE = 60_000  # the largest size of a figure, in bytes
 SUITE, DATASET = 900_000, 90_000  # bytes for the manifest and the two files together: of these two the larger sum
 LINES = 40  # results of which a page shows every score by region; of more it would be too long to read
-ROWS = 40  # points of a replica and region whose PITs are kept, where they are thinned
+ROWS = 20  # points of a replica and region whose PITs are kept, where they are thinned
 POINTS = (121, 81, 61, 41, 31)  # points of a curve; the largest number that fits is used
 UNKNOWN = 2**16 - 1  # the code of nan
 SCHEMA = pa.schema(
@@ -60,8 +61,7 @@ def publish(folder: Path, published: Path, add: bool = False, keys: Collection[s
     add: keep what is published of other methods. keys: of the records that are published; None for all. Raises
     StoreError if the folder is empty or holds something damaged, or if what is published has other data or scores.
     """
-    from gapbench.evaluation.plots import plot  # imported here: it loads matplotlib, which readers do not need
-    from gapbench.runners import load  # and load imports this module
+    from gapbench.runners import load  # which imports this module
 
     results = thinned(load.results(folder, keys))
     described = _described(folder, results, keys)
@@ -74,6 +74,14 @@ def publish(folder: Path, published: Path, add: bool = False, keys: Collection[s
         places = [(result.dataset, result.method) for result in results]
         manifest["results"].sort(key=lambda one: places.index((one["dataset"], one["method"])))
         manifest["datasets"].sort(key=lambda one: one["name"])
+    return write(published, manifest, results, choice)
+
+
+def write(published: Path, manifest: dict[str, Any], results: Sequence[Result], choice: Sequence[int]) -> list[Path]:
+    """Write the files of a published folder. choice: numbers of points of a curve; the first with which the files are
+    not too large is used, or the last. Returns the files written."""
+    from gapbench.evaluation.plots import plot  # imported here: it loads matplotlib, which readers do not need
+
     scores = _scores(results)
     for points in choice:
         curves = _curves(results, points)
@@ -94,19 +102,33 @@ def publish(folder: Path, published: Path, add: bool = False, keys: Collection[s
 
 
 def thinned(results: Sequence[Result]) -> list[Result]:
-    """Results with what tables and figures need: without curves if only scores are drawn; then, and of held-out rows,
-    with the PITs of about ROWS points a replica and region, evenly spaced, from which pooled scores are computed."""
+    """Results with what tables and figures need.
+
+    If only scores are drawn, they have no curves; then, and of held-out rows, they have the PITs of about ROWS points a
+    replica and region, evenly spaced, from which pooled scores are computed. Of too many methods for a figure of bands
+    the quantiles of the replica that a method's own panel shows are left.
+    """
     found = []
-    knobs = of_knobs(results)
+    knobs, rows = of_knobs(results), Counter(result.dataset for result in results)
     for result in results:
         if knobs:
             result = replace(result, curves={})
+        if rows[result.dataset] > PANELS and result.sound.any():
+            others = np.arange(len(result.replicas)) != result.sound.argmax()
+            result = replace(
+                result, curves={name: _without(curve, others, name) for name, curve in result.curves.items()}
+            )
         if knobs or result.layout.points == "rows":
             keep = _spread(result)
             pits = {name: part[:, keep] for name, part in result.pits.items()}
             result = replace(result, pits=pits, regions={name: part[:, keep] for name, part in result.regions.items()})
         found.append(result)
     return found
+
+
+def _without(curve: NDArray[Any], others: NDArray[np.bool_], name: str) -> NDArray[Any]:
+    """The curve of this name, nan in these replicas if it is one of the quantiles."""
+    return np.where(others[:, None], np.nan, curve) if name[2:].isdigit() else curve
 
 
 def _spread(result: Result) -> NDArray[np.int64]:

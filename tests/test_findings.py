@@ -329,7 +329,19 @@ def privacy() -> list[str]:
     assert budgets[2] == math.inf == diagnostic("sgld_sigma1@630", "epsilon", "budgets")
     assert diagnostic("sgld_private", "epsilon", "prior", "prior_draws") == math.inf
     clipped = diagnostic("sgld_sigma1@9800", "clipped fraction", "budgets")
+    private = ("sgld_private", "private_mc_dropout", "private_svi")
+    lines = []
+    for method in private:
+        data, gap = (ratio(method, region, suite="all") for region in ("data", "gap"))
+        stds = f"{data:.1f} | {gap:.2f}"
+        held = percent(value(method, "coverage_90_f", "gap", "all"))
+        lines.append(f"`{method}` | {stds} | {held} | {percent(diagnostic(method, 'clipped fraction', 'all'))}")
+        assert diagnostic(method, "epsilon", "all") == pytest.approx(epsilon[SINES[1]], rel=1e-6)
+    apart = [value(method, "reference_w1", "gap", "all") for method in (*private[:2], "sgld")]
     return [
+        *lines,
+        f"all three promise the same: ε = {epsilon[SINES[1]]:.0f} on gapped_sine_noisy",
+        f"posterior there is {apart[0]:.2f} and {apart[1]:.2f}; SGLD's is {apart[2]:.2f}",
         f"{words(100 * clipped).capitalize()} gradients in a hundred are clipped",
         f"{words(10 * diagnostic('sgld_private', 'clipped fraction'))} gradients in ten are clipped",
         f"Its distance among the data stops at {last['data']:.1f}, however long it runs",

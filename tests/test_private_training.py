@@ -1,4 +1,4 @@
-"""DP-SVI and DP-MC-dropout: gradients, sensitivity and ε. Their limits on linear regression are in test_contract.py."""
+"""Private SVI and private MC dropout: gradients, sensitivity and ε. Their limits are in test_contract.py."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Generator, Tensor
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import softplus
 
-from gapbench.methods.dp_mc_dropout import DPMCDropout
-from gapbench.methods.dp_svi import DPSVI
 from gapbench.methods.engine.dp_sgd import StackedDPOptimizer
 from gapbench.methods.engine.dp_trained import PrivatelyTrained
 from gapbench.methods.engine.gradients import FullGradients
 from gapbench.methods.engine.model import MLP
 from gapbench.methods.engine.noise import LearnedNoise
 from gapbench.methods.mc_dropout import MCDropout
+from gapbench.methods.private_mc_dropout import PrivateMCDropout
+from gapbench.methods.private_svi import PrivateSVI
 from gapbench.methods.sgld import SGLD
 from gapbench.runners.suites import suites
 
@@ -55,7 +55,7 @@ def test_every_point_has_the_gradient_of_its_own_elbo() -> None:
     """By loc and raw, with a draw of θ of its own, by autograd. Seen to catch: one draw for a batch, raw taken for the
     scale, the other sign, the likelihood scaled to all points before the clip."""
     x, y = data()
-    gradients, without_data, start, generator = what_it_trains_on(DPSVI)
+    gradients, without_data, start, generator = what_it_trains_on(PrivateSVI)
     state = generator.get_state()
     found = gradients(start, INDEX).values
     xi = torch.randn((2, 1, 3, MODEL.size), generator=generator.set_state(state))
@@ -75,10 +75,10 @@ def test_every_point_has_the_gradient_of_its_own_elbo() -> None:
 def test_every_point_has_the_gradient_under_its_own_mask() -> None:
     """By autograd. Seen to catch: one mask for a batch, masks that are not divided by 1 − rate, no weight decay."""
     x, y = data()
-    gradients, without_data, start, generator = what_it_trains_on(DPMCDropout)
+    gradients, without_data, start, generator = what_it_trains_on(PrivateMCDropout)
     state = generator.get_state()
     found = gradients(start, INDEX).values
-    masks = MCDropout(rate=DPMCDropout().rate).draw(MODEL, INDEX.shape, generator.set_state(state))
+    masks = MCDropout(rate=PrivateMCDropout().rate).draw(MODEL, INDEX.shape, generator.set_state(state))
     for r in range(2):
         for b, point in enumerate(INDEX[r, 0]):
             theta, own = start[r, 0].clone().requires_grad_(), [mask[r, 0, b] for mask in masks]
@@ -93,7 +93,7 @@ def test_every_point_has_the_gradient_under_its_own_mask() -> None:
 def test_a_step_is_adams_on_clipped_gradients_with_noise() -> None:
     """The first step of Adam is lr · g/(|g| + 1e-8): its g, by hand, is (1/b)(Σ clip(gᵢ) + σCξ) + ∇r/n. Seen to catch:
     noise that is not multiplied by C, noise of the batch's mean, ∇r that is not divided by n, clips of one another."""
-    gradients, _, start, _ = what_it_trains_on(DPMCDropout)
+    gradients, _, start, _ = what_it_trains_on(PrivateMCDropout)
     values = 30 * gradients(start, INDEX).values
     theta = start.clone().requires_grad_()
     settings = {"noise_multiplier": 0.5, "max_grad_norm": 2.0, "expected_batch_size": 4}
@@ -106,7 +106,7 @@ def test_a_step_is_adams_on_clipped_gradients_with_noise() -> None:
     torch.testing.assert_close(theta.detach(), start - by_hand, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("cls", [DPSVI, DPMCDropout])
+@pytest.mark.parametrize("cls", [PrivateSVI, PrivateMCDropout])
 def test_a_point_moves_the_sum_by_the_clipping_norm_at_most(cls: type[PrivatelyTrained]) -> None:
     """A target a million away, in and out of the batch: what the privacy rests on. Seen to catch: a clip of each layer,
     of loc and raw apart, of the batch's mean."""
@@ -132,25 +132,25 @@ def test_its_epsilon_is_that_of_opacus_and_of_private_sgld() -> None:
     accountant.history = [(1.0, 8 / 200, 6400)]
     private = suites()["default"].methods["sgld_private"]
     assert isinstance(private, SGLD)
-    for method in (DPSVI(), DPMCDropout()):
+    for method in (PrivateSVI(), PrivateMCDropout()):
         epsilon = method.epsilon(200)
         assert epsilon == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-6)
         assert epsilon == pytest.approx(private.epsilon(200), rel=1e-6)
-    assert DPSVI(noise_multiplier=0.05).epsilon(200) == math.inf
+    assert PrivateSVI(noise_multiplier=0.05).epsilon(200) == math.inf
     x, y = data(20)
-    diagnostics = DPSVI(steps=3, draws=2).fit(MODEL, x, y, seeded()).diagnostics
-    assert diagnostics["epsilon"].tolist() == pytest.approx([DPSVI(steps=3).epsilon(20)] * 2)
-    assert (diagnostics["clipping norm"] == DPSVI().max_grad_norm).all() and diagnostics["clipped fraction"].max() <= 1
+    diagnostics = PrivateSVI(steps=3, draws=2).fit(MODEL, x, y, seeded()).diagnostics
+    assert diagnostics["epsilon"].tolist() == pytest.approx([PrivateSVI(steps=3).epsilon(20)] * 2)
+    assert (diagnostics["clipping norm"] == 10).all() and diagnostics["clipped fraction"].max() <= 1
 
 
 def test_gradient_evaluations_count_the_points_of_poisson_batches() -> None:
     """Eight of twenty on average. Seen to catch: the padding counted too."""
     x, y = data(20)
-    counted = DPMCDropout(steps=200, draws=1).fit(MODEL, x, y, seeded()).diagnostics["gradient evaluations"]
+    counted = PrivateMCDropout(steps=200, draws=1).fit(MODEL, x, y, seeded()).diagnostics["gradient evaluations"]
     assert ((counted / 1600 - 1).abs() < 5 * math.sqrt(0.6 / 1600)).all()
 
 
-@pytest.mark.parametrize("cls", [DPSVI, DPMCDropout])
+@pytest.mark.parametrize("cls", [PrivateSVI, PrivateMCDropout])
 @pytest.mark.parametrize("name", ["noise_multiplier", "max_grad_norm", "delta"])
 def test_a_setting_that_cannot_work_is_named(cls: type[PrivatelyTrained], name: str) -> None:
     with pytest.raises(ValueError, match=f"{cls.__name__}: .*{name} = 0"):

@@ -24,7 +24,7 @@ class PrivatelyTrained(UncertaintyMethod):
     """
 
     steps: int = 6_400
-    lr: float = 0.02
+    lr: float = 5e-3
     batch: int = 8
     noise_multiplier: float = 1.0
     max_grad_norm: float = 10.0

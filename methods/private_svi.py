@@ -28,7 +28,7 @@ from gapbench.methods.engine.posterior_draws import PosteriorDraws
 
 
 @dataclass(frozen=True)
-class DPSVI(PrivatelyTrained):
+class PrivateSVI(PrivatelyTrained):
     """Mean-field normal q. init_scale: initial std of q, in prior stds."""
 
     init_scale: float = 0.01
@@ -37,13 +37,13 @@ class DPSVI(PrivatelyTrained):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.init_scale < math.inf:
-            raise ValueError(f"DPSVI: init_scale = {self.init_scale}: expected a positive number")
+            raise ValueError(f"PrivateSVI: init_scale = {self.init_scale}: expected a positive number")
 
     @property
     def exactness(self) -> Claim:
         """The mean field of the posterior, where no clip is active and the noise is next to nothing."""
         private = {"noise_multiplier": 1e-9, "max_grad_norm": 1e6}
-        quick = replace(self, steps=1500, lr=0.05, batch=20, init_scale=0.3, draws=500, **private)
+        quick = replace(self, steps=400, lr=0.1, batch=20, init_scale=0.3, draws=300, **private)
         return Claim(quick, lambda regression: regression.mean_field)
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:

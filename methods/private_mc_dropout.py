@@ -24,16 +24,17 @@ from gapbench.methods.mc_dropout import Dropout, MCDropout
 
 
 @dataclass(frozen=True)
-class DPMCDropout(PrivatelyTrained):
+class PrivateMCDropout(PrivatelyTrained):
     """Dropout after every hidden layer. rate: probability that a unit is dropped."""
 
+    max_grad_norm: float = 1.0
     rate: float = 0.05
     draws: int = 200
 
     @property
     def exactness(self) -> Claim:
         """The posterior's mode without variance, where no clip is active and the noise is next to nothing."""
-        quick = replace(self, steps=1000, lr=0.05, batch=20, noise_multiplier=1e-9, max_grad_norm=1e6)
+        quick = replace(self, steps=400, lr=0.1, batch=20, noise_multiplier=1e-9, max_grad_norm=1e6)
         return Claim(quick, lambda regression: regression.point)
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> Dropout:
