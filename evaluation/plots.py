@@ -484,6 +484,7 @@ def of_tables(results: Sequence[Result]) -> Figure:
             ax.set_xlim(left, right)
             ax.grid(axis="y", color="#dddddd", lw=0.6)
             ax.tick_params(labelsize=8)
+            ax.locator_params(axis="x", nbins=3)
         column[0].set_title(_verbatim(table.removesuffix("_gap")), fontsize=10)
         column[0].set_xlabel("NLL of y", fontsize=8)
         column[1].set_xlabel("90 % has y", fontsize=8)
