@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from torch import Generator, Tensor
 from gapbench.methods.base import FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.predictions import QuantilePrediction
-from gapbench.methods.quantile_regression import LEVELS
+from gapbench.methods.quantile_regression import LEVELS, are_levels
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,13 @@ class BoostedQuantiles(UncertaintyMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        increasing = len(self.levels) > 1 and all(low < high for low, high in pairwise((0.0, *self.levels, 1.0)))
-        if not (increasing and self.steps > 0 and self.leaves > 1 and self.smallest > 0):
+        if not (
+            len(self.levels) > 1
+            and are_levels(self.levels)
+            and self.steps > 0
+            and self.leaves > 1
+            and self.smallest > 0
+        ):
             raise ValueError(
                 f"BoostedQuantiles: levels = {self.levels}, steps = {self.steps}, leaves = {self.leaves}, smallest = "
                 f"{self.smallest}: expected two levels or more, increasing, in (0, 1), and at least 1, 2 and 1"

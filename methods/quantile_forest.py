@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from gapbench.methods.base import FittedMethod, UncertaintyMethod
 from gapbench.methods.boosted_quantiles import arrays
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.predictions import QuantilePrediction
-from gapbench.methods.quantile_regression import LEVELS
+from gapbench.methods.quantile_regression import LEVELS, are_levels
 
 CHUNK = 256  # test points at once: their weights on all training points are in memory
 
@@ -43,8 +42,7 @@ class QuantileForest(UncertaintyMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        increasing = len(self.levels) > 1 and all(low < high for low, high in pairwise((0.0, *self.levels, 1.0)))
-        if not (increasing and self.smallest > 0 and 0 < self.share <= 1):
+        if not (len(self.levels) > 1 and are_levels(self.levels) and self.smallest > 0 and 0 < self.share <= 1):
             raise ValueError(
                 f"QuantileForest: levels = {self.levels}, smallest = {self.smallest}, share = {self.share}: expected "
                 "two levels or more, increasing, in (0, 1), at least 1, and a share above 0 and at most 1"

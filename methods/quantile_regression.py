@@ -11,6 +11,7 @@ Caveat: the quantiles are of y, and learned where the data are. There is no f, a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -38,8 +39,7 @@ class QuantileRegression(AdamTrained):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        increasing = all(low < high for low, high in pairwise((0.0, *self.levels, 1.0)))
-        if len(self.levels) % 2 == 0 or not increasing:
+        if len(self.levels) % 2 == 0 or not are_levels(self.levels):
             raise ValueError(
                 f"QuantileRegression: levels = {self.levels}: expected an odd number of them, increasing, in (0, 1)"
             )
@@ -57,6 +57,11 @@ class QuantileRegression(AdamTrained):
         start = outputs.init(generator, (len(y),))
         theta, diagnostics = self.train(loss, start, y.shape[1], generator)
         return Quantiles(outputs, theta, self.levels, scale, diagnostics=diagnostics)
+
+
+def are_levels(levels: Sequence[float]) -> bool:
+    """True for levels that increase, between 0 and 1."""
+    return all(low < high for low, high in pairwise((0.0, *levels, 1.0)))
 
 
 def quantiles(model: Model, theta: Tensor, x: Tensor, scale: float) -> Tensor:
