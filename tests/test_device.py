@@ -62,6 +62,9 @@ COPYING_EXEMPT = {
     "law": "gpytorch",
 }
 ON_HOST = {
+    "boosted_quantiles": "scikit-learn's trees are on the host",
+    "quantile_forest": "scikit-learn's trees are on the host",
+    "recalibrated": "the levels of quantiles are plain numbers, and each replica has its own",
     "gp": "gpytorch compares numbers, and scipy's kind of optimiser asks for them",
     "deep_gp": "gpytorch compares numbers once",
     "nngp": "scipy finds a noise that is learned",
