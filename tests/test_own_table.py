@@ -25,7 +25,7 @@ from gapbench.evaluation.results import Result
 from gapbench.runners.cli.main import main
 from gapbench.runners.cli.own_table import OwnTable as OwnOptions
 from gapbench.runners.own_table import suite_of
-from gapbench.runners.suites import select
+from gapbench.runners.suites import WHOLE, select
 
 N = 90
 
@@ -154,14 +154,14 @@ def test_a_file_that_changes_during_a_run_is_refused(file: Path) -> None:
 
 
 def test_the_suite_of_a_file(file: Path) -> None:
-    """Ten methods; those that need all rows at once only if they are named, where there are many rows."""
+    """All methods of `uci`; those that need all rows at once only if they are named, where there are many rows."""
     suite = suite_of(file, "y", ["when"], impute=True)
     assert list(suite.tasks) == ["random_splits", "gap_splits"] and len(suite.methods) >= 8
-    assert {"mclmc", "nngp"} <= suite.methods.keys() and suite.tasks["gap_splits"].dataset.count == 3
+    assert set(WHOLE) <= suite.methods.keys() and suite.tasks["gap_splits"].dataset.count == 3
     frame = pd.concat([pd.read_csv(file)] * 30).assign(a=lambda part: part["a"] + np.arange(len(part)) / 1e6)
     frame.dropna().to_csv(file, index=False)
     large = suite_of(file, "y", ["when"])
-    assert {"mclmc", "nngp"} == large.on_request.keys() and not {"mclmc", "nngp"} & large.methods.keys()
+    assert set(WHOLE) == large.on_request.keys() and not set(WHOLE) & large.methods.keys()
     assert any("need all" in note for note in large.notes)
     for gap, why in (
         ("k", "its values are words"),
