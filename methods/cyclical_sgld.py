@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from gapbench.methods.base import Claim, UncertaintyMethod
 from gapbench.methods.engine.gradients import energy_gradient
-from gapbench.methods.engine.minibatches import FixedSize, gather_points
+from gapbench.methods.engine.minibatches import FixedSize, gather_points, too_few_points
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.posterior_draws import PosteriorDraws
 
@@ -55,8 +55,7 @@ class CyclicalSGLD(UncertaintyMethod):
         return Claim(quick, lambda regression: regression.posterior)
 
     def skip(self, model: Model, x: Tensor) -> str | None:
-        n = x.shape[1]
-        return f"batch = {self.batch} is larger than the {n} training points" if self.batch > n else None
+        return too_few_points(self.batch, x.shape[1])
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
         (replicas, n), stack = y.shape, (len(y), self.chains)

@@ -67,7 +67,7 @@ class Releveled(FittedMethod):
     def __call__(self, x: Tensor) -> QuantilePrediction:
         whole = self.inner(x)
         replicas = torch.eye(len(x), dtype=torch.bool, device=x.device)
-        # A law of which nothing is as far out as the held-out points has levels 0 and 1, whose quantiles are infinite.
+        # Where few points are held out, outer levels are near 0 and 1, whose own quantiles are infinite.
         each = [
             law_of_y(whole.select(own)).quantiles(levels.clamp(1e-6, 1 - 1e-6).tolist())
             for own, levels in zip(replicas, self.levels, strict=True)

@@ -11,7 +11,6 @@ Caveat: how far members are apart where nothing is known depends on K and on the
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +22,7 @@ from gapbench.methods.engine.minibatches import gather_points
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.optimise import negative_log_posterior
 from gapbench.methods.engine.posterior_draws import PosteriorDraws
+from gapbench.methods.svgd import rbf_kernel
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,7 @@ class RepulsiveEnsemble(AdamTrained):
 
 def crowding(f: Tensor) -> Tensor:
     """The gradient ∇ log Σⱼ k(fᵢ, fⱼ) by each fᵢ, which leads to the others, (R, K, points). f: that shape too."""
-    count = f.shape[1]
-    if count == 1:
+    if f.shape[1] == 1:
         return torch.zeros_like(f)
-    square = torch.cdist(f, f, compute_mode="donot_use_mm_for_euclid_dist").square()
-    first, second = torch.triu_indices(count, count, offset=1)
-    width = (square[:, first, second].median(1).values[:, None, None] / math.log(count + 1)).clamp(min=1e-30)
-    k = (-square / width).exp()
+    k, width = rbf_kernel(f)
     return 2 / width * ((k @ f) / k.sum(-1, keepdim=True) - f)

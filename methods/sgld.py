@@ -26,7 +26,14 @@ import torch
 from torch import Generator, Tensor
 
 from gapbench.methods.base import Claim, UncertaintyMethod
-from gapbench.methods.engine.minibatches import FixedSize, Minibatches, OpacusLoader, Poisson, gather_points
+from gapbench.methods.engine.minibatches import (
+    FixedSize,
+    Minibatches,
+    OpacusLoader,
+    Poisson,
+    gather_points,
+    too_few_points,
+)
 from gapbench.methods.engine.model import Model
 from gapbench.methods.engine.posterior_draws import PosteriorDraws
 from gapbench.methods.engine.stationary_law import stationary_law
@@ -110,8 +117,7 @@ class SGLD(UncertaintyMethod):
         return Claim(quick, lambda regression: stationary_law(regression, quick.lr, quick.batch, quick.sampling))
 
     def skip(self, model: Model, x: Tensor) -> str | None:
-        n = x.shape[1]
-        return f"batch = {self.batch} is larger than the {n} training points" if self.batch > n else None
+        return too_few_points(self.batch, x.shape[1])
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> PosteriorDraws:
         from gapbench.methods.engine.dp_sgd import StackedDPOptimizer

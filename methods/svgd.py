@@ -69,8 +69,14 @@ class SVGD(AdamTrained):
             return (theta @ theta.mT + 1) @ uphill / count + theta
         if count == 1:
             return uphill
-        square = torch.cdist(theta, theta, compute_mode="donot_use_mm_for_euclid_dist").square()
-        first, second = torch.triu_indices(count, count, offset=1)
-        width = (square[:, first, second].median(1).values[:, None, None] / math.log(count + 1)).clamp(min=1e-30)
-        k = (-square / width).exp()
+        k, width = rbf_kernel(theta)
         return (k @ uphill + 2 / width * (theta * k.sum(-1, keepdim=True) - k @ theta)) / count
+
+
+def rbf_kernel(members: Tensor) -> tuple[Tensor, Tensor]:
+    """The kernel k of all pairs of two members or more, (R, K, K), and its width w, (R, 1, 1). members: (R, K, P)."""
+    count = members.shape[1]
+    square = torch.cdist(members, members, compute_mode="donot_use_mm_for_euclid_dist").square()
+    first, second = torch.triu_indices(count, count, offset=1)
+    width = (square[:, first, second].median(1).values[:, None, None] / math.log(count + 1)).clamp(min=1e-30)
+    return (-square / width).exp(), width

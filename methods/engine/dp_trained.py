@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from gapbench.methods.base import UncertaintyMethod
 from gapbench.methods.engine.gradients import PerSampleGradients
-from gapbench.methods.engine.minibatches import Poisson
+from gapbench.methods.engine.minibatches import Poisson, too_few_points
 from gapbench.methods.engine.model import Model
 
 
@@ -39,8 +39,7 @@ class PrivatelyTrained(UncertaintyMethod):
             )
 
     def skip(self, model: Model, x: Tensor) -> str | None:
-        n = x.shape[1]
-        return f"batch = {self.batch} is larger than the {n} training points" if self.batch > n else None
+        return too_few_points(self.batch, x.shape[1])
 
     def epsilon(self, n: int) -> float:
         """The privacy loss ε(δ) of releasing all iterates of a replica, for adding or removing one of n points."""

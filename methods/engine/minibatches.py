@@ -112,6 +112,11 @@ class OpacusLoader(Minibatches):
         return poisson_batches(shape, self.rate(batch, n), n, generator)
 
 
+def too_few_points(batch: int, n: int) -> str | None:
+    """The reason why batches of this size cannot be drawn from n points; None if they can."""
+    return f"batch = {batch} is larger than the {n} training points" if batch > n else None
+
+
 BLOCK = 64  # steps drawn at once: one pass of random numbers and, on a GPU, one synchronisation for a block
 
 
