@@ -505,11 +505,11 @@ FIGURES: dict[str, Callable[[Sequence[Result], Mapping[str, Style]], Figure]] = 
 
 def families(rows: Sequence[Result]) -> dict[str, list[str]]:
     """Methods that are one method at several budgets: NAME -> its NAME@BUDGET, where there are two of them at least.
-    One `@` in a plugin's name is no budget."""
+    What stands after `@` is a number; one `@` in a plugin's name is no budget."""
     found: dict[str, list[str]] = {}
     for result in rows:
-        name, at, _ = result.method.partition("@")
-        if at and result.kind == "method":
+        name, _, budget = result.method.partition("@")
+        if budget.isdecimal() and result.kind == "method":
             found.setdefault(name, []).append(result.method)
     return {name: own for name, own in found.items() if len(own) > 1}
 

@@ -49,7 +49,8 @@ from gapbench.methods.sgld import SGLD
 from gapbench.methods.svi import SVI
 from gapbench.methods.swag import SWAG
 from gapbench.methods.validated import Candidate, Validated
-from gapbench.runners.budget import COUNTS, budgeted, changes, has_steps
+from gapbench.runners.budget import COUNTS, budgeted, changes, has_steps, scaled
+from gapbench.runners.candidates import searches
 from gapbench.runners.cell import Cell
 from gapbench.runners.guard import undisturbed
 from gapbench.runners.store import first_line
@@ -214,7 +215,8 @@ def _prior() -> Suite:
 
 def _budgets() -> Suite:
     """Methods name@steps of each chain, at growing budgets with 200 draws whatever the budget: SGLD at three step sizes
-    and with the noise multiplier of privacy, private SGLD, HMC."""
+    and with the noise multiplier of privacy, private SGLD, HMC, MCLMC; and trained methods at a quarter of their own
+    steps, at all of them, and at four times as many."""
     default = _default()
     sgld, private = default.methods["sgld"], default.methods["sgld_private"]
     assert isinstance(sgld, SGLD) and isinstance(private, SGLD)
@@ -230,10 +232,31 @@ def _budgets() -> Suite:
         settings_at_budgets[f"hmc@{steps}"] = HMC(burn_in=steps - 25, draws=25, thin=1)
     for steps in (300, 750, 1500, 3000):
         settings_at_budgets[f"mclmc@{steps}"] = MCLMC(burn_in=steps // 30 * 10, thin=steps * 2 // 75)
+    for name in ("anchored_ensemble", "deep_ensemble", "laplace", "mc_dropout", "svi", "swag"):
+        for times in (0.25, 1, 4):
+            trained = scaled(default.methods[name], times)
+            settings_at_budgets[f"{name}@{trained.steps}"] = trained  # type: ignore[attr-defined]
     return Suite(
         "what compute buys and privacy costs: distance to the posterior at growing budgets, drawn by `gapbench plot`",
         {"gapped_sine_noisy": default.tasks["gapped_sine_noisy"]},
         settings_at_budgets,
+        replicas=5,
+    )
+
+
+def _tuning() -> Suite:
+    """The default suite's methods as they are, and tuned by two kinds of split. Not cqr and evidential, which predict
+    no mixture of normals."""
+    default = _default()
+    task = default.tasks["gapped_sine_noisy"]
+    rows: dict[str, UncertaintyMethod] = {}
+    for name, method in _without(default.methods, "cqr", "evidential").items():
+        rows |= searches(name, method, task.model.prior_std, trials=30)
+    return Suite(
+        "what 30 trials of random search buy: the default, the best on a random fifth of the training points (tuned), "
+        "and the best on the points at the edges of the gap (gap_tuned)",
+        {"gapped_sine_noisy": task},
+        rows,
         replicas=5,
     )
 
@@ -641,6 +664,7 @@ BUILDERS: Mapping[str, Callable[[], Suite]] = {
     "tasks": _tasks,
     "knobs": _knobs,
     "budgets": _budgets,
+    "tuning": _tuning,
     "notebook_sgld": _notebook_sgld,
     "notebooks": _notebooks,
     "data_size": _data_size,

@@ -1,56 +1,18 @@
-"""Random search (Bergstra & Bengio 2012, https://jmlr.org/papers/v13/bergstra12a.html): candidates around a method's
-own settings, of which a validation split of the training data chooses one for each replica.
-
-A suite for it has two rows, the method as it is and METHOD@tunedN. Neither test points nor other replicas take part.
+"""`gapbench tune`'s suite: two rows, a method as it is and METHOD@tunedN, for which a validation split of the training
+data chooses one of some candidates for each replica. Neither test points nor other replicas take part.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from gapbench.datasets.streams import stream, torch_stream
+from gapbench.datasets.streams import torch_stream
 from gapbench.methods.base import UncertaintyMethod
 from gapbench.methods.engine.predictions import MixturePrediction, Prediction
-from gapbench.methods.validated import Candidate, Validated
+from gapbench.methods.validated import Validated
 from gapbench.runners.budget import scaled
+from gapbench.runners.candidates import RANGES, candidates
 from gapbench.runners.suites import ADAPTERS, Suite, Task, Unknown, is_source, method_of
-
-# Each setting is its own value times a factor, log-uniform between these. Steps and members stay: they are the budget.
-RANGES: Mapping[str, tuple[float, float]] = {
-    "lr": (0.1, 10.0),
-    "sgd_lr": (0.1, 10.0),
-    "rate": (0.1, 10.0),
-    "friction": (0.1, 10.0),
-    "init_scale": (0.1, 10.0),
-}
-PRIOR = (1 / 3, 3.0)  # the factors of the prior's std
-BELOW_ONE = ("rate", "friction")
-
-
-def candidates(method: UncertaintyMethod, prior_std: float | None, trials: int) -> tuple[Candidate, ...]:
-    """The method as it is, and trials − 1 others. prior_std: that of the model; None to leave it alone.
-
-    The same method, prior and place in the search always give the same candidate, so more trials add to fewer.
-    """
-    found = [Candidate(method)]
-    for trial in range(1, trials):
-        random = stream("tuning", type(method).__name__, trial)
-
-        def near(value: float, ends: tuple[float, float]) -> float:
-            factor = math.exp(random.uniform(math.log(ends[0]), math.log(ends[1])))  # noqa: B023  # of this round
-            return float(f"{value * factor:.3g}")
-
-        changed = {}
-        for one in fields(method):
-            value = getattr(method, one.name)
-            if one.name in RANGES and isinstance(value, float) and value > 0:
-                most = 0.9 if one.name in BELOW_ONE else math.inf
-                changed[one.name] = min(near(value, RANGES[one.name]), most)
-        prior = None if prior_std is None else near(prior_std, PRIOR)
-        found.append(Candidate(replace(method, **changed), prior_std=prior))
-    return tuple(found)
 
 
 def tuning(suite: Suite, name: str, trials: int, gap: int | None) -> Suite:

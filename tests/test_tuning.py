@@ -19,12 +19,13 @@ from gapbench.methods.engine.predictions import MixturePrediction
 from gapbench.methods.mc_dropout import MCDropout
 from gapbench.methods.swag import SWAG
 from gapbench.methods.validated import Candidate, Validated
+from gapbench.runners.candidates import PRIOR, RANGES, candidates
 from gapbench.runners.cell import Cell
 from gapbench.runners.cli.main import main
 from gapbench.runners.costs import expected
 from gapbench.runners.suite_file import read
 from gapbench.runners.suites import Suite, Unknown, suites
-from gapbench.runners.tuning import PRIOR, RANGES, candidates, tuning
+from gapbench.runners.tuning import tuning
 
 
 def test_candidates_are_near_the_methods_own_settings() -> None:
