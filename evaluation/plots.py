@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def plot(results: Sequence[Result], folder: Path, formats: Sequence[str] = ("png
         rows = [result for result in results if result.dataset == dataset and result.status != "failed"]
         figures = FIGURES if rows else {}
         for name, make in figures.items():
-            if name == "cost" and not families(rows):
+            if name in OCCASIONAL and not OCCASIONAL[name](rows):
                 continue
             try:
                 figure = make(rows, style)
@@ -495,11 +496,71 @@ def of_tables(results: Sequence[Result]) -> Figure:
     return figure
 
 
+SEARCHED = re.compile(r"(.+)@(tuned|gap_tuned)\d+")  # the names of searches, as runners/candidates.py makes them
+TUNED = {"tuned": "best on random points", "gap_tuned": "best on points at the edges of the gap"}
+GAP_SCORES = {
+    "reference_log_std": "log of std ÷ posterior's",
+    "reference_w1": "distance to the posterior",
+    "crps_y": "CRPS of y",
+}
+
+
+def searches(rows: Sequence[Result]) -> dict[str, dict[str, Result]]:
+    """Methods with searches of their settings: NAME -> kind -> result, where "as it is" is NAME itself."""
+    by_name = {one.method: one for one in rows if one.kind == "method"}
+    found: dict[str, dict[str, Result]] = {}
+    for name, one in by_name.items():
+        parts = SEARCHED.fullmatch(name)
+        if parts and parts[1] in by_name:
+            found.setdefault(parts[1], {"as it is": by_name[parts[1]]})[parts[2]] = one
+    return found
+
+
+def tuned(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
+    """A line a method, a panel a score in the gap: the method as it is, and as searches of its settings chose it."""
+    found = searches(rows)
+    region = "gap" if "gap" in rows[0].regions else "all"
+    scores = {name: words for name, words in GAP_SCORES.items() if any(len(one.valid((name, region))) for one in rows)}
+    if not scores:
+        raise Undrawable("no method that was tuned has a score")
+    figure = Figure(figsize=(2.4 + 3 * len(scores), 0.45 * len(found) + 1.5), layout="constrained")
+    axes = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    kinds = {"as it is": ("o", "white", "as it is")} | {
+        kind: (marker, colour, TUNED[kind])
+        for kind, marker, colour in zip(TUNED, ("o", "s"), (COLOURS[0], COLOURS[1]), strict=True)
+    }
+    for ax, (score, words) in zip(axes, scores.items(), strict=True):
+        bootstrap, column = Bootstrap((score, region)), (score, region)
+        for place, own in enumerate(found.values()):
+            for offset, (kind, (marker, colour, label)) in zip((-0.2, 0, 0.2), kinds.items(), strict=True):
+                if kind not in own or not len(own[kind].valid(column)):
+                    continue
+                value, at = estimate(own[kind], column, own[kind].valid(column)), place + offset
+                edge = "black" if colour == "white" else colour
+                ax.plot(bootstrap.interval(own[kind]), (at, at), color=edge, lw=1, alpha=0.6)
+                ax.plot(value, at, marker, color=edge, mfc=colour, ms=5.5, ls="", label=label)
+        ax.grid(axis="y", color="#dddddd", lw=0.6)
+        ax.set_xlabel(words, fontsize=9)
+        if score == "reference_log_std":
+            ax.axvline(0, color="#000000", lw=1)
+        else:
+            ax.set_xscale("log")
+    axes[0].set_yticks(range(len(found)), [_verbatim(name) for name in found])
+    axes[0].invert_yaxis()
+    where = " in the gap" if region == "gap" else ""
+    figure.suptitle(
+        f"{rows[0].dataset}: what tuning buys{where}, mean over {len(rows[0].replicas)} replicas", fontsize=11
+    )
+    _legend(figure, *axes)
+    return figure
+
+
 FIGURES: dict[str, Callable[[Sequence[Result], Mapping[str, Style]], Figure]] = {
     "bands": bands,
     "std": stds,
     "calibration": calibration,
     "cost": cost,
+    "tuned": tuned,
 }
 
 
@@ -512,6 +573,10 @@ def families(rows: Sequence[Result]) -> dict[str, list[str]]:
         if budget.isdecimal() and result.kind == "method":
             found.setdefault(name, []).append(result.method)
     return {name: own for name, own in found.items() if len(own) > 1}
+
+
+# Figures that belong to some suites alone, with what such a suite has.
+OCCASIONAL: dict[str, Callable[[Sequence[Result]], object]] = {"cost": families, "tuned": searches}
 
 
 def _feature(rows: Sequence[Result]) -> int:

@@ -17,7 +17,20 @@ from numpy.typing import NDArray
 from gapbench.datasets.base import Layout
 from gapbench.evaluation.drawing import styles
 from gapbench.evaluation.entries import Kind
-from gapbench.evaluation.plots import BANDS, Undrawable, bands, calibration, cost, families, floors, plot, stds, turned
+from gapbench.evaluation.plots import (
+    BANDS,
+    Undrawable,
+    bands,
+    calibration,
+    cost,
+    families,
+    floors,
+    plot,
+    searches,
+    stds,
+    tuned,
+    turned,
+)
 from gapbench.evaluation.results import Result
 
 X = np.linspace(-3, 3, 25)
@@ -436,6 +449,42 @@ def test_a_point_of_fewer_replicas_is_hollow() -> None:
     for ax, factor in zip(figure.axes, (1, 2), strict=True):
         hollow = [line.get_xydata() for line in ax.get_lines() if line.get_markerfacecolor() == "white"]
         np.testing.assert_allclose(hollow, [[[100, 0.5 * factor]]])
+
+
+# --- Searches of settings ---------------------------------------------------------------------------------------------
+
+
+def test_searches_are_drawn_beside_the_method_as_it_is(tmp_path: Path) -> None:
+    """A line a method, a mark a kind of search, by the value in the gap; of what was not searched there is no line.
+    Seen to catch: the data's values; a search that is drawn on another method's line; the kinds exchanged."""
+    values = {
+        "a": 0.5,
+        "a@tuned30": 0.3,
+        "a@gap_tuned30": 0.2,
+        "b": 0.6,
+        "b@gap_tuned4": 0.1,
+        "c": 0.9,
+        "d@tuned2": 0.8,
+    }
+    rows = [make(name, w1=w1) for name, w1 in values.items()]
+    assert [path.name for path in plot(rows, tmp_path).paths][-1] == "sine_tuned.png"
+    check_png(tmp_path / "sine_tuned.png")
+    assert {name: list(own) for name, own in searches(rows).items()} == {
+        "a": ["as it is", "tuned", "gap_tuned"],
+        "b": ["as it is", "gap_tuned"],
+    }
+    figure = tuned(rows, styles(rows))
+    distance = next(ax for ax in figure.axes if "distance" in ax.get_xlabel())
+    marks = [(line.get_label(), *line.get_xydata()[0]) for line in distance.get_lines() if line.get_marker() in "os"]
+    kinds = ("as it is", "best on random points", "best on points at the edges of the gap")
+    assert [(label, round(x, 6), round(place)) for label, x, place in marks] == [
+        (kinds[0], 1.0, 0),
+        (kinds[1], 0.6, 0),
+        (kinds[2], 0.4, 0),
+        (kinds[0], 1.2, 1),
+        (kinds[2], 0.2, 1),
+    ]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["a", "b"]
 
 
 # --- Knobs ------------------------------------------------------------------------------------------------------------
