@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -48,6 +49,37 @@ def by_position(names: Sequence[str], colours: Sequence[str] = COLOURS) -> dict[
 def of_knobs(results: Sequence[Result]) -> bool:
     """True for results whose datasets differ by one knob at a time: they are drawn over its values alone."""
     return any(knob_of(result.dataset) for result in results)
+
+
+def families(rows: Sequence[Result]) -> dict[str, list[str]]:
+    """Methods that are one method at several budgets: NAME -> its NAME@BUDGET, where there are two of them at least.
+    What stands after `@` is a number; one `@` in a plugin's name is no budget."""
+    found: dict[str, list[str]] = {}
+    for result in rows:
+        name, _, budget = result.method.partition("@")
+        if budget.isdecimal() and result.kind == "method":
+            found.setdefault(name, []).append(result.method)
+    return {name: own for name, own in found.items() if len(own) > 1}
+
+
+SEARCHED = re.compile(r"(.+)@(tuned|gap_tuned)\d+")  # the names of searches, as runners/candidates.py makes them
+
+
+def searches(rows: Sequence[Result]) -> dict[str, dict[str, Result]]:
+    """Methods with searches of their settings: NAME -> kind -> result, where "as it is" is NAME itself."""
+    by_name = {one.method: one for one in rows if one.kind == "method"}
+    found: dict[str, dict[str, Result]] = {}
+    for name, one in by_name.items():
+        parts = SEARCHED.fullmatch(name)
+        if parts and parts[1] in by_name:
+            found.setdefault(parts[1], {"as it is": by_name[parts[1]]})[parts[2]] = one
+    return found
+
+
+def by_scores_alone(results: Sequence[Result]) -> bool:
+    """True for results that figures show by their scores: knobs, one method at several budgets, searches of settings.
+    Their bands are many, and a folder that is published does not have them."""
+    return of_knobs(results) or bool(families(results)) or bool(searches(results))
 
 
 def drawable(result: Result) -> bool:

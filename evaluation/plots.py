@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from gapbench.evaluation.bootstrap import Bootstrap, estimate
@@ -24,10 +24,12 @@ from gapbench.evaluation.drawing import (
     Style,
     by_position,
     drawable,
+    families,
     of_knobs,
     on_its_line,
     quantity_of,
     runs,
+    searches,
     styles,
 )
 from gapbench.evaluation.knobs import AT_CENTER, KNOBS, WORDS, places
@@ -496,24 +498,12 @@ def of_tables(results: Sequence[Result]) -> Figure:
     return figure
 
 
-SEARCHED = re.compile(r"(.+)@(tuned|gap_tuned)\d+")  # the names of searches, as runners/candidates.py makes them
 TUNED = {"tuned": "best on random points", "gap_tuned": "best on points at the edges of the gap"}
 GAP_SCORES = {
     "reference_log_std": "log of std ÷ posterior's",
     "reference_w1": "distance to the posterior",
     "crps_y": "CRPS of y",
 }
-
-
-def searches(rows: Sequence[Result]) -> dict[str, dict[str, Result]]:
-    """Methods with searches of their settings: NAME -> kind -> result, where "as it is" is NAME itself."""
-    by_name = {one.method: one for one in rows if one.kind == "method"}
-    found: dict[str, dict[str, Result]] = {}
-    for name, one in by_name.items():
-        parts = SEARCHED.fullmatch(name)
-        if parts and parts[1] in by_name:
-            found.setdefault(parts[1], {"as it is": by_name[parts[1]]})[parts[2]] = one
-    return found
 
 
 def tuned(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
@@ -545,6 +535,9 @@ def tuned(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
             ax.axvline(0, color="#000000", lw=1)
         else:
             ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_yticks(range(len(found)), [_verbatim(name) for name in found])
     axes[0].invert_yaxis()
     where = " in the gap" if region == "gap" else ""
@@ -562,17 +555,6 @@ FIGURES: dict[str, Callable[[Sequence[Result], Mapping[str, Style]], Figure]] = 
     "cost": cost,
     "tuned": tuned,
 }
-
-
-def families(rows: Sequence[Result]) -> dict[str, list[str]]:
-    """Methods that are one method at several budgets: NAME -> its NAME@BUDGET, where there are two of them at least.
-    What stands after `@` is a number; one `@` in a plugin's name is no budget."""
-    found: dict[str, list[str]] = {}
-    for result in rows:
-        name, _, budget = result.method.partition("@")
-        if budget.isdecimal() and result.kind == "method":
-            found.setdefault(name, []).append(result.method)
-    return {name: own for name, own in found.items() if len(own) > 1}
 
 
 # Figures that belong to some suites alone, with what such a suite has.

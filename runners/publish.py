@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gapbench.datasets.base import Layout
-from gapbench.evaluation.drawing import PANELS, of_knobs
+from gapbench.evaluation.drawing import PANELS, by_scores_alone
 from gapbench.evaluation.notebooks import all_headlines
 from gapbench.evaluation.render import markdown, markdown_headlines, markdown_runs
 from gapbench.evaluation.results import Column, Result, rounded, tidy
@@ -109,16 +109,16 @@ def thinned(results: Sequence[Result]) -> list[Result]:
     the quantiles of the replica that a method's own panel shows are left.
     """
     found = []
-    knobs, rows = of_knobs(results), Counter(result.dataset for result in results)
+    alone, rows = by_scores_alone(results), Counter(result.dataset for result in results)
     for result in results:
-        if knobs:
+        if alone:
             result = replace(result, curves={})
         if rows[result.dataset] > PANELS and result.sound.any():
             others = np.arange(len(result.replicas)) != result.sound.argmax()
             result = replace(
                 result, curves={name: _without(curve, others, name) for name, curve in result.curves.items()}
             )
-        if knobs or result.layout.points == "rows":
+        if alone or result.layout.points == "rows":
             keep = _spread(result)
             pits = {name: part[:, keep] for name, part in result.pits.items()}
             result = replace(result, pits=pits, regions={name: part[:, keep] for name, part in result.regions.items()})

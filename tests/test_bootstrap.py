@@ -148,10 +148,10 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 @pytest.mark.parametrize(
-    ("score", "replicas", "points"), [("calibration_error_y", 300, 241), ("crps_y", 20_000, 1)], ids=str
+    ("score", "replicas", "points"), [("calibration_error_y", 100, 241), ("crps_y", 20_000, 1)], ids=str
 )
 def test_memory_stays_below_300_mb(score: str, replicas: int, points: int) -> None:
-    """Of PITs of 300 replicas, which took 6.6 GB at once, and of a mean over 20,000. In a process of its own, whose
+    """Of PITs of 100 replicas, which take 2.2 GB at once, and of a mean over 20,000. In a process of its own, whose
     largest memory before and after is compared. Seen to catch: all resamples at once, all counts at once in float64."""
     code = LIMIT.format(score=score, replicas=replicas, points=points)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

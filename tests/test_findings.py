@@ -572,6 +572,37 @@ def cases() -> list[str]:
     ]
 
 
+def tuning() -> list[str]:
+    methods = ("deep_ensemble", "laplace", "nngp", "sgld_private")
+
+    def score(method: str, name: str, region: str = "gap") -> float:
+        return value(method, name, region, "tuning")
+
+    def worse(method: str) -> int:
+        """The replicas on which the method, tuned on random points, is further from the posterior in the gap."""
+        each = [
+            found("tuning")["gapped_sine_noisy", name].scores["reference_w1"]["gap"]
+            for name in (method, f"{method}@tuned30")
+        ]
+        return int((each[1] > each[0]).sum())
+
+    moved = [
+        f"{score(method, 'reference_w1'):.2f} to {score(f'{method}@tuned30', 'reference_w1'):.2f}" for method in methods
+    ]
+    wins = [method for method in methods if score(f"{method}@gap_tuned30", "crps_y") < score(method, "crps_y")]
+    narrow = [np.exp(score(name, "reference_log_std")) for name in ("nngp", "nngp@gap_tuned30")]
+    for method in methods:
+        assert score(f"{method}@tuned30", "reference_w1") > score(method, "reference_w1")
+        assert score(f"{method}@tuned30", "nll_y", "data") > score(method, "nll_y", "data")
+    assert wins == ["nngp", "sgld_private"] and worse("nngp") == 5
+    return [
+        "from {} (deep ensemble), {} (Laplace), {} (NNGP) and {} (private SGLD)".format(*moved),
+        f"On {sum(map(worse, methods))} of the 20 pairs of a method and a replica it is larger",
+        f"The NNGP's CRPS there falls from {score('nngp', 'crps_y'):.3f} to {score('nngp@gap_tuned30', 'crps_y'):.3f}, "
+        f"and its std from {narrow[0]:.2f} of the posterior's to {narrow[1]:.2f}",
+    ]
+
+
 def power(number: float) -> str:
     """Two digits and a power of ten: 1.3·10⁷."""
     digits, _, exponent = f"{number:.1e}".partition("e")
@@ -591,6 +622,7 @@ NOTEBOOK = ("notebook_sgld", "gapped_sine_notebook")
         ("docs/findings.md", families),
         ("docs/findings.md", collapsed),
         ("docs/findings.md", compute),
+        ("docs/findings.md", tuning),
         ("docs/findings.md", more_methods),
         ("docs/findings.md", knobs),
         ("docs/findings.md", tasks),

@@ -37,6 +37,7 @@ REPLICAS: dict[str, int | dict[str, int]] = {  # of each dataset
     "default": 10,
     "prior": 200,
     "budgets": 5,
+    "tuning": 5,
     "notebook_sgld": 20,
     "notebooks": 10,
     "knobs": 5,
