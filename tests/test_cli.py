@@ -405,7 +405,8 @@ def test_check_tells_a_verdict_a_line_and_the_traceback_of_an_error(gapbench: Ga
 
 
 def test_what_maintainers_need_is_not_in_the_users_help(gapbench: Gapbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`readme` and `publish`. Seen to catch: hidden=True forgotten, folders in the wrong order."""
+    """`readme` and `publish`, which says what is missing. Seen to catch: hidden=True forgotten, folders in the wrong
+    order, a method that was not run and is not named."""
     text = gapbench("--help").stdout
     assert re.findall(r"^  (\w+) ", text.partition("Commands:")[2].partition("Exit codes")[0], re.MULTILINE) == [
         *(
@@ -434,7 +435,14 @@ def test_what_maintainers_need_is_not_in_the_users_help(gapbench: Gapbench, monk
     ]
     given: list[tuple[Any, ...]] = []
     monkeypatch.setattr(publish, "publish", lambda *given_: given.append(given_) or [Path("x")])
+    there = [
+        {"dataset": of, "method": name}
+        for of, name in (("quiet", "dropout"), ("quiet", "ensemble"), ("sine", "dropout"))
+    ]
+    monkeypatch.setattr(publish, "read_manifest", lambda folder: {"results": there})
     assert gapbench("publish", "default").stdout == gapbench("publish", "default", "--from", "out").stdout == "x\n"
+    assert gapbench("publish", "default").stderr == "sine: without ensemble, which were not run\n"
+    given.pop()
     sources = ("gapbench-results/default", Path("out").absolute())
     assert gapbench("publish", "default", "--add").stdout == "x\n"
     added = [(sources[0], False), (sources[1], False), (sources[0], True)]

@@ -165,11 +165,17 @@ def _netcdf(results: Sequence[Result], folder: Path, path: Path, dataset: str | 
 def publish(suite: str, folder: Path | None, add: bool) -> None:
     """Write what is tracked of a suite's results to results/published/SUITE: scores, curves, figures, a manifest."""
     from gapbench.runners.publish import publish as write
+    from gapbench.runners.publish import read_manifest
     from gapbench.runners.suites import one_of, suites
 
-    one_of("suite", suite, suites())
-    for path in write(folder or default_folder(suite), Path("results/published") / suite, add):
+    made = one_of("suite", suite, suites())
+    published = Path("results/published") / suite
+    for path in write(folder or default_folder(suite), published, add):
         click.echo(path)
+    there = {(one["dataset"], one["method"]) for one in read_manifest(published)["results"]}
+    for of, task in made.tasks.items():
+        if missing := [name for name in task.methods or made.methods if (of, name) not in there]:
+            click.echo(f"{of}: without {', '.join(missing)}, which were not run", err=True)
 
 
 @click.command(cls=Command, hidden=True)
