@@ -1,4 +1,4 @@
-"""Commands of gapbench in processes of their own, without the seconds in which each would import everything.
+"""Commands of gapbench and of dask in processes of their own, without the seconds in which each imports everything.
 
 One process has imported it all. For each command it forks a copy of itself, which leads a session, as a command that a
 shell starts leads its group. Where a command would start the server of its children as a fresh Python, a copy of the
@@ -12,6 +12,7 @@ import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
 import resource
+import runpy
 import signal
 import subprocess
 import sys
@@ -53,12 +54,13 @@ def started(
     errors: Path | None = None,
     environment: Mapping[str, str] | None = None,
     limit: int | None = None,
+    module: str | None = None,
 ) -> Command:
     """`gapbench WORDS` in this folder, which writes to `output`, and to `errors` if that is given. environment: what is
-    added to that of the tests. limit: bytes that a file may have."""
+    added to that of the tests. limit: bytes that a file may have. module: `python -m MODULE WORDS` instead."""
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     files = [str(output), str(errors or output)]
-    return Command(_asked("start", [list(map(str, words)), str(folder), files, variables, limit]))
+    return Command(_asked("start", [list(map(str, words)), str(folder), files, variables, limit, module]))
 
 
 @cache
@@ -98,7 +100,12 @@ def _serve() -> None:
 
 
 def _become(
-    words: Sequence[str], folder: str, files: Sequence[str], environment: Mapping[str, str], limit: int | None
+    words: Sequence[str],
+    folder: str,
+    files: Sequence[str],
+    environment: Mapping[str, str],
+    limit: int | None,
+    module: str | None,
 ) -> None:
     """Be the command. It ends by SystemExit, as always."""
     os.setsid()
@@ -116,9 +123,12 @@ def _become(
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))  # as Python does when it starts
     util.spawnv_passfds = _forked  # type: ignore[assignment]
+    sys.argv = [module or "gapbench", *words]
+    if module is not None:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return
     from gapbench.runners.cli.main import main
 
-    sys.argv = ["gapbench", *words]
     main()
 
 

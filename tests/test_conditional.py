@@ -37,8 +37,8 @@ def test_chance_alone_is_not_wrong() -> None:
     group."""
     random = np.random.default_rng(1)
     x = random.normal(size=(200, 10))
-    tables = [any(one.wrong for one in groups(x, random.random(200) < 0.9)) for _ in range(400)]
-    assert np.mean(tables) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+    tables = [any(one.wrong for one in groups(x, random.random(200) < 0.9)) for _ in range(100)]
+    assert np.mean(tables) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 100)  # 0.12; with the band of one group it is 0.37
     [one, *_] = groups(x, x[:, 0] > -9)
     assert one.band == tuple(end / one.rows for end in stats.binom.interval(1 - 0.05 / 30, one.rows, 0.9))
     bad = groups(x, (random.random(200) < 0.97) & ~((x[:, 4] > 0.5) & (random.random(200) < 0.5)))

@@ -14,7 +14,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from contextlib import closing, suppress
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
@@ -29,6 +29,9 @@ from gapbench.runners.engines import EngineError, batch_cluster, dask, options_o
 from gapbench.runners.run import run_cells
 from gapbench.runners.store import Store
 from gapbench.runners.workers import NO_LIMITS, Died, Limits, Tell, TimedOut
+
+if TYPE_CHECKING:
+    from nursery import Command
 
 PATIENCE = 60.0  # seconds that nothing should ever take
 LONG = 240.0  # seconds that nothing should ever wait for
@@ -207,11 +210,6 @@ def test_what_an_executor_loses_is_told(monkeypatch: pytest.MonkeyPatch) -> None
 # dask -----------------------------------------------------------------------------------------------------------------
 
 
-def started(*words: str, log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as output:
-        return subprocess.Popen([sys.executable, "-m", *words], stdout=output, stderr=output, start_new_session=True)
-
-
 def until(what: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not what():
@@ -220,26 +218,27 @@ def until(what: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """The address of a dask cluster that somebody else started: a scheduler and two workers."""
+def cluster(tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
+    """The address of a dask cluster that somebody else started, and its processes: a scheduler and two workers, which
+    have what they import, and fork their own."""
+    from nursery import started  # which workers, that import this module, do not find
+
+    def of_dask(module: str, *words: str, output: Path) -> Command:
+        environment = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"}
+        return started(*words, module=module, folder=tmp_path, output=output, environment=environment)
+
     log = tmp_path / "scheduler.txt"
-    ours = [started("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", log=log)]
+    log.touch()
+    words = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    ours = [of_dask("distributed.cli.dask_scheduler", *words, output=log)]
     try:
         until(lambda: re.search(r"tcp://127\.0\.0\.1:\d+", log.read_text()))
         found = re.search(r"tcp://127\.0\.0\.1:\d+", log.read_text())
         assert found
         for number in range(2):
-            words = (
-                "distributed.cli.dask_worker",
-                found[0],
-                "--nthreads",
-                "1",
-                "--no-dashboard",
-                "--death-timeout",
-                "60",
-            )
-            ours.append(started(*words, log=tmp_path / f"worker-{number}.txt"))
-        yield found[0], ours
+            words = (found[0], "--nthreads", "1", "--no-dashboard", "--death-timeout", "60")
+            ours.append(of_dask("distributed.cli.dask_worker", *words, output=tmp_path / f"worker-{number}.txt"))
+        yield found[0], [each.pid for each in ours]
     finally:
         for each in ours:
             with suppress(ProcessLookupError):
@@ -249,7 +248,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
 
 @pytest.mark.filterwarnings("ignore")  # dask's own, of its servers' ends
 def test_a_dask_cluster_gives_the_same_bits_and_outlives_a_killed_worker(
-    cluster: tuple[str, list[subprocess.Popen[bytes]]], tmp_path: Path, here: dict[str, dict[str, str]]
+    cluster: tuple[str, list[int]], tmp_path: Path, here: dict[str, dict[str, str]]
 ) -> None:
     """Its workers are daemons, as `dask worker` starts them. One is killed with all its processes while it runs a job:
     the other does it. Then the scheduler is killed: the run ends with one line.
@@ -275,7 +274,7 @@ def test_a_dask_cluster_gives_the_same_bits_and_outlives_a_killed_worker(
                 assert next(ended).value == "the second"
                 killing.result()
         began = time.monotonic()
-        os.kill(scheduler.pid, signal.SIGKILL)
+        os.kill(scheduler, signal.SIGKILL)
         with pytest.raises(EngineError, match="what is finished is kept"):
             list(engine(loops, deque([1]), NO_LIMITS))
         assert time.monotonic() - began < PATIENCE

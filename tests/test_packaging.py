@@ -72,11 +72,11 @@ def test_the_wheel_runs_away_from_the_repository(wheel: Path, tmp_path: Path) ->
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))}
     command = environment / "bin" / "gapbench"
     assert "Usage: gapbench" in run(command, "--help", cwd=tmp_path, env=clean)
-    text = run(command, "list", cwd=tmp_path, env=clean)
-    assert all(f"\n{name} " in text for name in ("mc_dropout", "sgld", "svi", "default", "gapped_sine", "crps_y"))
-    where = "import sys, gapbench.runners.cli.main as cli; print(cli.__file__, *sys.path)"
-    found = run(python, "-c", where, cwd=tmp_path, env=clean)
+    # Where it is found, and what `gapbench list` says, in one process: each imports everything.
+    where = "import sys, gapbench.runners.cli.main as cli; print(cli.__file__, *sys.path); cli.main(['list'])"
+    found, _, text = run(python, "-c", where, cwd=tmp_path, env=clean).partition("\n")
     assert found.startswith(str(packages))
+    assert all(f"\n{name} " in text for name in ("mc_dropout", "sgld", "svi", "default", "gapped_sine", "crps_y"))
     # The tests' own environment may lie in the checkout; the checkout's code must not be found.
     searched = {Path(word).resolve() for word in found.split()[1:] if word}
     assert not searched & {ROOT, *(ROOT / folder for folder in FOLDERS)}

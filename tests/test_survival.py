@@ -16,8 +16,12 @@ KILLS = 2
 ATONCE = {"dask": 2, "shards": 1}  # cells that a killed process takes with it
 
 
+# Dask starts each worker as a fresh Python, which takes ten seconds. Forked from a server it is there at once.
+FORKED = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"}
+
+
 def launch(words: list[str], environment: dict[str, str], log: Path) -> Command:
-    return started(*words, folder=log.parent, output=log, environment=environment)
+    return started(*words, folder=log.parent, output=log, environment=environment | FORKED)
 
 
 @pytest.fixture(scope="module")
