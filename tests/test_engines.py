@@ -78,10 +78,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
 def test_any_executor_gives_the_same_bits(
     made: Callable[[], Executor], tmp_path: Path, here: dict[str, dict[str, str]]
 ) -> None:
-    """Its workers are threads or processes. Run again, nothing is trained.
-
-    Seen to catch: the cell computed by the worker itself, the order of submission taken for that of results.
-    """
+    """Its workers are threads or processes. Run again, nothing is trained."""
     with made() as executor:
         assert run(tmp_path, engine=through(executor)) == ["finished"] * 2
         assert run(tmp_path, engine=through(executor)) == ["kept"] * 2

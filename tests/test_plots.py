@@ -473,6 +473,7 @@ def test_searches_are_drawn_beside_the_method_as_it_is(tmp_path: Path) -> None:
         "a": ["as it is", "tuned", "gap_tuned"],
         "b": ["as it is", "gap_tuned"],
     }
+    assert families(rows) == {}
     figure = tuned(rows, styles(rows))
     distance = next(ax for ax in figure.axes if "distance" in ax.get_xlabel())
     marks = [(line.get_label(), *line.get_xydata()[0]) for line in distance.get_lines() if line.get_marker() in "os"]
