@@ -290,7 +290,19 @@ def compute() -> list[str]:
     one = found("budgets")["gapped_sine_noisy", "hmc@60"]
     floor = np.mean([value("hmc@60", "reference_w1_mc_error", region, "budgets") for region in ("data", "gap")])
     rhat, limit = (one.scores[name]["all"][one.sound] for name in ("rhat", "rhat_limit"))
+    trained = ("mc_dropout@20000", "mc_dropout@80000", "deep_ensemble@8000", "deep_ensemble@32000")
+    gap = [f"{w1(name, 'gap'):.2f}" for name in (*trained, "svi@10000", "svi@40000")]
+    stds = [np.exp(value(f"anchored_ensemble@{n}", "reference_log_std", "gap", "budgets")) for n in (5000, 20_000)]
+    whole = ("mc_dropout@20000", "deep_ensemble@8000", "svi@40000", "anchored_ensemble@5000")
+    assert all(
+        diagnostic("mclmc@300", "gradient evaluations", "budgets") < diagnostic(name, "gradient evaluations", "budgets")
+        for name in whole
+    )
+    assert min(w1(name, "gap") for name in whole) > 4.5 * w1("mclmc@300", "gap")
     return [
+        f"MC dropout is there at {gap[0]} and {gap[1]}, a deep ensemble at {gap[2]} and {gap[3]}. SVI is at {gap[4]} "
+        f"after a quarter of its steps and at {gap[5]} after all",
+        f"lowers the std there from {stds[0]:.2f} to {stds[1]:.2f} of the posterior's",
         f"The larger two come to {larger.pop()} stds among the data",
         f"Four times as many buy {w1('sgld_lr0.0006@39200'):.1f} among the data",
         f"nothing in the gap, where it stays at {stays.pop()}",
