@@ -1,5 +1,7 @@
-"""`gapbench tune`'s suite: two rows, a method as it is and METHOD@tunedN, for which a validation split of the training
-data chooses one of some candidates for each replica. Neither test points nor other replicas take part.
+"""`gapbench tune`'s suite: two rows, a method as it is and METHOD@tunedN, or METHOD@gap_tunedN by a gap.
+
+For each replica a validation split of its training data chooses one of some candidates. Neither test points nor other
+replicas take part.
 """
 
 from __future__ import annotations
@@ -31,12 +33,13 @@ def tuning(suite: Suite, name: str, trials: int, gap: int | None) -> Suite:
     kind = _kind(method, next(iter(suite.tasks.values())))
     if kind is not MixturePrediction:
         raise Unknown(f"{name}: it gives a {kind.__name__}: a search needs a mixture of normals")
+    kind_of_search = "tuned" if gap is None else "gap_tuned"
     cut = "the middle fifth of the training points" if gap is not None else "a random fifth of the training points"
     return replace(
         suite,
         description=f"{name} as it is, and the best of {trials} trials by log likelihood on {cut}",
         tasks={of: replace(task, methods=(), first={}) for of, task in suite.tasks.items()},
-        methods={name: method, f"{name}@tuned{trials}": Validated(found, shuffled=gap is None, gap=gap)},
+        methods={name: method, f"{name}@{kind_of_search}{trials}": Validated(found, shuffled=gap is None, gap=gap)},
         on_request={},
     )
 

@@ -523,7 +523,8 @@ def uci() -> list[str]:
         assert least > 2 * score("deep_ensemble", "rmse_y", table)
         assert all(score(name, "coverage_90_y", table) > 0.95 for name in ("mc_dropout", "anchored_ensemble"))
     mclmc, ensemble = ([f"{crps(name, table):.3g}" for table in tables] for name in ("mclmc", "deep_ensemble"))
-    boosted, forest, own = ([percent(end(held(name))) for end in (min, max)] for name in (*trees, "collapsed_svi"))
+    boosted, forest = ([percent(end(held(name, [*every, *large]))) for end in (min, max)] for name in trees)
+    own = [percent(end(held("collapsed_svi"))) for end in (min, max)]
     return [
         "MCLMC has the least CRPS of them, {}, {}, {} and {}".format(*mclmc),
         f"Deep ensembles follow at {float(ensemble[0]):.2f}, {ensemble[1]}, {ensemble[2]} and {ensemble[3]}",

@@ -104,6 +104,7 @@ def test_what_cannot_be_tuned() -> None:
     with pytest.raises(Unknown, match="a class of a file"):
         tuning(default, "mine.py:Mine", 3, None)
     assert "nngp@tuned3" in tuning(default, "nngp", 3, None).methods
+    assert "nngp@gap_tuned3" in tuning(default, "nngp", 3, 0).methods  # the names that figures tell apart
     assert not any(task.methods for task in tuning(suites()["notebooks"], "deep_ensemble", 3, None).tasks.values())
 
 
@@ -130,7 +131,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("tune", "nngp", "--trials", 3, "--gap", 0, "--out", "here")
     done = gapbench(tmp_path, *words, "--datasets", "gapped_sine", "--replicas", 2, "--jobs", 1, "--device", "cpu")
     assert done.returncode == 0, done.stderr
-    assert "nngp@tuned3" in done.stdout
+    assert "nngp@gap_tuned3" in done.stdout
     suite = read(tmp_path / "here.toml")
     assert suite.methods == tuning(suites()["default"], "nngp", 3, 0).methods
     assert len(list((tmp_path / "here" / "cells").rglob("*.json"))) >= 2
