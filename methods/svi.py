@@ -80,11 +80,10 @@ class SVI(UncertaintyMethod):
 
         with pyro_sandbox(generator):
 
-            def loss() -> Tensor:
-                index = next(batches).index
+            def loss(index: Tensor) -> Tensor:
                 return negative_elbo(program, guide, gather_points(x, index), gather_points(y, index), self.particles)
 
-            losses = adam(loss, [loc, raw], self.steps, self.lr)
+            losses = adam(loss, [loc, raw], self.steps, self.lr, (batch.index for batch in batches))
 
         noise = torch.randn((replicas, self.draws, model.size), generator=generator, device=x.device)
         evaluations = torch.full((replicas,), float(self.steps * batch * self.particles), device=x.device)

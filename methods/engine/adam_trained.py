@@ -33,7 +33,8 @@ class AdamTrained(UncertaintyMethod):
 
     def train(self, loss: Loss, theta: Tensor, n: int, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The trained parameters, of the shape of theta (R, ..., P), and diagnostics. n: the points that each network
-        has. Every network of the stack has its own minibatches."""
+        has. Every network of the stack has its own minibatches. loss: the same computation in every step, since it is
+        recorded and replayed (see engine/recorded.py)."""
         theta = theta.detach().clone().requires_grad_()
         diagnostics = self.move([theta], lambda index: loss(theta, index), theta.shape[:-1], n, generator)
         return theta.detach(), diagnostics
@@ -52,7 +53,8 @@ class AdamTrained(UncertaintyMethod):
         """
         size = min(self.batch, n)
         batches = (Epochs() if self.by_epochs else FixedSize()).draw(stack, size, n, generator)
-        losses = adam(lambda: loss(next(batches).index), parameters, self.steps, self.lr, annealed=not self.by_epochs)
+        indices = (batch.index for batch in batches)
+        losses = adam(loss, parameters, self.steps, self.lr, indices, annealed=not self.by_epochs)
         seen = n / math.ceil(n / size) if self.by_epochs else size  # points of a step, on average
         evaluations = torch.full(stack[:1], float(self.steps * seen * math.prod(stack[1:])), device=generator.device)
         return {"gradient evaluations": evaluations, **({} if self.by_epochs else arrival(losses, n))}

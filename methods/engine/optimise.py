@@ -5,19 +5,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import repeat
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gapbench.methods.engine.precision import widest
+from gapbench.methods.engine.recorded import Recorded
 
 
 def adam(
-    loss: Callable[[], Tensor], parameters: Iterable[Tensor], steps: int, lr: float, annealed: bool = True
+    loss: Callable[..., Tensor],
+    parameters: Iterable[Tensor],
+    steps: int,
+    lr: float,
+    inputs: Iterable[Tensor] | None = None,
+    annealed: bool = True,
 ) -> Tensor:
     """Move the leaf tensors `parameters` by `steps` steps of Adam on the sum of the losses that `loss` returns.
 
+    loss: is recorded, so every step must be the same computation (see engine/recorded.py). It takes the next one of
+    `inputs`, if there are any.
     With summed losses the replicas' gradients are independent, and Adam is elementwise. So this equals one optimiser
     for each replica. The cosine schedule of the step size ends at 0, so the result has little minibatch noise; it is
     constant if not `annealed`. Returns the losses of the second half of the steps, (K, *), which `arrival` judges.
@@ -25,16 +34,22 @@ def adam(
     parameters, second_half = list(parameters), []
     optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)  # one pass over the parameters in each step
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1)) if annealed else None
+
+    @Recorded
+    def losses_and_gradients(*given: Tensor) -> tuple[Tensor, ...]:
+        losses = loss(*given)
+        return losses, *torch.autograd.grad(losses.sum(), parameters)
+
     with denormals_flushed():
-        for step in range(steps):
-            losses = loss()
-            for parameter, gradient in zip(parameters, torch.autograd.grad(losses.sum(), parameters), strict=True):
+        for step, given in zip(range(steps), repeat(()) if inputs is None else zip(inputs), strict=False):
+            losses, *gradients = losses_and_gradients(*given)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
             optimizer.step()
             if schedule:
                 schedule.step()
             if step >= steps // 2:
-                second_half.append(losses.detach())
+                second_half.append(losses)
     return torch.stack(second_half) if second_half else torch.empty(0)
 
 
