@@ -3,7 +3,7 @@
   const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
   const bodies = all(".board tbody");
 
-  // The tools: what is hidden is hidden in all tables, and the others are ranked again.
+  // The tools: what is hidden is hidden in all tables and faint in all charts, and the others are ranked again.
   const tools = document.getElementById("tools"), search = document.getElementById("search");
   const family = document.getElementById("family"), sound = document.getElementById("sound");
   const again = document.getElementById("again"), left = new Set();
@@ -18,6 +18,7 @@
     }
     const shown = new Set(bodies.filter(body => !body.hidden).map(body => body.dataset.name));
     for (const row of all("tr[data-name]")) row.hidden = !shown.has(row.dataset.name);
+    for (const group of all("svg g[data-name]")) group.setAttribute("opacity", shown.has(group.dataset.name) ? 1 : 0.12);
     const hidden = bodies.filter(body => body.hidden).length;
     document.getElementById("told").textContent = hidden ? `${hidden} of ${bodies.length} rows are hidden` : "";
     again.hidden = !hidden;

@@ -82,7 +82,7 @@ def dots(chart: Dots, width: int = 400) -> Markup:
         parts += [TEXT.format(x=at + 9, y=16, anchor="start", words=name)]
     for place, row in enumerate(chart.rows):
         middle = top + row_height * (place + 0.5)
-        parts.append(TEXT.format(x=left - 8, y=middle + 4, anchor="end", words=_short(row.label, left)))
+        words = TEXT.format(x=left - 8, y=middle + 4, anchor="end", words=_short(row.label, left))
         marks = []
         for at, estimate in enumerate(row.estimates):
             y = middle + 7 * (at - (len(row.estimates) - 1) / 2)
@@ -93,7 +93,7 @@ def dots(chart: Dots, width: int = 400) -> Markup:
                 marks.append(LINE.format(d=f"M{ends[0]:.1f} {y:.1f}H{ends[1]:.1f}", width=1.6, more=""))
             x = axis(float(np.clip(estimate.value, *chart.limits)))
             marks.append(_mark(x, y, at == 0 and len(row.estimates) > 1))
-        parts.append(_coloured(row.style[0], marks))
+        parts.append(_of(row.method, words, _coloured(row.style[0], marks)))
     return _svg(width, bottom + 40, chart.title, parts)
 
 
@@ -119,7 +119,7 @@ def curves(chart: Curves, width: int = 420, height: int = 300) -> Markup:
         if chart.ticks:
             known = [(a, b) for a, b in zip(chart.x, line.values, strict=True) if np.isfinite(b)]
             marks += [_mark(x(a) - left, y(float(np.clip(b, *chart.limits))) - top, False) for a, b in known]
-        drawn.append(_coloured(line.style[0], marks))
+        drawn.append(_of(line.method, _coloured(line.style[0], marks)))
     if chart.diagonal:
         drawn.append(LINE.format(d=f"M0 {height - 40 - top}L{right - left} 0", width=1, more=FAINT))
     parts.append(_window(left, top, right - left, height - 40 - top, drawn))
@@ -128,8 +128,8 @@ def curves(chart: Curves, width: int = 420, height: int = 300) -> Markup:
         down, along = divmod(place, across)
         at, under = 10 + along * (width - 10) / across, height + 10 + 17 * down
         sample = LINE.format(d=f"M{at:.1f} {under - 4}h26", width=1.8, more=_dashes(line.style))
-        parts += [_coloured(line.style[0], [sample])]
-        parts += [TEXT.format(x=at + 31, y=under, anchor="start", words=_short(line.label, width - 40.0))]
+        words = TEXT.format(x=at + 31, y=under, anchor="start", words=_short(line.label, width - 40.0))
+        parts.append(_of(line.method, _coloured(line.style[0], [sample]), words))
     return _svg(width, height + 12 + 17 * -(-len(chart.lines) // across), chart.title, parts)
 
 
@@ -152,17 +152,15 @@ def scatter(chart: Scatter, width: int = 480, height: int = 340) -> Markup:
         marks = [_mark(a, b, not spot.ranked)]
         if np.isfinite([spot.y.low, spot.y.high]).all() and spot.y.low > 0:
             marks.append(LINE.format(d=f"M{a:.1f} {y(spot.y.low):.1f}V{y(spot.y.high):.1f}", width=1.4, more=""))
-        parts.append(_coloured(spot.style[0], marks))
+        own = [_coloured(spot.style[0], marks)]
         words = _short(spot.label, 175.0)
         wide = LETTER * len(words)
         start, middle = _free(a, b, wide, taken, (left, right))
         if abs(middle - b) > 11:  # a label that is not beside its mark is joined to it
-            parts.append(
-                LINE.format(
-                    d=f"M{a:.1f} {b:.1f}L{start if start > a else start + wide:.1f} {middle:.1f}", width=1, more=FAINT
-                )
-            )
-        parts.append(TEXT.format(x=start, y=middle + 4, anchor="start", words=words))
+            d = f"M{a:.1f} {b:.1f}L{start if start > a else start + wide:.1f} {middle:.1f}"
+            own.append(LINE.format(d=d, width=1, more=FAINT))
+        own.append(TEXT.format(x=start, y=middle + 4, anchor="start", words=words))
+        parts.append(_of(spot.method, *own))
     return _svg(width, height, chart.title, parts)
 
 
@@ -195,8 +193,9 @@ def ranked(chart: Ranks, width: int = 460) -> Markup:
     parts.append(TEXT.format(x=(left + right) / 2, y=bottom + 32, anchor="middle", words="average rank, 1 is the best"))
     middles = [top + row_height * (place + 0.5) for place in range(len(chart.rows))]
     for row, middle in zip(chart.rows, middles, strict=True):
-        parts.append(TEXT.format(x=left - 8, y=middle + 4, anchor="end", words=_short(row.label, left)))
-        parts.append(_coloured(row.style[0], [_mark(axis(row.rank), middle, row.label != row.method)]))
+        words = TEXT.format(x=left - 8, y=middle + 4, anchor="end", words=_short(row.label, left))
+        marks = [_mark(axis(row.rank), middle, row.label != row.method)]
+        parts.append(_of(row.method, words, _coloured(row.style[0], marks)))
     for place, (first, last) in enumerate(chart.bars):
         d = f"M{right + 10 + 9 * place:.1f} {middles[first] - 6:.1f}V{middles[last] + 6:.1f}"
         parts.append(LINE.format(d=d, width=3, more=Markup(' stroke-linecap="round" opacity="0.7"')))
@@ -303,6 +302,11 @@ def _grid_y(axis: Axis, left: float, right: float) -> Markup:
 def _mark(x: float, y: float, hollow: bool) -> Markup:
     fill = Markup('fill="none" stroke="currentColor" stroke-width="1.6"') if hollow else Markup('fill="currentColor"')
     return Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{}" {}/>').format(x, y, 3.2 if hollow else 3.8, fill)
+
+
+def _of(method: str, *parts: Markup) -> Markup:
+    """What a chart shows of a method: the page makes it faint where the method is left out."""
+    return Markup('<g data-name="{}">{}</g>').format(method, Markup("").join(parts))
 
 
 def _coloured(colour: str, parts: Sequence[Markup]) -> Markup:

@@ -209,7 +209,7 @@ def test_a_column_sorts_its_table(browser: Browser, pages: dict[str, Path], sect
 
 def test_what_is_searched_or_did_not_converge(browser: Browser, pages: dict[str, Path], section: Section) -> None:
     """Seen to catch: capitals that find nothing, a search that forgets the other tool, a button that hides for good,
-    rows hidden and not told, Enter that sends the form."""
+    rows hidden and not told, Enter that sends the form; marks in charts that stay as they are, or stay faint."""
     browser.open(pages["default"])
     shown = f"{SHOWN}.map(one => one.dataset.name)"
     board, rows = "section[aria-labelledby=d0] .board tbody", section.board.rows
@@ -224,8 +224,13 @@ def test_what_is_searched_or_did_not_converge(browser: Browser, pages: dict[str,
     found = [row.method for row in rows if "sg" in row.method]
     assert browser.ask(shown, board) == found
     assert re.fullmatch(r"\d+ of \d+ rows are hidden", browser.ask("document.getElementById('told').textContent"))
+    faint = """[...new Set([...document.querySelectorAll("svg g[data-name][opacity]")].filter(
+        one => one.getAttribute("opacity") < 1).map(one => one.dataset.name))].sort()"""
+    drawn = {*re.findall(r'<g data-name="([^"]+)">', pages["default"].read_text())}
+    assert set(found) < drawn and browser.ask(faint) == sorted(drawn - set(found))
     browser.click("#search")
     browser.press(Keys.ENTER, Keys.BACKSPACE, Keys.BACKSPACE)
+    assert browser.ask(faint) == []
     assert browser.ask(shown, board) == [row.method for row in rows]
     assert browser.ask("document.getElementById('told').textContent") == ""
 
