@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +218,45 @@ def test_marks_stand_where_their_numbers_are() -> None:
     assert report_svg.log_ticks(0.1, 10) == pytest.approx([0.1, 0.3, 1, 3, 10])
     assert report_svg.ticks(-4, 4) == [-4, -2, 0, 2, 4] and report_svg.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
     assert report_svg.path([0, 1, 2, 3], [0, np.nan, 1, 2], float, float) == "M0.0 0.0M2.0 1.0L3.0 2.0"
+
+
+class Marks(HTMLParser):
+    """The coloured marks in a page's charts. unsaid: the charts of those that do not say of which method they are.
+    words: the method and the words of those that are named."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.inside: list[dict[str, str | None]] = []
+        self.unsaid: list[str | None] = []
+        self.words: set[tuple[str, str]] = set()
+        self.feed(page)
+
+    def said(self, name: str) -> str | None:
+        return next((found for each in self.inside if (found := each.get(name))), None)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("svg", "g"):
+            self.inside.append(dict(attrs))
+            if re.fullmatch(r"c\d+", dict(attrs).get("class") or "") and not self.said("data-name"):
+                self.unsaid.append(self.said("aria-label"))
+
+    def handle_data(self, data: str) -> None:
+        if (owner := self.said("data-name")) and data.strip():
+            self.words.add((owner, data.strip()))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("svg", "g"):
+            self.inside.pop()
+
+
+@pytest.mark.parametrize("suite", ["default", "knobs", "uci"])
+def test_marks_say_whose_they_are(suite: str) -> None:
+    """So a search finds them. Seen to catch: rows, lines, spots or ranks that do not say it, or say another name."""
+    marks = Marks(page_of(read(PUBLISHED / suite)))
+    assert all(chart and "the band of" in chart for chart in marks.unsaid)  # such a chart is of one method
+    assert len(marks.words) >= 10 and all(
+        owner.startswith(words.split()[0].rstrip("…")) for owner, words in marks.words
+    )
 
 
 def command(*words: object) -> Ran:
