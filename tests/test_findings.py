@@ -606,31 +606,41 @@ def cases() -> list[str]:
 
 
 def tuning() -> list[str]:
-    methods = ("deep_ensemble", "laplace", "nngp", "sgld_private")
+    methods = ("anchored_ensemble", "deep_ensemble", "laplace", "nngp", "sgld_private", "swag")
 
     def score(method: str, name: str, region: str = "gap") -> float:
         return value(method, name, region, "tuning")
 
-    def worse(method: str) -> int:
-        """The replicas on which the method, tuned on random points, is further from the posterior in the gap."""
-        each = [
+    def farther(method: str) -> list[bool]:
+        """Of each replica that did not fail: whether the method, tuned on random points, is farther from the posterior
+        in the gap."""
+        as_it_is, tuned = (
             found("tuning")["gapped_sine_noisy", name].scores["reference_w1"]["gap"]
             for name in (method, f"{method}@tuned30")
-        ]
-        return int((each[1] > each[0]).sum())
+        )
+        return (tuned > as_it_is)[np.isfinite(tuned)].tolist()  # type: ignore[no-any-return]
 
     moved = [
         f"{score(method, 'reference_w1'):.2f} to {score(f'{method}@tuned30', 'reference_w1'):.2f}" for method in methods
     ]
-    wins = [method for method in methods if score(f"{method}@gap_tuned30", "crps_y") < score(method, "crps_y")]
+    better = {
+        name: [method for method in methods if score(f"{method}@gap_tuned30", name) < score(method, name)]
+        for name in ("crps_y", "reference_w1")
+    }
     narrow = [np.exp(score(name, "reference_log_std")) for name in ("nngp", "nngp@gap_tuned30")]
+    nll = {method: score(f"{method}@tuned30", "nll_y", "data") - score(method, "nll_y", "data") for method in methods}
     for method in methods:
         assert score(f"{method}@tuned30", "reference_w1") > score(method, "reference_w1")
-        assert score(f"{method}@tuned30", "nll_y", "data") > score(method, "nll_y", "data")
-    assert wins == ["nngp", "sgld_private"] and worse("nngp") == 5
+    assert abs(nll.pop("anchored_ensemble")) < 0.001 and min(nll.values()) > 0.005
+    assert better["crps_y"] == ["anchored_ensemble", "nngp", "sgld_private"]
+    assert {"anchored_ensemble", "sgld_private"} < {*better["reference_w1"]}
+    assert all(farther("nngp")) and len(farther("nngp")) == 5 and all(farther("swag")) and len(farther("swag")) == 4
+    pairs = [one for method in methods for one in farther(method)]
+    ensembles, laplace, nngp, private, swag = moved[:2], *moved[2:]
     return [
-        "from {} (deep ensemble), {} (Laplace), {} (NNGP) and {} (private SGLD)".format(*moved),
-        f"On {sum(map(worse, methods))} of the 20 pairs of a method and a replica it is larger",
+        "from {} (anchored ensemble), {} (deep ensemble)".format(*ensembles),
+        f"{laplace} (Laplace), {nngp} (NNGP), {private} (private SGLD) and {swag} (SWAG)",
+        f"On {sum(pairs)} of the {len(pairs)} pairs of a method and a replica it is larger, for NNGP and SWAG on all",
         f"The NNGP's CRPS there falls from {score('nngp', 'crps_y'):.3f} to {score('nngp@gap_tuned30', 'crps_y'):.3f}, "
         f"and its std from {narrow[0]:.2f} of the posterior's to {narrow[1]:.2f}",
     ]
