@@ -9,27 +9,41 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 from side_by_side import arguments, cost, ratio, synchronise, timed
+from torch import Tensor
 
 from gapbench.datasets.gapped_sine import GappedSine
 from gapbench.datasets.streams import torch_stream
+from gapbench.methods.engine import recorded
 from gapbench.methods.engine.model import MLP
-from gapbench.methods.engine.recorded import WORTH
+
+FIRST = 10  # steps that do not count; the recording is among them
 
 
-def step(method: Any, replicas: int, device: str) -> Callable[[], float]:
-    """A function that gives the seconds of one step of fitting a stack of this many replicas. Steps after a recording
-    (engine/recorded.py) are timed."""
+def step(method: Any, replicas: int, device: str, worth: int = 2) -> Callable[[], float]:
+    """A function that gives the seconds of one step of fitting a stack of this many replicas.
+
+    The method has `steps`, by Adam. worth: the number of the call that is recorded (engine/recorded.py).
+    """
     x, y, _ = (part.to(device) for part in GappedSine(n=200, noise_std=0.1).problems(range(replicas)).inputs)
+    replaying = recorded.Recorded.__call__
 
-    def seconds(steps: int) -> float:
-        started = time.perf_counter()
-        replace(method, steps=steps).fit(MLP(), x, y, torch_stream(device, "benchmark"))
-        synchronise(device)
-        return time.perf_counter() - started
+    def run() -> float:
+        started: list[float] = []
 
-    return lambda: (seconds(WORTH + 50 + method.steps) - seconds(WORTH + 50)) / method.steps
+        def call(self: recorded.Recorded, *inputs: Tensor) -> tuple[Tensor, ...]:
+            if len(started) in (FIRST, FIRST + method.steps):
+                synchronise(device)
+            started.append(time.perf_counter())
+            return replaying(self, *inputs)
+
+        with mock.patch.object(recorded.Recorded, "__call__", call), mock.patch.object(recorded, "WORTH", worth):
+            replace(method, steps=FIRST + method.steps + 1).fit(MLP(), x, y, torch_stream(device, "benchmark"))
+        return (started[FIRST + method.steps] - started[FIRST]) / method.steps
+
+    return run
 
 
 def compare(method: Any, doc: str) -> None:
