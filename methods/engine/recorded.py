@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Generator, Tensor, fx
@@ -22,9 +23,9 @@ class Recorded:
     """The function of tensors, recorded after some calls and replayed from then on. Results have no gradients.
 
     Calls may differ by their inputs, by tensors that the function finds elsewhere and that change in place, and by
-    random numbers of any generator. All else must be the same in each call. A recording that does not repeat the next
-    call bit for bit is not used, nor is one of a function whose numbers decide what it does next: that runs as it is.
-    Inputs of other shapes have a recording of their own.
+    random numbers of any generator. All else must be the same in each call. A recording is used only if it repeats a
+    call bit for bit. A function whose numbers decide what it does next cannot be recorded, and runs as it is. Inputs of
+    other shapes have a recording of their own. To record it, the function is called once more.
     """
 
     def __init__(self, function: Function) -> None:
@@ -37,42 +38,39 @@ class Recorded:
         self.calls[key] += 1
         if self.calls[key] == WORTH:
             return self._record(key, inputs)
-        recording = self.recordings.get(key)
-        if recording is None:
-            return self._plain(*inputs)
-        return self._check(key, inputs) if self.calls[key] == WORTH + 1 else recording(*inputs)
+        return self.recordings.get(key, self._plain)(*inputs)
 
     def _plain(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         return tuple(part.detach() for part in self.function(*inputs))
 
     def _record(self, key: object, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The results of this call, which is recorded if that is possible."""
+        """The results of this call. Its recording is kept if it gives the same."""
         from torch.fx.experimental.proxy_tensor import make_fx  # half a second, which most commands need not wait
 
-        results: list[tuple[Tensor, ...]] = []
-
-        def watched(*inputs: Tensor) -> tuple[Tensor, ...]:
-            results.append(self._plain(*inputs))
-            return results[-1]
-
         try:
-            self.recordings[key] = Recording(make_fx(watched)(*inputs))
-        except Exception:  # of whatever kind: if the function itself is wrong, it says so when nobody watches
-            return results[-1] if results else self._plain(*inputs)
-        return results[-1]
-
-    def _check(self, key: object, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The results of the function itself. Its recording is dropped if it does not give the same."""
-        recording, device = self.recordings[key], inputs[0].device if inputs else torch.device("cpu")
-        states = [generator.get_state() for generator in recording.generators]
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            replayed = recording(*inputs)
-        for generator, state in zip(recording.generators, states, strict=True):
-            generator.set_state(state)
+            # "fake": the function runs without numbers, and draws none.
+            recording = Recording(make_fx(self._plain, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs))
+            with restored(recording.generators):
+                replayed = recording(*inputs)
+        except Exception:  # of whatever kind: if the function itself is wrong, it says so when it runs
+            return self._plain(*inputs)
         found = self._plain(*inputs)
-        if not all(map(torch.equal, found, replayed)):
-            del self.recordings[key]
+        if all(map(torch.equal, found, replayed)):
+            self.recordings[key] = recording
         return found
+
+
+@contextmanager
+def restored(generators: Sequence[Generator]) -> Iterator[None]:
+    """At the end, these generators and torch's own are where they were before."""
+    states = [generator.get_state() for generator in generators]
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 class Recording:
