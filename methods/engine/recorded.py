@@ -23,7 +23,8 @@ class Recorded:
     """The function of tensors, recorded after some calls and replayed from then on. Results have no gradients.
 
     Calls may differ by their inputs, by tensors that the function finds elsewhere and that change in place, and by
-    random numbers of any generator. All else must be the same in each call. A recording is used only if it repeats a
+    random numbers of any generator. All else must be the same in each call, and nothing but tensor operations is
+    repeated. A recording is used only if it repeats a
     call bit for bit. A function whose numbers decide what it does next cannot be recorded, and runs as it is. Inputs of
     other shapes have a recording of their own. To record it, the function is called once more.
     """
