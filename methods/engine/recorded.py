@@ -24,9 +24,9 @@ class Recorded:
 
     Calls may differ by their inputs, by tensors that the function finds elsewhere and that change in place, and by
     random numbers of any generator. All else must be the same in each call, and nothing but tensor operations is
-    repeated. A recording is used only if it repeats a
-    call bit for bit. A function whose numbers decide what it does next cannot be recorded, and runs as it is. Inputs of
-    other shapes have a recording of their own. To record it, the function is called once more.
+    repeated. To record it, the function is called once more. A recording is used only if it repeats a call bit for bit.
+    A function whose numbers decide what it does next cannot be recorded, and runs as it is. Inputs of other shapes have
+    a recording of their own.
     """
 
     def __init__(self, function: Function) -> None:
