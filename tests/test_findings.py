@@ -302,7 +302,7 @@ def compute() -> list[str]:
     return [
         f"MC dropout is there at {gap[0]} and {gap[1]}, a deep ensemble at {gap[2]} and {gap[3]}. SVI is at {gap[4]} "
         f"after a quarter of its steps and at {gap[5]} after all",
-        f"lowers the std there from {stds[0]:.2f} to {stds[1]:.2f} of the posterior's",
+        f"lowers the anchored ensemble's std there from {stds[0]:.2f} to {stds[1]:.2f} of the posterior's",
         f"The larger two come to {larger.pop()} stds among the data",
         f"Four times as many buy {w1('sgld_lr0.0006@39200'):.1f} among the data",
         f"nothing in the gap, where it stays at {stays.pop()}",
@@ -640,7 +640,7 @@ def tuning() -> list[str]:
     return [
         "from {} (anchored ensemble), {} (deep ensemble)".format(*ensembles),
         f"{laplace} (Laplace), {nngp} (NNGP), {private} (private SGLD) and {swag} (SWAG)",
-        f"On {sum(pairs)} of the {len(pairs)} pairs of a method and a replica it is larger, for NNGP and SWAG on all",
+        f"On {sum(pairs)} of the {len(pairs)} pairs of a method and a replica it is larger. NNGP and SWAG lose on all",
         f"The NNGP's CRPS there falls from {score('nngp', 'crps_y'):.3f} to {score('nngp@gap_tuned30', 'crps_y'):.3f}, "
         f"and its std from {narrow[0]:.2f} of the posterior's to {narrow[1]:.2f}",
     ]

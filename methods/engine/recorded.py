@@ -1,18 +1,19 @@
 """Recorded functions: the tensor operations of a function, run again without the Python and the autograd around them.
 
-In training, every step does the same operations on other numbers. On networks as small as ours, up to half of a step is
-no arithmetic but what leads to it: autograd, Pyro, Python.
+In training, every step does the same operations on other numbers. On networks as small as ours, autograd, Pyro and
+Python take up to half of its time.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Generator, Tensor, fx
+
+from gapbench.methods.engine.streams import restored
 
 Function = Callable[..., tuple[Tensor, ...]]
 
@@ -51,7 +52,7 @@ class Recorded:
         try:
             # "fake": the function runs without numbers, and draws none.
             recording = Recording(make_fx(self._plain, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs))
-            with restored(recording.generators):
+            with restored(next(part.device for part in (*inputs, *recording.constants)), recording.generators):
                 replayed = recording(*inputs)
         except Exception:  # of whatever kind: if the function itself is wrong, it says so when it runs
             return self._plain(*inputs)
@@ -59,19 +60,6 @@ class Recorded:
         if all(map(torch.equal, found, replayed)):
             self.recordings[key] = recording
         return found
-
-
-@contextmanager
-def restored(generators: Sequence[Generator]) -> Iterator[None]:
-    """At the end, these generators and torch's own are where they were before."""
-    states = [generator.get_state() for generator in generators]
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
 
 
 class Recording:
@@ -102,7 +90,7 @@ class Recording:
 
 def is_draw(node: fx.Node) -> bool:
     """Whether the node draws random numbers."""
-    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def ancestors(of: Iterable[fx.Node]) -> set[fx.Node]:
