@@ -52,6 +52,12 @@ def test_the_divergence_is_torchs() -> None:
     assert torch.allclose(divergence(loc, scale, 1.7), expected, rtol=1e-5)
 
 
-def test_signs_are_plus_and_minus_one() -> None:
-    found = signs((1000,), seeded())
-    assert set(found.tolist()) == {-1.0, 1.0} and abs(float(found.mean())) < 0.2
+def test_signs_are_plus_and_minus_one_and_uncorrelated() -> None:
+    """Each sign is 1 in half of the draws, and equal to any other in half of them, in the same word of 32 or not. Seen
+    to catch: one bit for all signs of a word, the last bit left out (a sign that is always 1), words of 31 bits."""
+    draws, count = 20_000, 70
+    found = signs((draws,), count, seeded())
+    assert found.shape == (draws, count) and set(found.unique().tolist()) == {-1.0, 1.0}
+    together = found.T @ found / draws - torch.eye(count)
+    assert float(found.mean(0).abs().max()) < 5 / draws**0.5
+    assert float(together.abs().max()) < 5 / draws**0.5

@@ -3,13 +3,16 @@
 Planted bugs that they caught, one at a time: constants copied when the recording is made, or changed in place by its
 first run; one recording for all shapes; no check; a check that leaves the given generator, or torch's own, where the
 replay left it; a recording that draws; draws together with what changes them in place, or in the part without
-generators; results with gradients; an error of the function hidden; nothing recorded.
+generators; results with gradients; an error of the function hidden; nothing recorded; what the function changes in
+place changed twice; of a CUDA graph, copies of constants, inputs or results that are not copied, and a graph of tensors
+on two devices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -68,6 +71,32 @@ def walk(call: Callable[..., tuple[Tensor, ...]], theta: Tensor, sizes: tuple[in
     return kept
 
 
+def graphed(function: Callable[..., tuple[Tensor, ...]], places: tuple[Tensor, ...]) -> object:
+    """What torch.cuda.make_graphed_callables makes, without a GPU: inputs and results stay in their places."""
+    warmed = [function(*places) for _ in range(3)]
+    results = tuple(map(torch.zeros_like, warmed[-1]))
+
+    def replay(*inputs: Tensor) -> tuple[Tensor, ...]:
+        for place, given in zip(places, inputs, strict=True):
+            if place.data_ptr() != given.data_ptr():
+                place.copy_(given)
+        for place, found in zip(results, function(*places), strict=True):
+            place.copy_(found)
+        return results
+
+    return replay
+
+
+@pytest.fixture(params=["interpreted", "captured"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """TorchScript, or a CUDA graph with what stands for one here."""
+    if request.param == "captured":
+        monkeypatch.setattr(recorded, "interpreted", recorded.captured)
+        monkeypatch.setattr(torch.cuda, "make_graphed_callables", graphed)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("sizes", [(4,), (4, 3)])
 def test_a_recording_repeats_its_function_bit_for_bit(sizes: tuple[int, ...]) -> None:
     ways = []
@@ -88,6 +117,31 @@ def test_each_shape_has_its_own_recording() -> None:
             (found,) = call(torch.ones(size))
             assert torch.equal(found, torch.full((size,), 1.0 + size))
     assert function.calls == 2 * (WORTH + 1)
+
+
+def test_what_a_function_changes_in_place_changes_once_a_call(way: str) -> None:
+    total = torch.zeros(2)
+
+    def running(x: Tensor) -> tuple[Tensor, ...]:
+        return (total.add_(x) * 2,)
+
+    function = Counted(running)
+    call = Recorded(function)
+    for number in range(CALLS):
+        assert torch.equal(call(torch.ones(2))[0], torch.full((2,), 2.0 * (number + 1)))
+    assert function.calls == (WORTH + 1 if way == "interpreted" else CALLS + 1)  # a graph is warmed up, and dropped
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [("cpu cpu", "interpreted"), ("cuda cuda", "captured"), ("cuda cpu", "module"), ("mps mps", "module")],
+)
+def test_each_device_has_its_own_way(devices: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph reads a tensor of the CPU once, when it is captured."""
+    for name in ("interpreted", "captured"):
+        monkeypatch.setattr(recorded, name, lambda *_, name=name: name)
+    given, found = (Mock(device=torch.device(one)) for one in devices.split())
+    assert recorded.faster("module", [given], [found]) == expected  # type: ignore[arg-type, comparison-overlap]
 
 
 def test_a_function_that_counts_its_calls_runs_as_it_is() -> None:
@@ -141,7 +195,15 @@ TRAINED = sorted(METHODS.keys() - {"deep_gp"})  # gpytorch looks at its numbers
 LEARNED = [(name, noise) for noise in (LearnedNoise(), HeteroscedasticNoise()) for name in ("svi", "mc_dropout")]
 
 
-@pytest.mark.parametrize(("name", "noise"), [*((name, 0.1) for name in TRAINED), *LEARNED])
+@pytest.mark.parametrize(
+    ("way", "name", "noise"),
+    [
+        *(("interpreted", name, noise) for name, noise in [*((name, 0.1) for name in TRAINED), *LEARNED]),
+        *(("captured", name, 0.1) for name in ("svi", "mc_dropout", "anchored_ensemble")),
+    ],
+    indirect=["way"],
+)
+@pytest.mark.usefixtures("way")
 def test_training_is_recorded_and_gives_the_same_bits(
     name: str, noise: float | Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:

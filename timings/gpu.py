@@ -1,10 +1,14 @@
-"""What a GPU gains: everything that one should show, in about ten minutes. Medians of rounds in one run.
+"""What a GPU gains: everything that one should show, in about ten minutes.
 
-    python timings/gpu.py [--device cuda] [--steps 200] [--replicas 32] [--chains 1000] [--draws 100] [--out DIR]
+    python timings/gpu.py [--device cuda] [--steps 400] [--replicas 32] [--chains 1000] [--draws 100]
+                          [--reference-chains 4096] [--out DIR]
 
-1. Seconds of a fit of each method that has steps, for a stack of replicas, on the device and on one CPU thread.
+1. Seconds of a fit of each method of `all` that has steps, for a stack of replicas, on the device and on one CPU
+   thread. With 400 steps, half of those by Adam are replayed; `python timings/recorded.py --device cuda` times these
+   steps alone.
 2. The notebook's run of SGLD, 63 steps a draw, with this many chains at once.
-3. With --out: the default suite on the device, into DIR; `gapbench publish` takes it from there.
+3. A certified reference of gapped_sine_noisy with this many chains; 0 for none.
+4. With --out: the default suite on the device, into DIR; `gapbench publish` takes it from there.
 
 Without a GPU, `--device cpu` runs the same code. No GPU has been measured yet.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,18 +30,25 @@ from gapbench.datasets.base import Problems
 from gapbench.datasets.streams import torch_stream
 from gapbench.evaluation.conformance import cut
 from gapbench.methods.base import UncertaintyMethod
+from gapbench.methods.engine.adjusted import AdjustedSampler
 from gapbench.methods.engine.model import Model
+from gapbench.methods.engine.single_model import SingleModelMethod
+from gapbench.methods.validated import Validated
+from gapbench.runners import make_references
+from gapbench.runners.budget import has_steps
 from gapbench.runners.devices import devices
 from gapbench.runners.memory import keep_freed_memory
 from gapbench.runners.run import run_cells
 from gapbench.runners.store import Store
-from gapbench.runners.suites import AS_IT_WAS, select, suites
+from gapbench.runners.suites import AS_IT_WAS, Task, select, suites
+
+REFERENCE_DRAWS = 20  # of each chain, at first: a run that is not certified goes on
 
 
 def seconds(method: UncertaintyMethod, model: Model, problems: Problems, device: str) -> float:
-    """The seconds of the second fit: the first one also loads what the device needs."""
+    """The seconds of a fit; on a GPU of the second one, since the first one also loads what the device needs."""
     x, y, _ = (part.to(device) for part in problems.inputs)
-    for _ in range(2):
+    for _ in range(1 if device == "cpu" else 2):
         synchronise(device)
         started = time.perf_counter()
         method.fit(model, x, y, torch_stream(device, "gpu"))
@@ -44,11 +56,27 @@ def seconds(method: UncertaintyMethod, model: Model, problems: Problems, device:
     return time.perf_counter() - started
 
 
+def reference(task: Task, chains: int, device: str) -> str:
+    """The seconds that a reference of the first replica took, as a line."""
+    method = replace(make_references.METHOD, chains=chains, draws=REFERENCE_DRAWS)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        job = make_references.Task("gapped_sine_noisy", task.dataset, task.model, 0, Path(folder), device, method)
+        try:
+            make_references.make(job)
+        except make_references.NotCertified as refused:
+            return (
+                f"a reference by {chains} chains: not certified after {time.perf_counter() - started:.0f} s: {refused}"
+            )
+    return f"a reference by {chains} chains: certified after {time.perf_counter() - started:.0f} s"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    for name, default in (("steps", 200), ("replicas", 32), ("chains", 1000), ("draws", 100)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    usual = {"steps": 400, "replicas": 32, "chains": 1000, "draws": 100, "reference-chains": 4096}
+    for name, value in usual.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -62,7 +90,9 @@ def main() -> None:
     problems = task.dataset.problems(range(options.replicas))
     small = {"steps": options.steps, "burn_in": options.steps, "adam_steps": options.steps, "draws": 10, "thin": 1}
     print(f"{'method':20} {'device s':>9} {'CPU s':>9} {'gain':>6}")
-    for method_name, method in default.methods.items():
+    for method_name, method in suites()["all"].methods.items():
+        if not has_steps(method) or isinstance(method, AdjustedSampler | SingleModelMethod | Validated):
+            continue  # these take minutes; the reference shows what a GPU gives to trajectories
         short = cut(method, small)
         there, here = (seconds(short, task.model, problems, device) for device in (options.device, "cpu"))
         print(f"{method_name:20} {there:9.2f} {here:9.2f} {here / there:6.1f}", flush=True)
@@ -72,6 +102,9 @@ def main() -> None:
     took = seconds(chains, notebook.model, notebook.dataset.problems([0]), options.device)
     steps = chains.draws * chains.thin
     print(f"the notebook's SGLD, {steps} steps of {options.chains} chains: {took:.1f} s", flush=True)
+
+    if options.reference_chains:
+        print(reference(task, options.reference_chains, options.device), flush=True)
 
     if options.out:
         store = Store(options.out.absolute())

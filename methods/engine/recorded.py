@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, fx
@@ -52,7 +54,8 @@ class Recorded:
         try:
             # "fake": the function runs without numbers, and draws none.
             recording = Recording(make_fx(self._plain, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs))
-            with restored(next(part.device for part in (*inputs, *recording.constants)), recording.generators):
+            device = next(part.device for part in (*inputs, *recording.constants))
+            with restored(device, recording.generators), unchanged(recording.constants):
                 replayed = recording(*inputs)
         except Exception:  # of whatever kind: if the function itself is wrong, it says so when it runs
             return self._plain(*inputs)
@@ -65,8 +68,8 @@ class Recorded:
 class Recording:
     """The operations of a function in two parts: its random draws, then all others, which take the draws as inputs.
 
-    TorchScript runs the second part on a CPU; it cannot draw from a given generator. constants: tensors that the
-    function found elsewhere. generators: those that it drew from.
+    On a CPU, TorchScript runs the second part; it cannot draw from a given generator. On a GPU, a CUDA graph does.
+    constants: tensors that the function found elsewhere. generators: those that it drew from.
     """
 
     def __init__(self, module: fx.GraphModule) -> None:
@@ -77,15 +80,28 @@ class Recording:
         self.generators = [value for value in vars(module).values() if isinstance(value, Generator)]
         before = ancestors(draws)
         self.draws = part(module, [node for node in nodes if node in before or node.op == "placeholder"], [], draws)
-        self.rest = part(module, nodes, [*found, *draws], output.args[0])
+        self.rest = part(module, nodes, [*draws, *found], output.args[0])
         self.replay: Callable[..., tuple[Tensor, ...]] | None = None
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            given = *inputs, *self.constants, *self.draws(*inputs)
+            given = *inputs, *self.draws(*inputs)
             if self.replay is None:
-                self.replay = interpreted(self.rest, given)
-            return self.replay(*given)
+                self.replay = faster(self.rest, given, self.constants)
+            return self.replay(*given, *self.constants)
+
+
+@contextmanager
+def unchanged(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """At the end, these tensors hold the numbers of before."""
+    before = [one.detach().clone() for one in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for one, numbers in zip(tensors, before, strict=True):
+                if not torch.equal(one, numbers):  # what never changes may be expanded, and refuse to be written
+                    one.copy_(numbers)
 
 
 def is_draw(node: fx.Node) -> bool:
@@ -122,17 +138,35 @@ def part(
     return fx.GraphModule(module, graph)
 
 
-def interpreted(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., tuple[Tensor, ...]]:
-    """The module; on a CPU run by TorchScript, which needs a tenth of the time that Python needs for an operation.
+def faster(module: fx.GraphModule, inputs: Sequence[Tensor], constants: Sequence[Tensor]) -> Function:
+    """The module of inputs and constants, without Python between its operations if the device has a way for that.
+
+    Later calls bring other inputs, and the same constants, whose numbers may have changed in place.
+    """
+    kinds = {one.device.type for one in (*inputs, *constants)}
+    way = interpreted if kinds == {"cpu"} else captured if kinds == {"cuda"} else None
+    return way(module, inputs, constants) if way else module
+
+
+def interpreted(module: fx.GraphModule, inputs: Sequence[Tensor], constants: Sequence[Tensor]) -> Function:
+    """The module run by TorchScript, which needs a tenth of the time that Python needs for an operation.
 
     TorchScript is deprecated. What is recommended instead needs Python or a compiler.
     """
-    if any(one.device.type != "cpu" for one in inputs):
-        return module
+    copies = tuple(one.clone() for one in (*inputs, *constants))  # since the module may change them in place
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        # Of copies, since the module may change its inputs in place.
-        replay: Callable[..., tuple[Tensor, ...]] = torch.jit.trace(
-            module, tuple(one.clone() for one in inputs), check_trace=False
-        )
+        replay: Function = torch.jit.trace(module, copies, check_trace=False)
     return replay
+
+
+def captured(module: fx.GraphModule, inputs: Sequence[Tensor], constants: Sequence[Tensor]) -> Function:
+    """The module captured in a CUDA graph, which starts all operations at once.
+
+    The graph reads constants where they are, and inputs from copies, which every call fills. It writes its results to
+    the same memory each time, so they are copied from there.
+    """
+    copies = [one.clone() for one in inputs]
+    # A function around the module, since a module itself would be changed.
+    graph: Any = torch.cuda.make_graphed_callables(lambda *given: module(*given), (*copies, *constants))
+    return lambda *given: tuple(one.clone() for one in graph(*given))
