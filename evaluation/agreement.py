@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from gapbench.evaluation.reference_file import Floats, Law, Reference, Z
 from gapbench.methods.engine.distributions import HasCdf, NormalMixture
@@ -113,6 +113,8 @@ def mc_errors(f: HasCdf, reference: Reference) -> tuple[Floats, Floats, Floats]:
 
 def _of_draws(count: int, law: Law, std: Floats) -> tuple[Floats, Floats, Floats]:
     """The mean W1, |log std| and error of the mean of `count` independent draws of a law, in its stds; (M,) each."""
+    from scipy import stats  # here, because most commands need none
+
     p = special.ndtr((Z[1:] + Z[:-1]) / 2)
     # E|K/n − p| of a binomial K (de Moivre): 2 (1 − p) P(K = k) k / n, with k the smallest integer above np.
     k = np.floor(count * p) + 1

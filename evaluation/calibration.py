@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import smirnovi
 from torch import Tensor
 
 from gapbench.methods.engine.distributions import HasCdf
@@ -52,10 +52,10 @@ def pit_ks(pits: Floats, weights: Floats | None = None) -> Floats:
 def pit_band(pits: int, regions: int, probability: float = 0.95) -> float:
     """The bound on `pit_ks` for this number of independent uniform PITs in each of this number of regions.
 
-    With at least this probability, all regions are below the bound: Kolmogorov's exact law with a Bonferroni
-    correction for the regions.
+    With at least this probability, all regions are below the bound: Smirnov's exact law with a Bonferroni correction
+    for the regions, and for the two sides.
     """
-    return float(stats.kstwo.isf((1 - probability) / regions, pits))
+    return float(smirnovi(pits, (1 - probability) / regions / 2))
 
 
 def _empirical(pits: Floats, weights: Floats | None) -> tuple[Floats, Floats]:

@@ -15,9 +15,8 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 from scipy.optimize import brentq
-from scipy.special import nctdtr
+from scipy.special import chdtri, nctdtr, ndtr, ndtri, stdtr, stdtrit  # scipy.stats takes most of a second to import
 
 from gapbench.evaluation.results import Column, Floats, Result
 from gapbench.evaluation.scores import SCORES
@@ -127,11 +126,11 @@ def paired(differences: Floats, ratio: bool = False, better_below: bool = True, 
     effect = mean / std  # differences in their stds
     # One more split of this table shares what the others share, so that they are a sample of it.
     sign = -1.0 if better_below else 1.0
-    chances = sorted(float(stats.norm.cdf(sign * end)) for end in effect_interval(effect, n))
+    chances = sorted(float(ndtr(sign * end)) for end in effect_interval(effect, n))
     # The next difference, given these, is Student's: both the mean and the std are estimates.
-    chance = float(stats.t.cdf(sign * effect / np.sqrt(1 + 1 / n), n - 1))
+    chance = float(stdtr(n - 1, sign * effect / np.sqrt(1 + 1 / n)))
     least = least_effect(n, overlap) * std
-    spread = [np.sqrt((n - 1) / stats.chi2.isf(tail, n - 1)) for tail in ((1 - LEVEL) / 2, (1 + LEVEL) / 2)]
+    spread = [np.sqrt((n - 1) / chdtri(n - 1, tail)) for tail in ((1 - LEVEL) / 2, (1 + LEVEL) / 2)]
     low, high = effect_interval(effect, n, overlap)
     near, far = sorted((abs(low), abs(high)))
     return replace(
@@ -167,9 +166,9 @@ def effect_interval(effect: float, n: int, overlap: float = 0.0) -> tuple[float,
     error = standard_error(n, overlap)
     t, outside = effect / error, (1 - LEVEL) / 2
     if abs(t) > 30:  # there the noncentral law cannot be computed; the spreads of s and of the mean are combined
-        spread = [np.sqrt(stats.chi2.isf(tail, n - 1) / (n - 1)) - 1 for tail in (1 - outside, outside)]
+        spread = [np.sqrt(chdtri(n - 1, tail) / (n - 1)) - 1 for tail in (1 - outside, outside)]
         down, up = sorted(effect * one for one in spread)
-        half = stats.norm.isf(outside) * error
+        half = -ndtri(outside) * error
         return effect - float(np.hypot(down, half)), effect + float(np.hypot(up, half))
 
     def end(probability: float) -> float:
@@ -184,7 +183,7 @@ def effect_interval(effect: float, n: int, overlap: float = 0.0) -> tuple[float,
 @cache
 def critical(n: int) -> float:
     """The |t| of n draws above which a two-sided test is significant."""
-    return float(stats.t.isf((1 - LEVEL) / 2, n - 1))
+    return float(stdtrit(n - 1, (1 + LEVEL) / 2))
 
 
 @cache

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from gapbench.evaluation.bootstrap import estimate
 from gapbench.evaluation.compare import Incomparable, holm
@@ -79,20 +78,22 @@ def ranking(results: Sequence[Result], column: Column, methods: Sequence[str] = 
             "three datasets and two methods at least"
         )
     goodness = -values if score.better == "higher" else values.abs() if score.better == 0.0 else values
-    ranks = pd.Series(stats.rankdata(goodness.to_numpy(), axis=1).mean(0), values.columns).sort_values(kind="stable")
+    ranks = goodness.rank(axis=1).mean().sort_values(kind="stable")
     raw = _tested(goodness, ratio=score.unit == "y")
     return Ranking(column, values, goodness, ranks, raw, _corrected(raw), left_out)
 
 
 def _tested(goodness: pd.DataFrame, ratio: bool) -> pd.DataFrame:
     """Wilcoxon's p of each pair. ratio: the logs of scores are compared, since units differ between datasets."""
+    from scipy.stats import wilcoxon  # here, because most pages need none
+
     names = list(goodness.columns)
     numbers = np.log(goodness) if ratio and (goodness > 0).all(axis=None) else goodness
     p = pd.DataFrame(1.0, names, names)
     for one, other in combinations(names, 2):
         differences = (numbers[one] - numbers[other]).to_numpy()
         if differences.any():
-            p.loc[one, other] = p.loc[other, one] = float(stats.wilcoxon(differences).pvalue)
+            p.loc[one, other] = p.loc[other, one] = float(wilcoxon(differences).pvalue)
     return p
 
 

@@ -123,7 +123,7 @@ def test_the_band_holds_as_often_as_it_says() -> None:
     for size in (20, 200):
         inside = (np.max([distances(size) for _ in range(3)], axis=0) < pit_band(size, 3)).mean()
         assert 0.946 < inside < 0.956
-    assert pit_band(200, 3) == pytest.approx(stats.kstwobign.isf(0.05 / 3) / math.sqrt(200), rel=0.02)
+        assert pit_band(size, 3) == pytest.approx(stats.kstwo.isf(0.05 / 3, size), rel=1e-5)
 
 
 @pytest.mark.parametrize("factor", [0.2, 0.7, 1.0, 1.5, 5.0])

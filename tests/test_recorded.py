@@ -4,8 +4,7 @@ Planted bugs that they caught, one at a time: constants copied when the recordin
 first run; one recording for all shapes; no check; a check that leaves the given generator, or torch's own, where the
 replay left it; a recording that draws; draws together with what changes them in place, or in the part without
 generators; results with gradients; an error of the function hidden; nothing recorded; what the function changes in
-place changed twice; of a CUDA graph, copies of constants, inputs or results that are not copied, and a graph of tensors
-on two devices.
+place changed twice; of a CUDA graph, inputs or results that are not copied, and a graph of tensors on two devices.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
 from torch import Generator, Tensor
 
 from gapbench.methods.engine.precision import widest
@@ -125,6 +124,8 @@ def poisson_batches(shape: Sequence[int], rate: float, n: int, generator: Genera
 
     The number of gaps drawn is enough for a batch's size with probability 1 − 1e-15.
     """
+    from scipy import stats  # here, because most commands need none
+
     if rate >= 1:
         yield from everything(shape, n, generator)
     most = min(n, int(stats.binom.isf(1e-15, n, rate)) + 1)

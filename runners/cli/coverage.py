@@ -17,7 +17,7 @@ from gapbench.runners.cli.errors import Command, UserError
 def coverage(folder: Path | None, methods: tuple[str, ...], region: str) -> None:
     """Where each method's 90 % intervals of y are too narrow most: the part of a feature with the least coverage.
 
-    It needs the folder of a run; published folders do not have the rows.
+    Published folders of tables do not have the rows; it needs the folder of a run of these.
     """
     from rich.markup import escape
     from rich.table import Table
