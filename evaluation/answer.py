@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from gapbench.evaluation.bootstrap import estimate
-from gapbench.evaluation.conditional import different, told, worst
+from gapbench.evaluation.conditional import different, held, told, worst
 from gapbench.evaluation.headline import percent
 from gapbench.evaluation.results import Result
 from gapbench.evaluation.tables import cpu_seconds, number
@@ -91,15 +91,15 @@ def judge(result: Result, region: str, names: Sequence[str] = ()) -> Judged:
     counts = result.inside(region).sum(1)
     known = result.sound & ~np.isnan(shares) & (counts > 0)
     rows = int(counts[known].sum())
-    held = float((shares * counts)[known].sum() / rows) if rows else np.nan
-    # A row that several splits hold out says little more than once.
-    number = max(different(result, region) or rows, 1)
+    coverage = float((shares * counts)[known].sum() / rows) if rows else np.nan
+    of_rows = held(result, region)
+    number = different(*of_rows[:2]) if of_rows else max(rows, 1)
     low, high = stats.binom.interval(0.95, number, LEVEL)
     band = float(low) / number, float(high) / number
     group = worst(result, region)
     weak = told(group, names) if group is not None and group.coverage < group.band[0] else ""
     widths = mean("width_90_y"), mean("rmse_y")
-    return Judged(result.method, result.status, mean("crps_y"), held, band, rows, *widths, weak)
+    return Judged(result.method, result.status, mean("crps_y"), coverage, band, rows, *widths, weak)
 
 
 def choice(places: Sequence[Place]) -> tuple[str | None, list[str]]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from gapbench.evaluation.results import Result
+from gapbench.evaluation.results import Floats, Result
 
 LEVEL, CHANCE = 0.9, 0.05
 OUTSIDE = round((1 - LEVEL) / 2, 12)
@@ -39,32 +39,32 @@ class Group:
         return not self.band[0] <= self.coverage <= self.band[1]
 
 
-def held(result: Result, region: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
-    """The test rows of a region in all sound replicas, (N, D), and which of them the 90 % intervals hold, (N,); None if
-    the results do not have them, as published folders do not.
+def held(result: Result, region: str) -> tuple[Floats, Floats, NDArray[np.bool_]] | None:
+    """The test rows of a region in all sound replicas: their x (N, D), their y (N,), and which of them the 90 %
+    intervals hold, (N,). None if the results do not have them, as published folders do not.
 
     A row is held if its PIT is between 0.05 and 0.95. Methods that predict intervals alone have these in place of PITs.
     """
     curves, pits = result.curves, result.pits["pit_y"]
-    if "x_test" not in curves:
+    if not {"x_test", "y_test"} <= curves.keys():
         return None
     where = (pits >= OUTSIDE) & (pits <= 1 - OUTSIDE)
     known = np.isfinite(pits)
-    if {"y_test", "y_05", "y_95"} <= curves.keys():
-        low, high, y = (curves[name] for name in ("y_05", "y_95", "y_test"))
+    y = curves["y_test"]
+    if {"y_05", "y_95"} <= curves.keys():
+        low, high = curves["y_05"], curves["y_95"]
         where, known = (low <= y) & (y <= high), np.isfinite(low) & np.isfinite(high) & np.isfinite(y)
     known &= result.inside(region) & result.sound[:, None]
-    return (curves["x_test"][known], where[known]) if known.any() else None
+    return (curves["x_test"][known], y[known], where[known]) if known.any() else None
 
 
-def different(result: Result, region: str) -> int | None:
-    """The number of different test rows of a region, of which splits may share some; None if unknown."""
-    rows = held(result, region)
-    return None if rows is None else len(np.unique(rows[0], axis=0))
+def different(x: Floats, y: Floats) -> int:
+    """The number of different rows: one that several splits hold out says little more than once. x: (N, D); y: (N,)."""
+    return len(np.unique(np.column_stack([x, y]), axis=0))
 
 
-def groups(x: NDArray[np.float64], inside: NDArray[np.bool_]) -> list[Group]:
-    """The groups of rows, the least covered first. x: (N, D), inside: (N,).
+def groups(x: Floats, y: Floats, inside: NDArray[np.bool_]) -> list[Group]:
+    """The groups of rows, the least covered first. x: (N, D); y, inside: (N,).
 
     They are thirds of the rows in the order of a feature. Equal values stay together: a feature of few has fewer.
     """
@@ -79,7 +79,7 @@ def groups(x: NDArray[np.float64], inside: NDArray[np.bool_]) -> list[Group]:
             cut += [(feature, name, which == part) for part, name in zip(there, names, strict=True)]
     found = []
     for feature, name, rows in cut:
-        count = len(np.unique(x[rows], axis=0))  # a row that several splits hold out says little more than once
+        count = different(x[rows], y[rows])
         low, high = stats.binom.interval(1 - CHANCE / len(cut), count, LEVEL)
         values = x[rows, feature]
         share = float(inside[rows].mean())

@@ -12,7 +12,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,15 @@ class Reference:
     errors: Errors
     about: Mapping[str, Any]
     y: Law | None = None
+
+    def rescaled(self, shift: float, scale: float) -> Reference:
+        """The reference in other units: shift + scale · f, and the same of y. Its errors are in stds, and stay."""
+
+        def moved(law: Law) -> Law:
+            return Law(shift + scale * law.quantiles)
+
+        y = None if self.y is None else moved(self.y)
+        return replace(self, f=moved(self.f), mean=shift + scale * self.mean, std=scale * self.std, y=y)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The numbers as they are kept."""

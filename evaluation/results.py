@@ -31,7 +31,8 @@ class Result:
     the data of figures: x (R, N, D), y (R, N), x_test (R, M, D), f_test (R, M) if the truth is known; and (R, M) each:
     std_f and, for q = "f" or "y", q_05, q_25, q_50, q_75, q_95. diagnostics: name -> (R,); a diagnostic of another
     shape becomes nan. failures: replica number -> reason. summary: the columns that the dataset declares. provenance:
-    a mapping for each block of replicas.
+    a mapping for each block of replicas. points: the number of test points of each replica, (R,), where they differ:
+    arrays go on with nan; None if all have M.
     """
 
     dataset: str
@@ -47,6 +48,7 @@ class Result:
     diagnostics: Mapping[str, Floats] = field(default_factory=dict)
     failures: Mapping[int, str] = field(default_factory=dict)
     provenance: Sequence[Mapping[str, Any]] = ()
+    points: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         # One diagnostic of a wrong shape must not break every table of its folder.
@@ -95,8 +97,10 @@ class Result:
 
     def inside(self, region: str) -> NDArray[np.bool_]:
         """The mask of the test points in a region, (R, M). "all" has every point, an unknown region none."""
-        shape = next(iter(self.pits.values())).shape
-        return np.ones(shape, bool) if region == "all" else self.regions.get(region, np.zeros(shape, bool))
+        replicas, most = next(iter(self.pits.values())).shape
+        if region == "all":
+            return np.arange(most) < (np.full(replicas, most) if self.points is None else self.points)[:, None]
+        return self.regions.get(region, np.zeros((replicas, most), bool))
 
     def valid(self, column: Column) -> NDArray[np.int64]:
         """The numbers of the replicas for which the column is defined."""
@@ -128,6 +132,7 @@ def merge(parts: Sequence[Result]) -> Result:
         return {key: _stacked([each[key] for each in maps])[order] for key in shared(maps)}
 
     scores = [part.scores for part in parts]
+    points = np.concatenate([part.inside("all").sum(1) for part in parts])[order] if parts[0].pits else None
     return replace(
         parts[0],
         replicas=replicas[order],
@@ -138,6 +143,7 @@ def merge(parts: Sequence[Result]) -> Result:
         diagnostics=joined([part.diagnostics for part in parts]),
         failures={replica: reason for part in parts for replica, reason in part.failures.items()},
         provenance=[run for part in parts for run in part.provenance],
+        points=points,
     )
 
 

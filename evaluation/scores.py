@@ -424,7 +424,7 @@ def point_values(
     """
     shape = tuple(problems.y_test.shape)
     uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
-    case = Case(prediction, problems, uniform, list(references) or [None] * shape[0], _chained(prediction, generator))
+    case = Case(prediction, problems, uniform, list(references) or [None] * shape[0], chained(prediction, generator))
     found: dict[str, Tensor | Floats | None] = {
         score.name: score.values(case) for score in SCORES.values() if score.at_point
     }
@@ -436,8 +436,8 @@ def point_values(
     return {name: np.full(shape, np.nan) if value is None else np.asarray(value) for name, value in found.items()}
 
 
-def _chained(prediction: Prediction, generator: Generator) -> Tensor | None:
-    """The draws of f along chains: one of each component, f = m + std · z."""
+def chained(prediction: Prediction, generator: Generator) -> Tensor | None:
+    """The draws of f along chains, (R, chains, draws, M): one of each component, f = m + std · z. None without chains."""
     means, stds = prediction.chained_f, prediction.chained_std
     if means is None or stds is None:
         return means

@@ -210,9 +210,10 @@ def _table(dataset: str, rows: Sequence[Result], columns: Sequence[Column], inte
     ]
     ranking = next((name for name in ("crps_y", "crps_f") if any(score == name for score, _ in shown)), None)
 
-    def rank(line: Line) -> tuple[int, float]:
-        crps = [cell.value for cell, (score, _) in zip(line.cells, shown, strict=True) if score == ranking]
-        return ORDER.index(line.status), sum(value for value in crps if not np.isnan(value))
+    def rank(line: Line) -> tuple[int, bool, float]:
+        values = [cell.value for cell, (score, _) in zip(line.cells, shown, strict=True) if score == ranking]
+        crps = [value for value in values if not np.isnan(value)]
+        return ORDER.index(line.status), not crps, sum(crps)  # what has none stands last
 
     return Table(dataset, tuple(shown), tuple(sorted(lines, key=rank)))
 

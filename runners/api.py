@@ -5,6 +5,7 @@ fit(x, y, "svi").predict(x_new)  ->  Predicted
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from gapbench.datasets.streams import torch_stream
 from gapbench.evaluation.diagnostics import convergence, stands_still
 from gapbench.evaluation.door import admit
 from gapbench.evaluation.entries import Run
+from gapbench.evaluation.scores import chained
 from gapbench.methods.base import FittedMethod, UncertaintyMethod
 from gapbench.methods.engine.distributions import HasCdf, HasQuantiles
 from gapbench.methods.engine.model import MLP, Model
@@ -141,7 +143,7 @@ class Fit:
             mean_f=_array(torch.cat([one.mean[0] for one in f])) if f else None,
             std_f=_array(torch.cat([one.std[0] for one in f])) if f else None,
             draws_f=_array(torch.cat(draws, 1)) if draws else None,
-            remarks=warned(_disagreement(runs[0])),
+            remarks=warned(_disagreement(runs)),
             pieces=pieces,
         )
 
@@ -196,7 +198,7 @@ def fit(
     if run.prediction.f is None:
         remarks.append("the method predicts y alone: it does not tell what it does not know from noise, so f is None")
     diagnostics = {name: float(value[0]) for name, value in run.diagnostics.items()}
-    said = warned([*remarks, *_falling(run), *_disagreement(run)])
+    said = warned([*remarks, *_falling(run), *_disagreement([run])])
     return Fit(chosen, model, units, diagnostics, said, fitted, device)
 
 
@@ -239,12 +241,14 @@ def _falling(run: Run) -> list[str]:
     return [f"not converged: the loss still falls, {words}; give it more steps"]
 
 
-def _disagreement(run: Run) -> list[str]:
-    """A sentence if the method has chains and they disagree on f."""
-    f = run.prediction.chained_f
-    if f is None:
+def _disagreement(runs: Sequence[Run]) -> list[str]:
+    """A sentence if the method has chains and they disagree on f. runs: of one fit, at one point or more each."""
+    f = [chained(run.prediction, torch_stream("cpu", "chains")) for run in runs]  # the same draws at all points
+    parts = [part for part in f if part is not None]
+    if not parts:
         return []
-    found = convergence(f[..., :: -(-f.shape[-1] // JUDGED)], every=1)  # one's own points are in any order
+    every = math.ceil(sum(part.shape[-1] for part in parts) / JUDGED)  # one's own points are in any order
+    found = convergence(torch.cat([part[..., ::every] for part in parts], -1), every=1)
     rhat, limit = (float(np.nanmax(found[name])) for name in ("rhat", "rhat_limit"))
     words = f"not converged: R-hat of f is {rhat:.3g}, and {limit:.3g} is the limit; let the chains run longer"
     return [words] if rhat > limit else []

@@ -17,8 +17,11 @@ from gapbench.runners.costs import cost
 COUNTS = ("steps", "adam_steps", "burn_in", "thin")
 
 
+BEYOND = 1.2  # times the budget: what takes longer, because it has the fewest steps already, is refused
+
+
 class Unmeasured(ValueError):
-    """The cost of a method is not known; the message says what to do."""
+    """The cost of a method is not known, or no settings keep to the budget; the message says what to do."""
 
 
 def budgeted(method: UncertaintyMethod, name: str, dataset: str, seconds: float) -> UncertaintyMethod:
@@ -34,7 +37,11 @@ def budgeted(method: UncertaintyMethod, name: str, dataset: str, seconds: float)
     known = cost(name, dataset)
     if known is None:
         raise Unmeasured(f"--budget: what {row} costs was not measured: leave it out, or set its steps by --set")
-    return scaled(method, seconds / known)
+    after = scaled(method, seconds / known)
+    least = known * _steps(after) / _steps(method)
+    if least > BEYOND * seconds:
+        raise Unmeasured(f"--budget {seconds:g}s: {row} takes {least:.2g} s at least: leave it out, or give more")
+    return after
 
 
 def has_steps(method: UncertaintyMethod) -> bool:
@@ -44,10 +51,10 @@ def has_steps(method: UncertaintyMethod) -> bool:
 
 def scaled(method: UncertaintyMethod, factor: float) -> UncertaintyMethod:
     """The method with this many times the steps; of a wrapper, the method inside. A number that ends in 0 still does,
-    since some methods adapt every ten steps."""
+    since some methods adapt every ten steps; not that of thin, with which nothing adapts."""
     changed: dict[str, int | UncertaintyMethod] = {}
     for name, count in _counts(method).items():
-        unit = 1 if count % 10 else 10
+        unit = 1 if count % 10 or name == "thin" else 10
         changed[name] = unit * max(1, round(count * factor / unit)) if count else 0
     changed |= {name: scaled(inner, factor) for name, inner in _inner(method).items()}
     return replace(method, **changed)
@@ -62,6 +69,13 @@ def changes(before: UncertaintyMethod, after: UncertaintyMethod) -> str:
 
 def _counts(method: UncertaintyMethod) -> dict[str, int]:
     return {one.name: getattr(method, one.name) for one in fields(method) if one.name in COUNTS and one.init}
+
+
+def _steps(method: UncertaintyMethod) -> int:
+    """All steps of a method, of its chains too, and of the methods inside."""
+    each = {"thin": getattr(method, "draws", 1)}
+    own = sum(each.get(name, 1) * count for name, count in _counts(method).items())
+    return own + sum(map(_steps, _inner(method).values()))
 
 
 def _inner(method: UncertaintyMethod) -> dict[str, UncertaintyMethod]:

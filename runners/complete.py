@@ -146,13 +146,18 @@ def scored(
 ) -> dict[str, np.ndarray[Any, Any]]:
     """The arrays for tables and figures: "point NAME", "region NAME" and "grid NAME".
 
-    The point values of failed replicas are nan.
+    The point values of failed replicas are nan. run: in the units of the data; references: in those of methods.
     """
     shape = tuple(problems.y_test.shape)
     sound = torch.tensor([r not in run.failures for r in range(shape[0])])
     points = undefined(shape)  # type: ignore[arg-type]
     if sound.any():
-        chosen = [reference for reference, keep in zip(references, sound.tolist(), strict=True) if keep]
+        units = problems.standardisation
+        chosen = [
+            reference and reference.rescaled(float(mean), float(std))
+            for reference, mean, std, keep in zip(references, units.y_mean, units.y_std, sound, strict=True)
+            if keep
+        ]
         some = run.prediction.select(sound)
         found = point_values(some, problems.select(sound), cell.stream("pit", "cpu"), chosen)
         points = {name: np.full(shape, np.nan) for name in {**points, **found}}

@@ -23,7 +23,7 @@ from gapbench.methods.mala import MALA
 from gapbench.methods.mc_dropout import MCDropout
 from gapbench.methods.sgld import SGLD
 from gapbench.methods.svi import SVI
-from gapbench.runners.api import DataError, Fit, FitError, FitWarning, Predicted, _named, fit
+from gapbench.runners.api import PIECE, DataError, Fit, FitError, FitWarning, Predicted, _named, fit
 from gapbench.runners.devices import NoDevice, device_named
 from gapbench.runners.suites import Unknown, suites
 
@@ -50,10 +50,18 @@ class Chains(FittedMethod):
     """Four chains of 250 independent draws."""
 
     draws: Tensor
+    fault: str = "chains"
 
     def __call__(self, x: Tensor) -> MixturePrediction:
-        location = self.draws + x[:, None, :, 0]
-        return MixturePrediction(location, torch.zeros(()), torch.ones(()), chains=4)
+        far = self.fault == "far" and x[:, None, :, 0] > 10
+        location = self.draws * (0.1 if self.fault == "stds" else 1) + x[:, None, :, 0] + far * self.chain
+        scale = {"stds": (0.1 + self.chain).expand_as(location), "components": torch.ones(())}
+        return MixturePrediction(location, scale.get(self.fault, torch.zeros(())), torch.ones(()), chains=4)
+
+    @property
+    def chain(self) -> Tensor:
+        """The number of each draw's chain, (1, 1000, 1)."""
+        return torch.arange(4.0).repeat_interleave(250)[None, :, None]
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,8 @@ class First(UncertaintyMethod):
 
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> FittedMethod:
         assert torch.get_num_threads() == 1
-        if self.fault == "chains":
-            return Chains(draws=torch.randn(1, 1000, 1, generator=generator))
+        if self.fault in ("chains", "components", "stds", "far"):
+            return Chains(draws=torch.randn(1, 1000, 1, generator=generator), fault=self.fault)
         return Line(fault=self.fault, failures={0: "it went astray"} if self.fault == "failed" else {})
 
     def skip(self, model: Model, x: Tensor) -> str | None:
@@ -279,7 +287,7 @@ def test_what_makes_predictions_worth_less_is_said() -> None:
     all is well.
 
     Seen to catch: a warning always, one that points into the package, none in `predict`, a constant divided by the
-    rounding of its mean.
+    rounding of its mean; the means of components judged alone, the first piece judged alone.
     """
     [words] = remarks(lambda: fit(X, Y, QUICK))
     assert words.startswith("not converged: the loss still falls, by ") and words.endswith("; give it more steps")
@@ -287,7 +295,13 @@ def test_what_makes_predictions_worth_less_is_said() -> None:
     for made in (lambda: fit(X, Y, chains), lambda: quietly(fit, X, Y, chains).predict(X_NEW)):
         [words] = remarks(made)
         assert words.startswith("not converged: R-hat of f is ")
-    assert remarks(lambda: fit(X, Y, First("chains"))) == ()
+    for fault in ("chains", "components"):
+        assert remarks(lambda fault=fault: fit(X, Y, First(fault))) == ()  # type: ignore[misc]
+    [words] = remarks(lambda: fit(X, Y, First("stds")))  # the chains' means agree
+    assert words.startswith("not converged: R-hat of f is ")
+    far = quietly(fit, X, Y, First("far"))
+    rows = np.concatenate([np.zeros((PIECE, 2)), np.full((500, 2), 1e3)])  # of which the last 500 are in another piece
+    assert len(remarks(lambda: far.predict(rows))) == len(remarks(lambda: far.predict(rows[::-1]))) == 1
     [words] = remarks(lambda: fit(X, Y, OfY()))
     assert "so f is None" in words
     predicted = fit(X[:, :1], Y, First()).predict(X_NEW[:, :1])

@@ -51,11 +51,16 @@ def test_steps_are_multiplied(method: UncertaintyMethod, factor: float, expected
 
 def test_the_factor_is_budget_over_cost(table: None) -> None:
     """Of the dataset, else the median; variants cost what their method does. Seen to catch: the factor turned around,
-    the median where the dataset is known."""
+    the median where the dataset is known; chains of the fewest steps that take eight times the budget."""
     method = Evidential(steps=1000)
     assert budgeted(method, "evidential", "gapped_sine", 6.0) == replace(method, steps=3000)
     assert budgeted(method, "evidential[beta=1]", "elsewhere", 6.0) == replace(method, steps=1500)
     assert budgeted(NNGP(), "mine", "gapped_sine", 6.0) == NNGP()
+    assert budgeted(MCLMC(draws=100, thin=20), "mclmc", "gapped_sine", 1.0).thin == 4  # not refused
+    with pytest.raises(Unmeasured, match=r"budget 0.1s: mclmc takes 0\.\d+ s at least"):
+        budgeted(MCLMC(draws=100, thin=5), "mclmc", "gapped_sine", 0.1)
+    with pytest.raises(Unmeasured, match=r"budget 0.1s: mclmc takes 0\.\d+ s at least"):
+        budgeted(CQR(MCLMC(draws=100, thin=5)), "mclmc", "gapped_sine", 0.1)
     with pytest.raises(Unmeasured, match="what svgd costs was not measured"):
         budgeted(SVGD(), "svgd", "gapped_sine", 6.0)
 

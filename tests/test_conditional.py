@@ -15,7 +15,7 @@ def test_the_least_covered_group_is_the_kept_librarys() -> None:
     """Of each feature, the smallest coverage over its thirds. Seen to catch: thirds of the range, a mean of groups."""
     random = np.random.default_rng(0)
     x, inside = random.exponential(size=(300, 3)), random.random(300) < 0.85
-    found = groups(x, inside)
+    found = groups(x, x[:, 0], inside)
     assert len(found) == 9 and [one.coverage for one in found] == sorted(one.coverage for one in found)
     for feature in range(3):
         order = x[:, feature].argsort().argsort() // 100
@@ -27,9 +27,21 @@ def test_the_least_covered_group_is_the_kept_librarys() -> None:
 def test_equal_values_stay_together() -> None:
     """A flag makes two groups, a constant none. Seen to catch: a third that cuts a value in two."""
     flag = np.array([0.0] * 80 + [1.0] * 20)
-    found = groups(np.stack([flag, np.ones(100)], 1), np.arange(100) >= 10)
+    found = groups(np.stack([flag, np.ones(100)], 1), np.arange(100.0), np.arange(100) >= 10)
     assert [(one.part, one.rows, one.low, one.high) for one in found] == [("low", 80, 0, 0), ("high", 20, 1, 1)]
     assert found[0].coverage == pytest.approx(70 / 80) and not found[0].wrong
+
+
+def test_rows_are_different_by_their_x_or_their_y() -> None:
+    """Two hundred rows of a flag count 200 times, and a row that two splits hold out once. Seen to catch: rows of equal
+    x taken for one, by which nothing could be wrong; every held-out row counted."""
+    flag, y = np.repeat([[0.0], [1.0]], 200, 0), np.tile(np.arange(200.0), 2)
+    twice = [np.concatenate([part, part]) for part in (flag, y)]
+    for x, seen in ((flag, y), twice):
+        low, high = groups(x, seen, np.tile(np.arange(200) % 4 > 0, len(x) // 200))
+        assert low.wrong and low.band == high.band == tuple(
+            np.array(stats.binom.interval(1 - 0.05 / 2, 200, 0.9)) / 200
+        )
 
 
 def test_chance_alone_is_not_wrong() -> None:
@@ -37,11 +49,11 @@ def test_chance_alone_is_not_wrong() -> None:
     group."""
     random = np.random.default_rng(1)
     x = random.normal(size=(200, 10))
-    tables = [any(one.wrong for one in groups(x, random.random(200) < 0.9)) for _ in range(100)]
+    tables = [any(one.wrong for one in groups(x, x[:, 0], random.random(200) < 0.9)) for _ in range(100)]
     assert np.mean(tables) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 100)  # 0.12; with the band of one group it is 0.37
-    [one, *_] = groups(x, x[:, 0] > -9)
+    [one, *_] = groups(x, x[:, 0], x[:, 0] > -9)
     assert one.band == tuple(end / one.rows for end in stats.binom.interval(1 - 0.05 / 30, one.rows, 0.9))
-    bad = groups(x, (random.random(200) < 0.97) & ~((x[:, 4] > 0.5) & (random.random(200) < 0.5)))
+    bad = groups(x, x[:, 0], (random.random(200) < 0.97) & ~((x[:, 4] > 0.5) & (random.random(200) < 0.5)))
     assert bad[0].feature == 4 and bad[0].part == "high" and bad[0].wrong
 
 
@@ -60,12 +72,12 @@ def test_rows_of_a_region_that_did_not_fail() -> None:
     )
     rows = held(result, "gap")
     assert rows is not None
-    np.testing.assert_array_equal(rows[1], [True, False, False] * 2)
+    np.testing.assert_array_equal(rows[2], [True, False, False] * 2)
     np.testing.assert_array_equal(rows[0], curves["x_test"][[0, 2]][:, :3].reshape(-1, 2))
     group = worst(result, "gap")
     assert group is not None and told(group, ["age"]).startswith(("age is", "feature 1 is"))
     pits = np.tile([0.04, 0.05, 0.95, 0.5], (3, 1))
-    without = {"x_test": curves["x_test"]}
+    without = {name: curves[name] for name in ("x_test", "y_test")}
     by_pit = held(Result("d", "m", "method", np.arange(3), {}, {"pit_y": pits}, {"gap": region}, without), "gap")
-    assert by_pit is not None and by_pit[1].tolist() == [False, True, True] * 3
+    assert by_pit is not None and by_pit[2].tolist() == [False, True, True] * 3
     assert held(Result("d", "m", "method", np.arange(3), {}, {"pit_y": pits}, {"gap": region}), "gap") is None

@@ -19,12 +19,13 @@ from torch import Generator, Tensor
 
 from gapbench.datasets.base import Problems
 from gapbench.datasets.gapped_sine import GappedSine
+from gapbench.datasets.standardise import Standardisation
 from gapbench.evaluation import certificate as certificates
 from gapbench.evaluation import reference_file
 from gapbench.evaluation.agreement import agreement
 from gapbench.evaluation.certificate import Chains, halves_apart, measured, problems, reference_of, verdict
 from gapbench.evaluation.controls import ReferencePosterior
-from gapbench.evaluation.entries import Trained
+from gapbench.evaluation.entries import Run, Trained
 from gapbench.evaluation.reference_file import (
     FOLDER,
     FORMAT,
@@ -50,7 +51,7 @@ from gapbench.runners import make_references as making
 from gapbench.runners import suites
 from gapbench.runners.cell import Cell
 from gapbench.runners.cli.main import main
-from gapbench.runners.complete import complete
+from gapbench.runners.complete import complete, scored
 from gapbench.runners.load import results
 from gapbench.runners.make_references import NotCertified, Task, make, make_all
 from gapbench.runners.store import Store
@@ -635,6 +636,23 @@ def test_a_new_reference_scores_old_runs_without_training(
     path.write_bytes(path.read_bytes()[:-9])
     outcome = complete(cell(replace(method, steps=4), "other"), store, "cpu")
     assert outcome.status == "failed" and f"Refused: {path.stem} cannot be read" in outcome.message
+
+
+def test_predictions_are_compared_with_references_in_the_units_of_the_data() -> None:
+    """A prediction of the reference's own quantiles is as near to it in any units, whichever replicas failed. Seen to
+    catch: a reference in the units of methods, stds not scaled, the units of another replica."""
+    reference, found = made_of(components(0, 0.5, 0.4)), []
+    x = torch.tensor([[-1.0], [1.0]]).expand(2, 2, 1)
+    for shift, scale in ((0.0, 1.0), (20.0, 9.0)):
+        y = torch.tensor([[-5.0, 5.0], [shift - scale, shift + scale]])
+        units = Standardisation.of(x, y)
+        data = Problems(x, y, torch.zeros(2, 6, 1), torch.full((2, 6), shift), standardisation=units)
+        own = torch.from_numpy(reference.f.draws(400)).expand(2, -1, -1)
+        same = MixturePrediction(own, torch.zeros(()), torch.ones(())).rescaled(units.y_mean, units.y_std)
+        points = scored(cell(SVI(), "svi"), data, Run(same, failures={0: "why"}), [None, reference])
+        found.append([points[f"point reference_{name}"][1] for name in ("w1", "log_std", "error", "cramer")])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+    assert np.abs(found[0]).max() < 0.02
 
 
 def test_the_row_of_the_references_is_made_of_them(ready: Path, shipped: Path) -> None:

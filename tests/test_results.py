@@ -165,11 +165,13 @@ def test_a_merge_keeps_what_all_blocks_have() -> None:
 
 def test_blocks_of_different_numbers_of_held_out_rows_are_merged() -> None:
     """The shorter is filled up with what counts for nothing. Seen to catch: a concatenation that fails, True or 0 as
-    the filling."""
+    the filling, filling that is inside "all"."""
     joined = merge([make(np.ones(2), points=3), make(np.ones(2), points=5, first=2)])
     assert joined.pits["pit_y"].shape == (4, 5) and np.isnan(joined.pits["pit_y"][:2, 3:]).all()
     assert joined.inside("gap").sum(1).tolist() == [1] * 4
-    assert len(joined.valid(("pit_ks_y", "gap"))) == 4
+    assert len(joined.valid(("pit_ks_y", "gap"))) == len(joined.valid(("pit_ks_y", "all"))) == 4
+    again = merge([joined, make(np.ones(1), points=6, first=4)])
+    assert again.inside("all").sum(1).tolist() == [3, 3, 5, 5, 6]
 
 
 def test_diagnostics_that_do_not_fit_are_unknown() -> None:

@@ -181,6 +181,13 @@ def test_splits_of_one_table_are_no_sample(layout: Layout) -> None:
     assert [round(cell.value) for cell in cells] == [1, 2] and all(np.isnan(cell.low) for cell in cells)
 
 
+def test_rows_are_in_the_order_of_their_crps() -> None:
+    """Those without one stand last. Seen to catch: no CRPS that counts as 0."""
+    rows = [make("none", np.full(10, np.nan)), make("worse", np.full(10, 2.0)), make("better", np.full(10, 1.0))]
+    [table] = tabulate(rows, lambda rows: [("crps_y", "all")])
+    assert [line.method for line in table.lines] == ["better", "worse", "none"]
+
+
 def test_without_a_clear_winner_nothing_is_marked() -> None:
     """Two equal methods, though both beat the third; and a method against itself. Seen to catch: the lowest mean always
     marked, ties marked (≤ for <)."""
