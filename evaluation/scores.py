@@ -437,7 +437,7 @@ def point_values(
 
 
 def chained(prediction: Prediction, generator: Generator) -> Tensor | None:
-    """The draws of f along chains, (R, chains, draws, M): one of each component, f = m + std · z. None without chains."""
+    """The draws of f along chains, (R, chains, draws, M): one of each component, f = m + std · z. None if without."""
     means, stds = prediction.chained_f, prediction.chained_std
     if means is None or stds is None:
         return means

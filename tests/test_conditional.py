@@ -77,7 +77,7 @@ def test_rows_of_a_region_that_did_not_fail() -> None:
     group = worst(result, "gap")
     assert group is not None and told(group, ["age"]).startswith(("age is", "feature 1 is"))
     pits = np.tile([0.04, 0.05, 0.95, 0.5], (3, 1))
-    without = {name: curves[name] for name in ("x_test", "y_test")}
+    without = {"x_test": curves["x_test"]}
     by_pit = held(Result("d", "m", "method", np.arange(3), {}, {"pit_y": pits}, {"gap": region}, without), "gap")
     assert by_pit is not None and by_pit[2].tolist() == [False, True, True] * 3
     assert held(Result("d", "m", "method", np.arange(3), {}, {"pit_y": pits}, {"gap": region}), "gap") is None
