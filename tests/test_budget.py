@@ -51,7 +51,8 @@ def test_steps_are_multiplied(method: UncertaintyMethod, factor: float, expected
 
 def test_the_factor_is_budget_over_cost(table: None) -> None:
     """Of the dataset, else the median; variants cost what their method does. Seen to catch: the factor turned around,
-    the median where the dataset is known; chains of the fewest steps that take eight times the budget."""
+    the median where the dataset is known; chains of the fewest steps that take more than the budget, for their burn-in
+    or for their draws."""
     method = Evidential(steps=1000)
     assert budgeted(method, "evidential", "gapped_sine", 6.0) == replace(method, steps=3000)
     assert budgeted(method, "evidential[beta=1]", "elsewhere", 6.0) == replace(method, steps=1500)
@@ -59,6 +60,8 @@ def test_the_factor_is_budget_over_cost(table: None) -> None:
     assert budgeted(MCLMC(draws=100, thin=20), "mclmc", "gapped_sine", 1.0).thin == 4  # not refused
     with pytest.raises(Unmeasured, match=r"budget 0.1s: mclmc takes 0\.\d+ s at least"):
         budgeted(MCLMC(draws=100, thin=5), "mclmc", "gapped_sine", 0.1)
+    with pytest.raises(Unmeasured, match=r"budget 2.5s: mclmc takes 3\.\d s at least"):
+        budgeted(MCLMC(burn_in=1000, draws=1000, thin=1), "mclmc", "gapped_sine", 2.5)
     with pytest.raises(Unmeasured, match=r"budget 0.1s: mclmc takes 0\.\d+ s at least"):
         budgeted(CQR(MCLMC(draws=100, thin=5)), "mclmc", "gapped_sine", 0.1)
     with pytest.raises(Unmeasured, match="what svgd costs was not measured"):
