@@ -9,6 +9,7 @@ the variance of their mean is then the corrected one of Nadeau & Bengio 2003 (ht
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -210,6 +211,6 @@ def needed(effect: float, overlap: float = 0.0) -> float:
         return np.inf
     low, high = 2, MOST
     while high - low > 1:
-        middle = (low + high) // 2
+        middle = max(low + 1, math.isqrt(low * high))  # most answers are small
         low, high = (low, middle) if power(effect, middle, overlap) >= POWER else (middle, high)
     return float(high)
