@@ -38,7 +38,7 @@ def budgeted(method: UncertaintyMethod, name: str, dataset: str, seconds: float)
     if known is None:
         raise Unmeasured(f"--budget: what {row} costs was not measured: leave it out, or set its steps by --set")
     after = scaled(method, seconds / known)
-    least = known * _steps(after) / _steps(method)
+    least = known * _steps(after) / max(_steps(method), 1)
     if least > BEYOND * seconds:
         raise Unmeasured(f"--budget {seconds:g}s: {row} takes {least:.2g} s at least: leave it out, or give more")
     return after

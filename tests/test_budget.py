@@ -57,6 +57,7 @@ def test_the_factor_is_budget_over_cost(table: None) -> None:
     assert budgeted(method, "evidential", "gapped_sine", 6.0) == replace(method, steps=3000)
     assert budgeted(method, "evidential[beta=1]", "elsewhere", 6.0) == replace(method, steps=1500)
     assert budgeted(NNGP(), "mine", "gapped_sine", 6.0) == NNGP()
+    assert budgeted(Evidential(steps=0), "evidential", "gapped_sine", 6.0) == Evidential(steps=0)
     assert budgeted(MCLMC(draws=100, thin=20), "mclmc", "gapped_sine", 1.0).thin == 4  # not refused
     with pytest.raises(Unmeasured, match=r"budget 0.1s: mclmc takes 0\.\d+ s at least"):
         budgeted(MCLMC(draws=100, thin=5), "mclmc", "gapped_sine", 0.1)
