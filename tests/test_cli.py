@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -731,3 +732,19 @@ def test_the_default_folder_is_one_for_each_suite(gapbench: Gapbench) -> None:
     assert gapbench(*argv, "--suite", "broken").exit_code == 0
     assert list(store.Store(Path("results/local/broken")).keys())
     assert [path.name for path in Path("gapbench-results").iterdir()] == ["default"]
+
+
+def test_garbage_is_looked_for_again_after_a_command_that_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not while it runs, whatever ends it; who had it off before keeps it off. Seen to catch: it stays off, it is
+    put on."""
+    found: list[bool] = []
+    monkeypatch.setattr(load, "collect", lambda folder: found.append(gc.isenabled()) or load.Collected([], [], []))
+    for before in (True, False):
+        (gc.enable if before else gc.disable)()
+        try:
+            for command in ("table", "report", "compare", "ranks", "coverage"):
+                CliRunner().invoke(main, [command, *(["a", "b"] if command == "compare" else []), "results"])
+                assert gc.isenabled() is before, command
+        finally:
+            gc.enable()
+    assert found == [False] * 10

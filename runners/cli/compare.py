@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gapbench.runners.cli.console import collected, default_folder, folder_option, make_console, show, words
+from gapbench.runners.cli.console import (
+    collected,
+    default_folder,
+    folder_option,
+    make_console,
+    show,
+    uncollected,
+    words,
+)
 from gapbench.runners.cli.errors import Command, UserError
 
 if TYPE_CHECKING:
@@ -24,6 +32,7 @@ SCORES, REGIONS = ("crps_y", "nll_y", "reference_w1"), ("data", "gap")
 @click.argument("folder", callback=folder_option, required=False)
 @click.option("--columns", multiple=True, metavar="NAME,…", help=f"These scores. Default: {','.join(SCORES)}.")
 @click.option("--region", multiple=True, metavar="NAME,…", help=f"These regions. Default: {','.join(REGIONS)}.")
+@uncollected()
 def compare(this: str, other: str, folder: Path | None, columns: tuple[str, ...], region: tuple[str, ...]) -> None:
     """Is method THIS better than OTHER, by how much, and how sure is that?
 

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from gapbench.runners.cli.console import collected, default_folder, folder_option, make_console, show, words
+from gapbench.runners.cli.console import (
+    collected,
+    default_folder,
+    folder_option,
+    make_console,
+    show,
+    uncollected,
+    words,
+)
 from gapbench.runners.cli.errors import Command, UserError
 
 
@@ -14,6 +22,7 @@ from gapbench.runners.cli.errors import Command, UserError
 @click.argument("folder", callback=folder_option, required=False)
 @click.option("--methods", multiple=True, metavar="NAME,…", help="Only these methods.")
 @click.option("--region", default="data", show_default=True, help="Among the test points of this region.")
+@uncollected()
 def coverage(folder: Path | None, methods: tuple[str, ...], region: str) -> None:
     """Where each method's 90 % intervals of y are too narrow most: the part of a feature with the least coverage.
 

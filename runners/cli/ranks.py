@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from gapbench.runners.cli.console import collected, default_folder, folder_option, make_console, show, words
+from gapbench.runners.cli.console import (
+    collected,
+    default_folder,
+    folder_option,
+    make_console,
+    show,
+    uncollected,
+    words,
+)
 from gapbench.runners.cli.errors import Command, UserError
 
 
@@ -21,6 +29,7 @@ from gapbench.runners.cli.errors import Command, UserError
     metavar="FILE",
     help="Also draw the diagram of critical differences, as .png, .svg or .pdf; it needs the extra `ranks`.",
 )
+@uncollected()
 def ranks(folder: Path | None, score: str, region: str, methods: tuple[str, ...], figure: Path | None) -> None:
     """Average ranks over the datasets of a folder, and which methods are told apart.
 

@@ -6,12 +6,16 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from gapbench.runners.cli.console import collected, default_folder, folder_option
+from gapbench.runners.cli.console import collected, default_folder, folder_option, uncollected
 from gapbench.runners.cli.errors import Command, Interrupted, UserError
 from gapbench.runners.cli.status import looks
+
+if TYPE_CHECKING:
+    from gapbench.runners.load import Collected
 
 
 def folder_options(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> tuple[Path, ...]:
@@ -49,21 +53,25 @@ def report(folders: tuple[Path, ...], out: Path | None, watch: bool, every: floa
         if watch:
             raise UserError("--watch: expected one folder, that of a run")
         compare(*folders, out)
-    from gapbench.runners.publish import MANIFEST
-    from gapbench.runners.report import default_file, write
-
     folder = folders[0] if folders else default_folder("default").absolute()
-    path = out or default_file(folder)
-    if watch and (folder / MANIFEST).is_file():
-        raise UserError(f"--watch: {folder} is published and does not change: expected the folder of a run")
     if watch:
-        follow(folder, path, every)
-    found = collected(folder)
-    write(found, folder, path)
+        follow(folder, out, every)
+    found, path = written(folder, out)
     click.echo(path)
     sys.exit(1 if found.damaged else 0)
 
 
+@uncollected()
+def written(folder: Path, out: Path | None) -> tuple[Collected, Path]:
+    """What was collected from a folder, and the file of its report."""
+    from gapbench.runners.report import default_file, write
+
+    found, path = collected(folder), out or default_file(folder)
+    write(found, folder, path)
+    return found, path
+
+
+@uncollected()
 def compare(a: Path, b: Path, out: Path | None) -> None:
     """Write what moved between two folders."""
     from gapbench.runners.moved import write
@@ -75,13 +83,16 @@ def compare(a: Path, b: Path, out: Path | None) -> None:
     sys.exit(1 if found[0].damaged or found[1].damaged else 0)
 
 
-def follow(folder: Path, path: Path, every: float) -> None:
+def follow(folder: Path, out: Path | None, every: float) -> None:
     """Write the report of a folder each time that cells have finished or failed, until the run is over."""
     from gapbench.runners.load import collect
-    from gapbench.runners.report import planned, progress, write
+    from gapbench.runners.publish import MANIFEST
+    from gapbench.runners.report import default_file, planned, progress, write
     from gapbench.runners.store import Store, StoreError
 
-    store, found = Store(folder), None
+    if (folder / MANIFEST).is_file():
+        raise UserError(f"--watch: {folder} is published and does not change: expected the folder of a run")
+    store, path, found = Store(folder), out or default_file(folder), None
     before: object = None
     try:
         for status in looks(lambda: planned(folder), every):

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gapbench.runners.cli.console import collected, default_folder, folder_option, print_headlines, print_tables, words
+from gapbench.runners.cli.console import (
+    collected,
+    default_folder,
+    folder_option,
+    print_headlines,
+    print_tables,
+    uncollected,
+    words,
+)
 from gapbench.runners.cli.errors import Command, UserError
 
 if TYPE_CHECKING:
@@ -33,6 +41,7 @@ FOLDER = click.argument("folder", callback=folder_option, required=False)
 @click.option("--region", multiple=True, metavar="NAME,…", help="Only these regions, such as gap. May be given again.")
 @click.option("--intervals", is_flag=True, help="Also the 95 % interval of each number.")
 @click.option("--by", type=click.Choice(["region"]), help="Every score in every region.")
+@uncollected()
 def table(
     folder: Path | None, form: str, columns: tuple[str, ...], region: tuple[str, ...], intervals: bool, by: str | None
 ) -> None:
