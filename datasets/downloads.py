@@ -8,8 +8,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
-
 SHARED = 0o644  # the mode of a file that others of the machine may read
 TIMEOUT = 30.0  # seconds without a byte after which a server counts as gone
 
@@ -48,6 +46,8 @@ class Download:
 
     def get(self) -> None:
         """Download the file, unless it is here and right. Raises DownloadError; then nothing is left behind."""
+        import pooch  # here, because it takes a tenth of a second, and most commands need none
+
         try:
             folder().mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -89,4 +89,6 @@ class Download:
 
 def folder() -> Path:
     """The folder of all downloads: GAPBENCH_DATA if it is set, else the user's cache."""
-    return Path(os.environ.get("GAPBENCH_DATA") or pooch.os_cache("gapbench")).expanduser().absolute()
+    from pooch import os_cache
+
+    return Path(os.environ.get("GAPBENCH_DATA") or os_cache("gapbench")).expanduser().absolute()
