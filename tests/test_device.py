@@ -7,6 +7,7 @@ counted.
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from collections import Counter
@@ -30,7 +31,7 @@ from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise, No
 from gapbench.methods.engine.predictions import MixturePrediction
 from gapbench.methods.registry import methods
 from gapbench.methods.sgld import SGLD
-from gapbench.runners.suites import suites
+from gapbench.runners import make_references
 
 OURS = str(Path(sys.modules["gapbench.methods.base"].__file__ or "").resolve().parent.parent)
 # Not the whole checkout: an environment may lie in it.
@@ -187,14 +188,18 @@ def test_a_question_is_seen() -> None:
 def test_the_script_that_measures_a_gpu_runs_without_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every method of the default suite, and the notebook's run; in this process, which has imported everything. Seen
-    to catch: a method whose budget is not cut."""
+    """Methods with steps, the notebook's run, and a reference that is not long enough; in this process, which has
+    imported everything. Seen to catch: a method whose budget is not cut."""
     script = Path(__file__).resolve().parent.parent / "timings" / "gpu.py"
-    small = ["--steps", "2", "--replicas", "2", "--chains", "2", "--draws", "1"]
+    small = ["--steps", "2", "--replicas", "2", "--chains", "2", "--draws", "1", "--reference-chains", "2"]
     monkeypatch.syspath_prepend(script.parent)  # as Python does when it runs a script
     monkeypatch.setattr(sys, "argv", [str(script), "--device", "cpu", *small])
     monkeypatch.setattr("gapbench.runners.memory.keep_freed_memory", lambda: None)  # this process goes on
+    monkeypatch.setattr(make_references, "METHOD", replace(make_references.METHOD, burn_in=2, trajectory=0.01))
+    monkeypatch.setattr(make_references, "MAX_DRAWS", 20)
     runpy.run_path(str(script), run_name="__main__")
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:-1]] == list(suites()["default"].methods)
-    assert lines[-1].startswith("the notebook's SGLD, 63 steps of 2 chains: ")
+    *lines, notebook, reference = capsys.readouterr().out.splitlines()
+    names = {line.split()[0] for line in lines[2:]}
+    assert {"sgld", "svi", "deep_gp", "mclmc"} < names and not {"hmc", "mams", "mala", "validated", "nngp"} & names
+    assert notebook.startswith("the notebook's SGLD, 63 steps of 2 chains: ")
+    assert re.match(r"a reference by 2 chains: not certified after \d+ s: ", reference)
