@@ -41,7 +41,7 @@ class Group:
 
 def held(result: Result, region: str) -> tuple[Floats, Floats, NDArray[np.bool_]] | None:
     """The test rows of a region in all sound replicas: their x (N, D), their y (N,), and which of them the 90 %
-    intervals hold, (N,). None if the results do not have them, as published folders do not.
+    intervals hold, (N,). None if the results do not have them, as published folders of tables do not.
 
     A row is held if its PIT is between 0.05 and 0.95. Methods that predict intervals alone have these in place of PITs.
     """

@@ -734,7 +734,9 @@ def test_the_default_folder_is_one_for_each_suite(gapbench: Gapbench) -> None:
     assert [path.name for path in Path("gapbench-results").iterdir()] == ["default"]
 
 
-def test_garbage_is_looked_for_again_after_a_command_that_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_garbage_is_looked_for_again_after_a_command_that_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And not while it runs, whatever ends it; who had it off before keeps it off. Seen to catch: it stays off, it is
     put on."""
     found: list[bool] = []
@@ -743,7 +745,7 @@ def test_garbage_is_looked_for_again_after_a_command_that_shows(monkeypatch: pyt
         (gc.enable if before else gc.disable)()
         try:
             for command in ("table", "report", "compare", "ranks", "coverage"):
-                CliRunner().invoke(main, [command, *(["a", "b"] if command == "compare" else []), "results"])
+                CliRunner().invoke(main, [command, *(["a", "b"] if command == "compare" else []), str(tmp_path)])
                 assert gc.isenabled() is before, command
         finally:
             gc.enable()

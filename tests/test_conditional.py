@@ -39,9 +39,8 @@ def test_rows_are_different_by_their_x_or_their_y() -> None:
     twice = [np.concatenate([part, part]) for part in (flag, y)]
     for x, seen in ((flag, y), twice):
         low, high = groups(x, seen, np.tile(np.arange(200) % 4 > 0, len(x) // 200))
-        assert low.wrong and low.band == high.band == tuple(
-            np.array(stats.binom.interval(1 - 0.05 / 2, 200, 0.9)) / 200
-        )
+        band = tuple(end / 200 for end in stats.binom.interval(1 - 0.05 / 2, 200, 0.9))
+        assert low.wrong and low.band == high.band == band
 
 
 def test_chance_alone_is_not_wrong() -> None:
