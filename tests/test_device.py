@@ -202,4 +202,4 @@ def test_the_script_that_measures_a_gpu_runs_without_one(
     names = {line.split()[0] for line in lines[2:]}
     assert {"sgld", "svi", "deep_gp", "mclmc"} < names and not {"hmc", "mams", "mala", "validated", "nngp"} & names
     assert notebook.startswith("the notebook's SGLD, 63 steps of 2 chains: ")
-    assert re.match(r"a reference by 2 chains: not certified after \d+ s: ", reference)
+    assert re.match(r"a reference by 2 chains: \d+ s, not certified: ", reference)

@@ -59,16 +59,14 @@ def seconds(method: UncertaintyMethod, model: Model, problems: Problems, device:
 def reference(task: Task, chains: int, device: str) -> str:
     """The seconds that a reference of the first replica took, as a line."""
     method = replace(make_references.METHOD, chains=chains, draws=REFERENCE_DRAWS)
-    started = time.perf_counter()
+    started, outcome = time.perf_counter(), "certified"
     with tempfile.TemporaryDirectory() as folder:
         job = make_references.Task("gapped_sine_noisy", task.dataset, task.model, 0, Path(folder), device, method)
         try:
             make_references.make(job)
         except make_references.NotCertified as refused:
-            return (
-                f"a reference by {chains} chains: not certified after {time.perf_counter() - started:.0f} s: {refused}"
-            )
-    return f"a reference by {chains} chains: certified after {time.perf_counter() - started:.0f} s"
+            outcome = f"not certified: {refused}"
+    return f"a reference by {chains} chains: {time.perf_counter() - started:.0f} s, {outcome}"
 
 
 def main() -> None:
