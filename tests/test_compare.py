@@ -139,6 +139,9 @@ def test_splits_of_one_table() -> None:
     differences = a.scores["nll_y"]["gap"] - b.scores["nll_y"]["gap"]
     mean, std = differences.mean(), differences.std(ddof=1)
     assert found.detectable.value == pytest.approx(least_effect(20, 4 / 90) * std)
+    spread = [float(np.sqrt(19 / end)) for end in stats.chi2.interval(0.95, 19)][::-1]  # of the std of 20 draws
+    ends = found.detectable.low / found.detectable.value, found.detectable.high / found.detectable.value
+    assert ends == pytest.approx(spread)
     assert found.needed.value == needed(abs(mean) / std, 4 / 90) > needed(abs(mean) / std)
     assert least_effect(20, 4 / 90) > 1.2 * least_effect(20)
     assert needed(0.5, 1 / 9) == np.inf and needed(1.2, 1 / 9) < np.inf
