@@ -117,12 +117,15 @@ def test_the_interval_of_an_effect_is_the_noncentral_one() -> None:
 
 
 def test_what_can_be_detected() -> None:
-    """Its interval holds the value for the true std in 95 % of cases. Seen to catch: the ends of χ² exchanged."""
+    """Its interval holds the value for the true std in 95 % of cases. Seen to catch: the ends of χ² exchanged, its degrees
+    of freedom off by one."""
     draws = np.random.default_rng(4).normal(0, 2, (1000, 10))
     found = [one for draw in draws if (one := paired(draw).detectable)]
     exact = 2 * least_effect(10)
     covered = np.mean([one.low <= exact <= one.high for one in found])
     assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 1000)
+    high, low = (float(np.sqrt(9 / end)) for end in stats.chi2.interval(0.95, 9))  # of the std of ten draws
+    assert (found[0].low / found[0].value, found[0].high / found[0].value) == pytest.approx((low, high))
 
 
 def test_splits_of_one_table() -> None:
@@ -139,9 +142,6 @@ def test_splits_of_one_table() -> None:
     differences = a.scores["nll_y"]["gap"] - b.scores["nll_y"]["gap"]
     mean, std = differences.mean(), differences.std(ddof=1)
     assert found.detectable.value == pytest.approx(least_effect(20, 4 / 90) * std)
-    spread = [float(np.sqrt(19 / end)) for end in stats.chi2.interval(0.95, 19)][::-1]  # of the std of 20 draws
-    ends = found.detectable.low / found.detectable.value, found.detectable.high / found.detectable.value
-    assert ends == pytest.approx(spread)
     assert found.needed.value == needed(abs(mean) / std, 4 / 90) > needed(abs(mean) / std)
     assert least_effect(20, 4 / 90) > 1.2 * least_effect(20)
     assert needed(0.5, 1 / 9) == np.inf and needed(1.2, 1 / 9) < np.inf
