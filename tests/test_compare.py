@@ -117,8 +117,8 @@ def test_the_interval_of_an_effect_is_the_noncentral_one() -> None:
 
 
 def test_what_can_be_detected() -> None:
-    """Its interval holds the value for the true std in 95 % of cases. Seen to catch: the ends of χ² exchanged, its degrees
-    of freedom off by one."""
+    """Its interval holds the value for the true std in 95 % of cases. Seen to catch: the ends of χ² exchanged, its
+    degrees of freedom off by one."""
     draws = np.random.default_rng(4).normal(0, 2, (1000, 10))
     found = [one for draw in draws if (one := paired(draw).detectable)]
     exact = 2 * least_effect(10)
