@@ -7,7 +7,7 @@ https://arxiv.org/abs/2212.08549, https://arxiv.org/abs/2303.18221
 Family: Markov chain.
 Caveat: there is no accept step, so the chains have a bias, which grows with ε. The step size is tuned to a wanted
 energy error, and the error that the draws had is a diagnostic. A step is refused only if it raises U + K by more than
-JUMP · (1 + √(error · d)), which an accept step would hardly ever accept.
+JUMP · (1 + √(error · d)), which an accept step would hardly ever accept. Such a chain has half the step from then on.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ MAX_REFUSED = 0.05  # and so is a larger share of refused steps
 
 @dataclass(frozen=True)
 class MCLMC(UncertaintyMethod):
-    """Chains that start at draws of the prior. After burn-in each replica has one step size.
+    """Chains that start at draws of the prior. After burn-in each replica has one step size, if no step is refused.
 
     error: the wanted mean of (Δ(U + K))²/d of one step, d the number of sampled parameters.
     length: L, the length after which a direction is forgotten, in units of prior_std · √d.
     lr: the first step size, in the same units. Every 10 steps of burn_in, log ε changes by ⅓ log(wanted / found error),
         at least by −1 and at most by 0.3: in the first half for each chain, in the second half for all chains of a
-        replica. Then ε is fixed, at the mean of the log ε of the last quarter.
+        replica. Then ε is the mean of the log ε of the last quarter.
     burn_in, thin: numbers of steps. draws: the number of draws kept from each chain.
     collapse: True: the output layer is integrated out, and a draw is a normal distribution of f.
     adam_steps: steps of Adam, with step size adam_lr, by which each chain goes to an optimum first. (A chain of all
@@ -106,6 +106,7 @@ class MCLMC(UncertaintyMethod):
             squares = change.square() / target.size
             if number > self.burn_in:
                 refused += stayed
+                log_step = log_step - math.log(2) * stayed  # else a chain in a narrow place would be refused for ever
                 error += squares.masked_fill(stayed, 0)  # a step that was not made has no error
                 past, rest = divmod(number - self.burn_in, self.thin)
                 if rest == 0:
@@ -126,7 +127,7 @@ class MCLMC(UncertaintyMethod):
         diagnostics = {
             "energy error": realised,
             "refused steps": refusals,
-            "step size": log_step.exp()[:, 0],
+            "step size": log_step.exp().mean(1),
             "rhat of U": rhat(energies),
             "gradient evaluations": torch.full_like(realised, gradients),
         }

@@ -342,9 +342,26 @@ def test_the_energy_error_is_the_square_for_each_dimension(seeded: Seeded) -> No
 def test_a_step_size_that_does_not_arrive_fails_its_replica(seeded: Seeded) -> None:
     """In one line with the numbers; too many refused steps do too. Seen to catch: refused steps that count as none."""
     model, (x, y) = MLP(hidden=(10, 10), noise_std=0.01), data(seeded)
-    fit = MCLMC(lr=0.5, burn_in=0, draws=4, thin=5).fit(model, x, y, seeded(2))
+    fit = MCLMC(lr=1e9, burn_in=0, draws=4, thin=5).fit(model, x, y, seeded(2))
     assert list(fit.failures) == [0, 1]
     assert "energy error 0 (0.0005 wanted), 100% of the steps refused (at most 5%)" in fit.failures[0]
+
+
+def test_a_refused_step_halves_those_that_follow(seeded: Seeded) -> None:
+    """Of the chain alone, and only after burn-in. With half a step for each refused one, no step of a chain is longer.
+
+    Seen to catch: steps that stay as they are (all refused), all chains of a replica halved, steps a quarter as long."""
+    model, (x, y) = MLP(hidden=(10, 10), noise_std=0.3), data(seeded)
+    method = MCLMC(lr=0.5, burn_in=0, draws=60, thin=1, chains=3)
+    fit = method.fit(model, x, y, seeded(2))
+    assert isinstance(fit, Components)
+    q = torch.cat([Collapsed(model).start(seeded(2), (2, 3)).unsqueeze(2), fit.q.unflatten(1, (3, 60))], 2)
+    walked = q.diff(dim=2).norm(dim=-1).double() / math.sqrt(2 * q.shape[-1])  # 0 where a step was refused
+    refused = walked == 0
+    assert len(refused.sum(-1).unique()) > 1 and (refused.sum(-1) < 20).all()
+    allowed = method.lr * 0.5 ** (refused.cumsum(-1) - refused.int()).double()
+    torch.testing.assert_close(walked, allowed.masked_fill(refused, 0), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(fit.diagnostics["refused steps"], refused.double().mean((1, 2)))
 
 
 def test_draws_are_components_along_chains(seeded: Seeded) -> None:
