@@ -30,8 +30,9 @@ class MAMS(AdjustedSampler):
     trajectory: float = 0.3
     acceptance: float = 0.8
     burn_in: int = 100
-    draws: int = 25
-    thin: int = 2
+    draws: int = 50
+    thin: int = 1
+    chains: int = 4
     collapse: bool = True
 
     @property
