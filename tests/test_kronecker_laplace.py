@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,8 +54,9 @@ def test_with_one_point_it_is_the_fisher_information_of_each_layer(
 ) -> None:
     """Without its blocks between layers: one point has one input, so the average of a product is the product of the
     averages, with two outputs too. Autograd's Jacobian is that of `laplace`. Seen to catch: the noise's output left
-    out of G, 2 for √2, σ for σ², the prior's precision left out or added to each factor, the weights' scale forgotten,
-    1 in place of 1/scale for the bias, V and its transpose confused."""
+    out of G, 2 for √2, its spread forgotten, √σ for σ, the prior's precision left out or added to each factor, the
+    weights' scale forgotten, 1 in place of 1/scale for the bias, U or V transposed, the slope of log σ in the law of f,
+    the last layer alone, stds added in place of variances."""
     law, x = problem(noise, hidden, n=1)
     rows = information(law.model, law.theta.double(), x.double())
     prior = 1 / 1.2**2
@@ -69,7 +71,7 @@ def test_with_one_point_it_is_the_fisher_information_of_each_layer(
 def test_the_factors_are_the_averages_of_the_paper(noise: float | Noise, hidden: tuple[int, ...]) -> None:
     """With the whole Kronecker product inverted. A and G are read off autograd's Jacobian: the gradient of an output by
     one layer is the matrix a δᵀ, so that its last row, the bias's, is δ, and its columns are multiples of a. Seen to
-    catch: G summed in place of averaged, A averaged too, G ⊗ A, δ of the layer above."""
+    catch: G summed, A averaged too, G divided by 2N for two outputs, and what the test above is seen to catch."""
     n = 9
     law, x = problem(noise, hidden, n)
     model, theta, x = law.model, law.theta.double(), x.double()
@@ -93,7 +95,7 @@ def test_the_factors_are_the_averages_of_the_paper(noise: float | Noise, hidden:
 
 
 def test_linear_regression_has_its_posterior() -> None:
-    """Mean and std of f at new points, where Adam has arrived. Seen to catch: σ for σ², N for one point in A."""
+    """Mean and std of f at new points, where Adam has arrived. Seen to catch: √σ for σ, G summed, A averaged too."""
     regression = example()
     x, y = regression.stack(2)
     x_test = 3 * torch.randn(2, 6, 2, generator=seeded(1))
@@ -111,3 +113,9 @@ def test_units_that_no_data_reach_keep_the_prior() -> None:
     rows = torch.randn(1, 2, 40, generator=seeded(1)).double()
     block = inverted(rows.mT @ rows * 1e12, torch.ones(1, 1, 1).double() * 1e6, 2.0)
     assert (block.variances > 0).all() and block.variances.amax().item() == pytest.approx(4, rel=1e-6)
+
+
+def test_a_network_without_known_layers_is_refused() -> None:
+    other = SimpleNamespace()
+    assert "SimpleNamespace: expected an MLP" in str(KroneckerLaplace().skip(other, torch.zeros(1, 3, 2)))  # type: ignore[arg-type]
+    assert KroneckerLaplace().skip(MLP(hidden=()), torch.zeros(1, 3, 1)) is None
