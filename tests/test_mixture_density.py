@@ -43,7 +43,8 @@ def mixture() -> WeightedMixture:
 
 def test_the_law_is_scipys() -> None:
     """Density, distribution function, moments, and the CRPS as the integral that defines it. Seen to catch: weights
-    for their logs, the spread of the means left out of the std, weights left out of the CRPS, |X − X′| not halved."""
+    for their logs, a mean of log densities, equal weights in the distribution function, the spread of the means left
+    out of the std, a weight left out of either part of the CRPS, |X − X′| not halved."""
     law, t = mixture(), numbers(R, M, seed=3)
     for r, m in np.ndindex(R, M):
         weights, means, stds = (part[r, m].numpy() for part in (law.weights, law.location, law.scale))
@@ -78,7 +79,7 @@ def test_quantiles_invert_the_distribution_function() -> None:
 
 
 def test_equal_weights_are_the_engines_mixture() -> None:
-    """Seen to catch: what the test against scipy catches."""
+    """Seen to catch: what the test against scipy is seen to catch, 20 halvings."""
     law, t = replace(mixture(), log_weights=torch.zeros(R, M, K).double().log_softmax(-1)), numbers(R, M, seed=3)
     same = NormalMixture(law.location.movedim(-1, 1), law.scale.movedim(-1, 1))
     for found, wanted in (
@@ -93,7 +94,7 @@ def test_equal_weights_are_the_engines_mixture() -> None:
 @pytest.mark.parametrize("noise", [0.3, LearnedNoise(), HeteroscedasticNoise(center=0.2, spread=0.7)])
 def test_one_component_is_the_mean_variance_network(noise: float | Noise) -> None:
     """The same likelihood, and the same prediction with f included: the weight of one component is 1 whatever its
-    output. Seen to catch: center or spread forgotten, the order of outputs, logits for log weights."""
+    output. Seen to catch: the default noise for the model's, means and stds swapped, logits for log weights."""
     model = MLP(features=2, hidden=(4,), noise_std=noise)
     own = noise if isinstance(noise, HeteroscedasticNoise) else HeteroscedasticNoise(center=model.expected_noise)
     two = replace(model, noise_std=own)
@@ -115,7 +116,7 @@ def test_one_component_is_the_mean_variance_network(noise: float | Noise) -> Non
 def test_the_optimum_solves_the_equations_of_expectation_maximisation() -> None:
     """Where x is 0 and there is hardly any prior, the outputs are free numbers, and an optimum has πₖ, μₖ, σₖ that are
     the averages under its own responsibilities. Seen to catch: a mean of the components' log densities in place of the
-    log of their mean density, unnormalised weights."""
+    log of their mean density, weights for their logs, logits for log weights."""
     y = torch.cat([0.3 * numbers(1, 600) - 1, 0.5 * numbers(1, 400, seed=1) + 1], 1).float()
     x = torch.zeros(1, 1000, 1)
     method = MixtureDensity(components=2, steps=2000, lr=0.1, batch=1000)
@@ -132,8 +133,8 @@ def test_the_optimum_solves_the_equations_of_expectation_maximisation() -> None:
 
 
 def test_the_prediction_keeps_the_promises_of_a_kind() -> None:
-    """Files, choices of replicas, other units, faults. Seen to catch: the weights rescaled, the shift forgotten, a
-    scale of 0 let through."""
+    """Files, choices of replicas, other units, faults. Seen to catch: the weights rescaled, the stds not, the
+    shift forgotten, a scale of 0 let through, an f that has the spread of the components' means."""
     law = mixture()
     prediction = WeightedPrediction(law.log_weights, law.location, law.scale)
     assert prediction.faults(R, M) == {}
