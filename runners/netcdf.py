@@ -80,9 +80,10 @@ def _drawn(
     store: Store, record: Record, dataset: str, method: str
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]], int]:
     """Draws (R, S, M) of f or of its moments, the data, and the number of chains. Raises StoreError."""
-    prediction = kinds()[record.prediction].from_arrays(store.arrays(record.arrays["predictions"]))
-    if not isinstance(prediction, MixturePrediction):
+    kind = kinds().get(record.prediction)  # None: of a method's own file, which nothing has imported here
+    if kind is None or not issubclass(kind, MixturePrediction):
         raise StoreError(f"{store.root}: {method} on {dataset} has no draws of f: it is a {record.prediction}")
+    prediction = kind.from_arrays(store.arrays(record.arrays["predictions"]))
     location = prediction.location.numpy()
     moments = {"f_mean": location, "f_std": prediction.scale.expand(prediction.location.shape).numpy()}
     points = store.arrays(record.arrays["points"])
