@@ -348,9 +348,9 @@ def test_a_step_size_that_does_not_arrive_fails_its_replica(seeded: Seeded) -> N
 
 
 def test_a_refused_step_halves_those_that_follow(seeded: Seeded) -> None:
-    """Of the chain alone, and only after burn-in. With half a step for each refused one, no step of a chain is longer.
+    """Of that chain alone.
 
-    Seen to catch: steps that stay as they are (all refused), all chains of a replica halved, steps a quarter as long."""
+    Seen to catch: steps that stay as they are, all chains of a replica halved, a quarter for a half."""
     model, (x, y) = MLP(hidden=(10, 10), noise_std=0.3), data(seeded)
     method = MCLMC(lr=0.5, burn_in=0, draws=60, thin=1, chains=3)
     fit = method.fit(model, x, y, seeded(2))

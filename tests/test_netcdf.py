@@ -78,7 +78,9 @@ def test_components_are_told_by_their_moments(folder: Path, tmp_path: Path) -> N
     np.testing.assert_array_equal(posterior["f_std"].values[1, 0, 3], block["scale"][1, 1 * 2 + 0])
 
 
-def test_a_kind_of_a_method_s_own_file_has_no_draws(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kind_of_a_method_s_own_file_has_no_draws(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is not imported here. Seen to catch: a KeyError."""
     monkeypatch.setattr("gapbench.runners.netcdf.kinds", dict)
     with pytest.raises(StoreError, match="has no draws of f: it is a BandPrediction"):
