@@ -64,7 +64,7 @@ def test_given_the_features_it_is_bayesian_linear_regression(
     noise: float | Noise, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In function space, where the features are the Gaussian process of covariance τ²(φφ'ᵀ + 1), with more and with
-    fewer points than features, cut into chunks. Seen to catch: σ left out of A (as published), σ for σ², the 1 of w₀
+    fewer points than features, cut into chunks. Seen to catch: σ left out of A (as published), √σ for σ, the 1 of w₀
     forgotten, 1/prior_std for its square, √K forgotten, the last chunk of points alone, a layer without its sum with
     h, the variance for the std, the noise's head read from the hidden layers."""
     monkeypatch.setattr(sngp, "CHUNK", 5)
