@@ -7,7 +7,7 @@
 A deep ensemble of narrow networks, which fit into one network that is alpha times as wide: its hidden layers are
 grouped, so that no member sees another. With alpha = members it is the deep ensemble.
 Between two hidden layers all members together have alpha² / members times the weights of the model. In its first and
-last layer they have alpha times as many. So one step costs at most about as much as a step of alpha networks.
+last layer they have alpha times as many. So up to alpha = members a step costs at most about that of alpha networks.
 Family: ensemble.
 Caveat: a narrow network is another model, and has its own prior over functions. Members differ only by their starts and
 their minibatches. In the paper the members share the minibatches, and a member's layers may be grouped again.

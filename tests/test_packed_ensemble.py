@@ -38,8 +38,8 @@ def fitted(method: DeepEnsemble, model: MLP, x: Tensor, y: Tensor) -> PosteriorD
 @pytest.mark.parametrize("noise", [0.3, LearnedNoise(), HeteroscedasticNoise()])
 @pytest.mark.parametrize("more", [{}, {"own_data": True}, {"mean_variance": True}, {"by_epochs": True}])
 def test_as_wide_as_its_members_it_is_the_deep_ensemble(noise: float | Noise, more: dict[str, Any]) -> None:
-    """To the bit, with alpha = members. Seen to catch: one member less, alpha left out, alpha squared, a setting that
-    is not passed on, prior_std divided by √members, the output's width divided too."""
+    """To the bit, with alpha = members. Seen to catch: a share for one member less, alpha left out, alpha squared, a
+    setting that is not passed on, prior_std divided by √members."""
     model, (x, y) = MLP(features=2, hidden=(7, 4), noise_std=noise), data()
     settings = {"members": 3, "steps": 12, "lr": 0.02, "batch": 6} | more
     packed, deep = (
@@ -73,10 +73,10 @@ def test_one_member_of_the_models_width_is_the_map() -> None:
 def test_the_size_is_the_formulas(members: int, alpha: float, hidden: tuple[int, ...], widths: tuple[int, ...]) -> None:
     """Members × the parameters of a network of these widths. Where nothing is rounded, all weights between two hidden
     layers are alpha²/members times the model's, and those of the first and last layer alpha times. Seen to catch:
-    rounding down, to the nearest, of floats; the first hidden layer alone narrower."""
+    rounding down, to the nearest, of floats; √(alpha / members) for the share; only the first layer narrower."""
     x, y = data()
     fit = fitted(PackedEnsemble(members=members, alpha=alpha, steps=0), MLP(features=2, hidden=hidden), x, y)
-    each = 2 * widths[0] + sum(one * next_one for one, next_one in zip(widths, (*widths[1:], 1), strict=True))
+    each = 2 * widths[0] + sum(one * other for one, other in zip(widths, (*widths[1:], 1), strict=True))
     assert fit.theta.shape == (2, members, each + sum(widths) + 1)
     if all(width * members == alpha * whole for width, whole in zip(widths, hidden, strict=True)):
         inner = sum(one * other for one, other in pairwise(hidden))
@@ -101,6 +101,7 @@ def test_it_trains_as_one_network_of_grouped_layers() -> None:
     model, (x, y) = MLP(features=2, hidden=(9, 6), noise_std=0.3, prior_std=1.3), data()
     method = PackedEnsemble(members=3, alpha=1.5, steps=40, lr=0.02, batch=24)
     start = fitted(PackedEnsemble(members=3, alpha=1.5, steps=0), model, x, y)
+    assert len(start.theta.flatten(0, 1).unique(dim=0)) == 6  # every member of each replica has its own start
     found = fitted(method, model, x, y)(x)
     small = MLP(features=2, hidden=(5, 3), noise_std=0.3, prior_std=1.3)
     for replica in range(2):
@@ -137,6 +138,7 @@ def test_each_member_has_minibatches_of_its_own(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("alpha", [0.99, 0.0, -2.0, math.nan, math.inf])
 def test_members_narrower_than_a_share_are_refused(alpha: float) -> None:
+    """Seen to catch: nan and inf let through."""
     with pytest.raises(ValueError, match=f"PackedEnsemble: alpha = {alpha}: expected a finite number of at least 1"):
         PackedEnsemble(alpha=alpha)
 
