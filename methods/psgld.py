@@ -40,7 +40,7 @@ class PSGLD(UncertaintyMethod):
     burn_in: int = 7_000
     draws: int = 10
     thin: int = 280
-    chains: int = 12
+    chains: int = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()
