@@ -465,11 +465,21 @@ def more_methods() -> list[str]:
         f"{ratio(name, 'gap', suite='all'):.2f}" for name in ("repulsive_ensemble", "deep_ensemble", "concrete_dropout")
     )
     rate = f"{100 * diagnostic('concrete_dropout', 'dropout rate', 'all'):.1f} %"
+    newest = ("kronecker_laplace", "laplace", "packed_ensemble", "sngp")
+    gap = {name: f"{ratio(name, 'gap', suite='all'):.2f}" for name in newest}
+    packed = percent(cpu("packed_ensemble", "all") / cpu("deep_ensemble", "all"))
+    assert found("all")["gapped_sine_noisy", "sngp"].status == "not converged"
+    assert abs(float(gap["packed_ensemble"]) - float(ensemble)) < 0.05
     return [
         f"has {repulsive} of the right std in the gap where a deep ensemble has {ensemble}",
         f"learns rates of {rate} from these data, so its std in the gap is {concrete} of the right one",
         f"holds {held('recalibrated')} of new observations in the gap with 90 % intervals, and trees hold "
         f"{held('boosted_quantiles')} (boosted) and {held('quantile_forest')} (forest)",
+        f"is {ratio('kronecker_laplace', 'data', suite='all'):.1f} times too wide among the data and has "
+        f"{gap['kronecker_laplace']} of the right std in the gap, where the full one has {gap['laplace']}",
+        f"has {gap['packed_ensemble']} of it, as a deep ensemble has, for {packed} of its CPU time",
+        f"SNGP has {gap['sngp']} of it and has not converged",
+        f"its 90 % intervals hold {held('mixture_density')} of new observations in the gap",
     ]
 
 
