@@ -167,9 +167,9 @@ SMALL = MLP(hidden=(2,), noise_std=0.5)
 @pytest.mark.parametrize(
     "method",
     [
-        MAMS(trajectory=1.0, jitter=0.9, burn_in=30, thin=1, draws=30),
-        MAMS(trajectory=1.0, jitter=0.9, burn_in=30, thin=1, draws=30, collapse=False),
-        MAMS(trajectory=0.1, burn_in=40, thin=1, draws=30, proposals=16),
+        MAMS(trajectory=1.0, jitter=0.9, burn_in=30, thin=1, draws=30, chains=8),
+        MAMS(trajectory=1.0, jitter=0.9, burn_in=30, thin=1, draws=30, chains=8, collapse=False),
+        MAMS(trajectory=0.1, burn_in=40, thin=1, draws=30, chains=8, proposals=16),
         MCLMC(error=1e-5, length=1.0, burn_in=400, draws=40, thin=25, chains=16),
     ],
 )
@@ -194,7 +194,7 @@ def test_the_law_of_f_is_that_of_importance_sampling(seeded: Seeded, method: MAM
         assert allowed.max() < 0.45  # other processors round otherwise, and chains part by that
 
 
-@pytest.mark.parametrize("method", [MAMS(draws=100, thin=1), MCLMC(burn_in=300, draws=50)])
+@pytest.mark.parametrize("method", [MAMS(draws=100, thin=1, chains=8), MCLMC(burn_in=300, draws=50)])
 def test_without_data_the_law_is_the_prior(seeded: Seeded, method: MAMS | MCLMC) -> None:
     """Mean 0, and the variance of the network's prior, which the recursion over its layers gives for ReLU."""
     model = MLP(hidden=(20, 20))
