@@ -36,10 +36,10 @@ class MALA(SingleModelMethod):
     """
 
     lr: float = 1e-5
-    burn_in: int = 4_000
+    burn_in: int = 2_000
     draws: int = 25
-    thin: int = 160
-    chains: int = 8
+    thin: int = 80
+    chains: int = 4
 
     @property
     def exactness(self) -> Claim:
