@@ -54,12 +54,13 @@ class FixedSize(Minibatches):
             yield from everything(shape, n, generator)
         # Floyd's algorithm (Bentley & Floyd 1987): b random numbers a batch, not n. A block of steps is drawn at once.
         while True:
-            chosen = torch.empty((BLOCK, *shape, batch), dtype=torch.long, device=generator.device)
+            # The points of a batch stand first here: to look through them is then one pass over whole rows of memory.
+            chosen = torch.empty((batch, BLOCK, *shape), dtype=torch.long, device=generator.device)
             for k, last in enumerate(range(n - batch, n)):
                 one = torch.randint(last + 1, (BLOCK, *shape), generator=generator, device=generator.device)
-                taken = (chosen[..., :k] == one.unsqueeze(-1)).any(-1)
-                chosen[..., k] = one.masked_fill(taken, last)
-            yield from map(Batch, chosen)
+                taken = (chosen[:k] == one).any(0)
+                chosen[k] = one.masked_fill(taken, last)
+            yield from map(Batch, chosen.movedim(0, -1).contiguous())
 
 
 @dataclass(frozen=True)
