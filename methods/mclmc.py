@@ -7,7 +7,8 @@ https://arxiv.org/abs/2212.08549, https://arxiv.org/abs/2303.18221
 Family: Markov chain.
 Caveat: there is no accept step, so the chains have a bias, which grows with ε. The step size is tuned to a wanted
 energy error, and the error that the draws had is a diagnostic. A step is refused only if it raises U + K by more than
-JUMP · (1 + √(error · d)), which an accept step would hardly ever accept. Such a chain has half the step from then on.
+JUMP · (1 + √(error · d)), which an accept step would hardly ever accept.
+After burn-in a refused step halves all later steps of its chain.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ MAX_REFUSED = 0.05  # and so is a larger share of refused steps
 
 @dataclass(frozen=True)
 class MCLMC(UncertaintyMethod):
-    """Chains that start at draws of the prior. After burn-in each replica has one step size, if no step is refused.
+    """Chains that start at draws of the prior. After burn-in the chains of a replica have one step size; a refused step
+    halves that of its chain.
 
     error: the wanted mean of (Δ(U + K))²/d of one step, d the number of sampled parameters.
     length: L, the length after which a direction is forgotten, in units of prior_std · √d.

@@ -54,7 +54,7 @@ class FixedSize(Minibatches):
             yield from everything(shape, n, generator)
         # Floyd's algorithm (Bentley & Floyd 1987): b random numbers a batch, not n. A block of steps is drawn at once.
         while True:
-            # The points of a batch stand first here: to look through them is then one pass over whole rows of memory.
+            # The points of a batch come first, so that a search through them passes over whole rows of memory.
             chosen = torch.empty((batch, BLOCK, *shape), dtype=torch.long, device=generator.device)
             for k, last in enumerate(range(n - batch, n)):
                 one = torch.randint(last + 1, (BLOCK, *shape), generator=generator, device=generator.device)
