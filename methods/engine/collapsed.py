@@ -8,7 +8,10 @@ hidden layer h; Φ has the rows φ(xᵢ), (N, H+1); Λ = diag(1/σᵢ²); τ = p
          = ½ rᵀΛr + ‖m‖²/(2τ²) + ½ log det A + (H+1) log τ + Σ log σᵢ + (N/2) log 2π − log p(q)
     ∂U/∂Φ = Λ(ΦA⁻¹ − r mᵀ),   ∂U/∂ log σᵢ = 1 − (rᵢ² + φᵢᵀA⁻¹φᵢ)/σᵢ²
 
-If H + 1 > N, the N × N form is smaller: K = τ²ΦΦᵀ + Λ⁻¹, α = K⁻¹y, m = τ²Φᵀα, ∂U/∂Φ = τ²(K⁻¹ − ααᵀ)Φ.
+If H + 1 > N, the N × N form is smaller: K = τ²ΦΦᵀ + Λ⁻¹, α = K⁻¹y, m = τ²Φᵀα,
+
+    ∂U/∂Φ = τ²(K⁻¹ − ααᵀ)Φ,   ∂U/∂ log σᵢ = σᵢ²(K⁻¹ᵢᵢ − αᵢ²)
+
 The mixture over draws of q of f(x) | q, y ~ N(φᵀm, φᵀA⁻¹φ) is exactly p(f(x) | data).
 """
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -96,21 +100,19 @@ class Collapsed(Target):
         """The energy −log p(y | q), (L,). Its gradient is added to `gradient`, (L, size)."""
         layers = stacked_layers(self.model, q, len(self.model.hidden))
         inputs, outputs = forward(self.model, layers, x)
-        scale = self.model.layers[-1][2]
         phi, log_std = self._features(q, inputs[-1])
         evidence = Evidence.of(phi, log_std, y, self.model.prior_std)
-        by_features = evidence.by_features()
-        by_phi = by_features.to(q.dtype)
+        by_phi, by_log_std = (part.to(q.dtype) for part in evidence.gradients())
         head, entry = self._parts[1:]
-        if head or entry:
-            by_z = self.model.noise_std.spread * evidence.by_log_std(by_features).to(q.dtype)  # type: ignore[union-attr]
-            if head:
-                weights = q.narrow(-1, self._parts[0], head)
-                by_phi.addcmul_(by_z.unsqueeze(-1), weights.unsqueeze(-2))
-                gradient.narrow(-1, self._parts[0], head).add_((phi.mT @ by_z.unsqueeze(-1)).squeeze(-1))
-            else:
-                gradient.select(-1, -1).add_(by_z.sum(-1), alpha=1 / self.model.prior_std)
-        by_hidden = by_phi.narrow(-1, 0, self.width - 1).mT.mul(scale).contiguous()
+        if head:
+            by_z = (self.model.noise_std.spread * by_log_std).unsqueeze(-1)  # type: ignore[union-attr]
+            weights = q.narrow(-1, self._parts[0], head).unsqueeze(-1)
+            by_phi.addcmul_(weights, by_z.mT)
+            gradient.narrow(-1, self._parts[0], head).add_((phi @ by_z).squeeze(-1))
+        elif entry:
+            spread = self.model.noise_std.spread / self.model.prior_std  # type: ignore[union-attr]
+            gradient.narrow(-1, -1, 1).add_(by_log_std, alpha=spread)
+        by_hidden = by_phi.narrow(-2, 0, self.width - 1).mul(self.model.layers[-1][2])
         deltas = backward(self.model, layers, outputs, by_hidden)
         for layer, a, delta, (_, _, by) in zip(
             stacked_layers(self.model, gradient, len(layers)), inputs, deltas, self.model.layers, strict=False
@@ -119,18 +121,18 @@ class Collapsed(Target):
         return evidence.energy
 
     def _features(self, q: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """The features φ(x), (L, N, H+1), and log σ, which broadcasts to (L, N). last: φ(x) / scale, (L, H+1, N)."""
-        phi = last.mT * self.model.layers[-1][2]
+        """The features φ(x), (L, H+1, N), and log σ, (L, N) or (L, 1). last: φ(x) / scale."""
+        phi = last * self.model.layers[-1][2]
         noise, (_, head, entry) = self.model.noise_std, q.split(self._parts, dim=-1)
         if isinstance(noise, HeteroscedasticNoise):
-            return phi, math.log(noise.center) + noise.spread * (phi @ head.unsqueeze(-1)).squeeze(-1)
+            return phi, math.log(noise.center) + noise.spread * (head.unsqueeze(-2) @ phi).squeeze(-2)
         if isinstance(noise, LearnedNoise):
             return phi, math.log(noise.center) + noise.spread / self.model.prior_std * entry
         assert not isinstance(noise, Noise), f"{noise}: expected one of the kinds in engine/noise.py"
-        return phi, torch.full((1,), math.log(noise), dtype=phi.dtype, device=phi.device)
+        return phi, phi.new_full((len(phi), 1), math.log(noise))
 
     def features(self, q: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The features φ(x), (L, N, H+1), and log σ, which broadcasts to (L, N). q: (L, size), x: (L, N, D)."""
+        """The features φ(x), (L, H+1, N), and log σ, (L, N) or (L, 1). q: (L, size), x: (L, N, D)."""
         layers = stacked_layers(self.model, q, len(self.model.hidden))
         return self._features(q, forward(self.model, layers, x)[0][-1])
 
@@ -143,7 +145,7 @@ class Collapsed(Target):
         laws = []
         for chunk in x_test.split(CHUNK, 1):
             phi, log_std = self.features(q, chunk)
-            mean, std = evidence.predict(phi.to(evidence.mean))
+            mean, std = evidence.predict(phi)
             laws.append((mean.to(q), std.to(q), log_std.exp().expand(mean.shape)))
         mean, std, noise = (torch.cat(parts, 1) for parts in zip(*laws, strict=True))
         return mean, std, noise
@@ -211,86 +213,110 @@ def collapsed_or_whole(model: Model, collapse: bool) -> Target:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Evidence(ABC):
     """Bayesian linear regression of y on Φ: −log p(y | Φ, σ), its gradients, and the law of w.
 
-    energy: (...). mean: m, (..., H+1). factor: the Cholesky factor of A, or of K if `dual`. phi: Φ; log_std: log σ,
-    (..., N) or (..., 1); y: (..., N). weighted: [Φ, y]/σ, (..., N, H+2), or α, (..., N, 1), if `dual`.
+    A point is a column of `phi`. energy: (...). mean: m, (..., H+1). phi: Φᵀ, (..., H+1, N). log_std: log σ, (..., N),
+    or (..., 1) for one that all points share.
     """
 
     energy: Tensor
     mean: Tensor
-    factor: Tensor
     tau: float
     phi: Tensor
     log_std: Tensor
-    y: Tensor
-    weighted: Tensor
-    dual: bool = False
 
     @staticmethod
     def of(phi: Tensor, log_std: Tensor, y: Tensor, tau: float) -> Evidence:
-        """The regression in the widest float: formed in float32, ΦᵀΦ loses what a small noise needs.
-
-        phi: (..., N, H+1); log_std: (..., N) or (..., 1); y: (..., N).
-        """
+        """The regression in the widest float: formed in float32, ΦᵀΦ loses what a small noise needs. y: (..., N)."""
         kind = widest(phi.device)
-        form = _primal if phi.shape[-1] <= phi.shape[-2] else _dual
+        form = Primal.of if phi.shape[-2] <= phi.shape[-1] else Dual.of
         return form(phi.to(kind), log_std.to(kind), y.to(kind), tau)
 
-    def by_features(self) -> Tensor:
-        """The derivative ∂/∂Φ, (..., N, H+1)."""
-        inverse, m = torch.cholesky_inverse(self.factor), self.mean.unsqueeze(-1)
-        if self.dual:
-            return self.tau**2 * (inverse - self.weighted @ self.weighted.mT) @ self.phi
-        by = self.weighted @ torch.cat([inverse + m * m.mT, -m.mT], -2)
-        return by.mul_(self.log_std.neg().exp().unsqueeze(-1))  # Λ(ΦA⁻¹ − r mᵀ)
-
-    def by_log_std(self, by_features: Tensor) -> Tensor:
-        """The derivative ∂/∂ log σᵢ, (..., N). by_features: ∂/∂Φ."""
-        # By ∂U/∂Φ = Λ(ΦA⁻¹ − r mᵀ), the diagonal of ΛΦA⁻¹Φᵀ is that of ∂U/∂Φ Φᵀ, and Λ r mᵀφ.
-        f = (self.phi @ self.mean.unsqueeze(-1)).squeeze(-1)
-        r, precision = self.y - f, (-2 * self.log_std).exp()
-        return 1 - precision * r.square() - (by_features * self.phi).sum(-1) - precision * r * f
+    @abstractmethod
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """The derivatives by Φᵀ, and by log_std, of the shapes of these."""
 
     def predict(self, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean and std of φᵀw, (..., M). phi: (..., M, H+1)."""
-        mean = (phi @ self.mean.unsqueeze(-1)).squeeze(-1)
-        if not self.dual:
-            half = torch.linalg.solve_triangular(self.factor, phi.mT, upper=False)  # (..., H+1, M)
-            return mean, half.square().sum(-2).sqrt()
-        half = torch.linalg.solve_triangular(self.factor, self.phi @ phi.mT, upper=False)  # (..., N, M)
+        """The mean and std of φᵀw, (..., M). phi: (..., H+1, M)."""
+        phi = phi.to(self.mean)
+        return (self.mean.unsqueeze(-2) @ phi).squeeze(-2), self._std(phi)
+
+    @abstractmethod
+    def _std(self, phi: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Primal(Evidence):
+    """The (H+1) × (H+1) form. factor: the Cholesky factor of A. weighted: [Φ, y]ᵀ/σ, (..., H+2, N). residual: r/σ,
+    (..., N)."""
+
+    factor: Tensor
+    weighted: Tensor
+    residual: Tensor
+
+    @staticmethod
+    def of(phi: Tensor, log_std: Tensor, y: Tensor, tau: float) -> Primal:
+        width, n = phi.shape[-2:]
+        weighted = torch.cat([phi, y.unsqueeze(-2)], -2).mul_(log_std.neg().exp().unsqueeze(-2))
+        gram = weighted @ weighted.mT  # one product has all that is needed
+        a, b = gram[..., :-1, :-1], gram[..., :-1, -1:]
+        a.diagonal(dim1=-2, dim2=-1).add_(1 / tau**2)
+        factor = _cholesky(a)
+        m = torch.cholesky_solve(b, factor)  # (..., H+1, 1)
+        # The minimum over w, so an error of m hardly counts. As a sum of squares: where σ is tiny, yᵀΛy − bᵀm loses all
+        # digits, and a chain stays for ever at an energy that is far too low.
+        residual = (torch.cat([-m, torch.ones_like(m[..., :1, :])], -2).mT @ weighted).squeeze(-2)
+        fit = 0.5 * (residual.square().sum(-1) + m.square().sum((-2, -1)) / tau**2)
+        sigmas = log_std.expand(y.shape).sum(-1)
+        energy = fit + _log_det(factor) + width * math.log(tau) + sigmas + 0.5 * n * math.log(2 * math.pi)
+        return Primal(energy, m.squeeze(-1), tau, phi, log_std, factor, weighted, residual)
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        inverse, m = torch.cholesky_inverse(self.factor), self.mean.unsqueeze(-1)
+        by_phi = torch.cat([inverse + m * m.mT, -m], -1) @ self.weighted
+        by_phi.mul_(self.log_std.neg().exp().unsqueeze(-2))  # Λ(ΦA⁻¹ − r mᵀ), transposed
+        squares = self.residual.square()
+        if self.log_std.shape[-1] == 1:  # Σ φᵢᵀA⁻¹φᵢ/σ² is the trace of A⁻¹(A − I/τ²)
+            width, n = self.phi.shape[-2:]
+            trace = inverse.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True)
+            return by_phi, n - squares.sum(-1, keepdim=True) - width + trace / self.tau**2
+        # By ∂U/∂Φ = Λ(ΦA⁻¹ − r mᵀ), the diagonal of ΛΦA⁻¹Φᵀ is that of ∂U/∂Φ Φᵀ, and Λ r mᵀφ.
+        fits = self.weighted[..., -1, :] - self.residual
+        return by_phi, 1 - squares - (by_phi * self.phi).sum(-2) - self.residual * fits
+
+    def _std(self, phi: Tensor) -> Tensor:
+        half: Tensor = torch.linalg.solve_triangular(self.factor, phi, upper=False)  # (..., H+1, M)
+        return half.square().sum(-2).sqrt()
+
+
+@dataclass(frozen=True)
+class Dual(Evidence):
+    """The N × N form. factor: the Cholesky factor of K. alpha: α, (..., N, 1)."""
+
+    factor: Tensor
+    alpha: Tensor
+
+    @staticmethod
+    def of(phi: Tensor, log_std: Tensor, y: Tensor, tau: float) -> Dual:
+        k = tau**2 * phi.mT @ phi
+        k.diagonal(dim1=-2, dim2=-1).add_((2 * log_std).exp())
+        factor = _cholesky(k)
+        half = torch.linalg.solve_triangular(factor, y.unsqueeze(-1), upper=False)  # (..., N, 1)
+        alpha = torch.linalg.solve_triangular(factor.mT, half, upper=True)
+        energy = 0.5 * half.square().sum((-2, -1)) + _log_det(factor) + 0.5 * y.shape[-1] * math.log(2 * math.pi)
+        m = tau**2 * (phi @ alpha).squeeze(-1)
+        return Dual(energy, m, tau, phi, log_std, factor, alpha)
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        inner = torch.cholesky_inverse(self.factor) - self.alpha @ self.alpha.mT
+        by_log_std = (2 * self.log_std).exp() * inner.diagonal(dim1=-2, dim2=-1)
+        return self.tau**2 * self.phi @ inner, by_log_std.sum_to_size(self.log_std.shape)
+
+    def _std(self, phi: Tensor) -> Tensor:
+        half: Tensor = torch.linalg.solve_triangular(self.factor, self.phi.mT @ phi, upper=False)  # (..., N, M)
         known = self.tau**4 * half.square().sum(-2)
-        return mean, (self.tau**2 * phi.square().sum(-1) - known).clamp(min=0).sqrt()
-
-
-def _primal(phi: Tensor, log_std: Tensor, y: Tensor, tau: float) -> Evidence:
-    n, width = phi.shape[-2:]
-    weight = log_std.neg().exp().unsqueeze(-1)  # 1/σ
-    both = torch.cat([phi, y.unsqueeze(-1)], -1).mul_(weight)  # [Φ, y]/σ: one product has all that is needed
-    gram = both.mT @ both
-    a, b = gram[..., :-1, :-1], gram[..., :-1, -1:]
-    a.diagonal(dim1=-2, dim2=-1).add_(1 / tau**2)
-    factor = _cholesky(a)
-    m = torch.cholesky_solve(b, factor)  # (..., H+1, 1)
-    # The minimum over w, so an error of m hardly counts. As a sum of squares: where σ is tiny, yᵀΛy − bᵀm loses all
-    # digits, and a chain stays for ever at an energy that is far too low.
-    residual = (both @ torch.cat([-m, torch.ones_like(m[..., :1, :])], -2)).square().sum((-2, -1))
-    fit = 0.5 * (residual + m.square().sum((-2, -1)) / tau**2)
-    sigmas = log_std.expand(y.shape).sum(-1)
-    energy = fit + _log_det(factor) + width * math.log(tau) + sigmas + 0.5 * n * math.log(2 * math.pi)
-    return Evidence(energy, m.squeeze(-1), factor, tau, phi, log_std, y, both)
-
-
-def _dual(phi: Tensor, log_std: Tensor, y: Tensor, tau: float) -> Evidence:
-    k = tau**2 * phi @ phi.mT
-    k.diagonal(dim1=-2, dim2=-1).add_((2 * log_std).exp())
-    factor = _cholesky(k)
-    half = torch.linalg.solve_triangular(factor, y.unsqueeze(-1), upper=False)  # (..., N, 1)
-    alpha = torch.linalg.solve_triangular(factor.mT, half, upper=True)
-    energy = 0.5 * half.square().sum((-2, -1)) + _log_det(factor) + 0.5 * y.shape[-1] * math.log(2 * math.pi)
-    m = tau**2 * (phi.mT @ alpha).squeeze(-1)
-    return Evidence(energy, m, factor, tau, phi, log_std, y, alpha, dual=True)
+        return (self.tau**2 * phi.square().sum(-2) - known).clamp(min=0).sqrt()
 
 
 def _cholesky(matrix: Tensor) -> Tensor:
