@@ -72,7 +72,7 @@ def answer(results: Sequence[Result], names: Sequence[str] = ()) -> Answer:
     kinds = (("held-out rows", "data", False), ("rows in a gap", "gap", True))
     places = []
     for name, region, in_gap in kinds:
-        rows = [one for one in methods if (one.dataset == "gap_splits") == in_gap]
+        rows = [one for one in methods if one.dataset.endswith("_gap_splits") == in_gap]
         judged = sorted((judge(one, region, names) for one in rows), key=_rank)
         places += [Place(name, tuple(judged))] if judged else []
     seconds = {one.method: spent for one in methods if (spent := cpu_seconds(one)) is not None}

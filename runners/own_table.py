@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from gapbench.runners.suites import WHOLE, Suite, Task, suites
 BEST = 5  # features that get a gap, unless more are asked for
 MOST_WHOLE = 2000  # training rows up to which methods that need all rows at once are run
 SPLITS = 5
+LONGEST = 40  # characters of a file's name in the names of its datasets
 
 
 def suite_of(
@@ -52,9 +54,10 @@ def suite_of(
         base = replace(base, splits=max(2, min(splits, int(table.groups.max()) + 1)))
     asked = gap or (["auto"] if kind == "random" else ["none"])
     gaps = tuple(_gaps(asked, list(with_a_gap(table)), list(table.names)))
-    datasets = {f"{kind}_splits": base}
+    stem = re.sub(r"[^\w-]+", "_", path.stem)[:LONGEST]  # so that a folder can have several tables
+    datasets = {f"{stem}_{kind}_splits": base}
     if gaps:
-        datasets["gap_splits"] = replace(base, kind="gap", gaps=gaps, splits=SPLITS)
+        datasets[f"{stem}_gap_splits"] = replace(base, kind="gap", gaps=gaps, splits=SPLITS)
     methods, notes, rows = chosen_methods(), list(table.notes), round(0.9 * len(table.y))
     dear = {name: methods[name] for name in WHOLE} if rows > MOST_WHOLE else {}
     if dear:

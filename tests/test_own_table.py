@@ -135,7 +135,7 @@ def test_splits_by_group(file: Path) -> None:
     assert sorted(seen) == sorted(set(frame["k"])) and dataset.count == 5
     assert dataset.layout.overlap == pytest.approx(18 / 72)
     frame.assign(k=["u", "v", "w"] * (N // 3)).to_csv(file, index=False)
-    assert suite_of(file, "y", ["when"], group="k", impute=True).tasks["group_splits"].dataset.count == 3
+    assert suite_of(file, "y", ["when"], group="k", impute=True).tasks["mine_group_splits"].dataset.count == 3
 
 
 def test_a_file_that_was_moved_is_the_same_table(file: Path, tmp_path: Path) -> None:
@@ -156,8 +156,9 @@ def test_a_file_that_changes_during_a_run_is_refused(file: Path) -> None:
 def test_the_suite_of_a_file(file: Path) -> None:
     """All methods of `uci`; those that need all rows at once only if they are named, where there are many rows."""
     suite = suite_of(file, "y", ["when"], impute=True)
-    assert list(suite.tasks) == ["random_splits", "gap_splits"] and len(suite.methods) >= 8
-    assert set(WHOLE) <= suite.methods.keys() and suite.tasks["gap_splits"].dataset.count == 3
+    random, in_gaps = "mine_random_splits", "mine_gap_splits"
+    assert list(suite.tasks) == [random, in_gaps] and len(suite.methods) >= 8
+    assert set(WHOLE) <= suite.methods.keys() and suite.tasks[in_gaps].dataset.count == 3
     frame = pd.concat([pd.read_csv(file)] * 30).assign(a=lambda part: part["a"] + np.arange(len(part)) / 1e6)
     frame.dropna().to_csv(file, index=False)
     large = suite_of(file, "y", ["when"])
@@ -170,11 +171,11 @@ def test_the_suite_of_a_file(file: Path) -> None:
     ):
         with pytest.raises(TableError, match=why):
             suite_of(file, "y", ["when"], [gap])
-    assert list(suite_of(file, "y", ["when"], group="k").tasks) == ["group_splits"]
+    assert list(suite_of(file, "y", ["when"], group="k").tasks) == ["mine_group_splits"]
     two = suite_of(file, "y", ["when"], splits=2)
     stops = {one.dataset_name: one.stop for one in select(two, ["svi"]).cells(two.replicas, 0, two.block)}
-    assert stops == {"random_splits": 2, "gap_splits": 3}
-    assert two.tasks["random_splits"].dataset == suite_of(file, "y", ["when"]).tasks["random_splits"].dataset
+    assert stops == {random: 2, in_gaps: 3}
+    assert two.tasks[random].dataset == suite_of(file, "y", ["when"]).tasks[random].dataset
     with pytest.raises(TableError, match="--replicas 900: expected at most"):
         suite_of(file, "y", time="when", splits=900)
 
@@ -261,7 +262,7 @@ def test_the_command(file: Path, tmp_path: Path) -> None:
     words += ["--methods", "nngp,deep_ensemble", "--set", "deep_ensemble.steps=30", "--out", str(tmp_path / "out")]
 
     done = gapbench(tmp_path, *words)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "Stopped" not in done.stderr, done.stderr
     assert "Use nngp." in done.stdout and "On rows in a gap" in done.stdout and "deep_ensemble[s" in done.stdout
     assert "k: 3 categories" in done.stderr and "b: 1 missing values" in done.stderr and "gaps in a, b" in done.stderr
     answer = (tmp_path / "out" / "answer.html").read_text(encoding="utf-8")
@@ -287,6 +288,15 @@ def test_the_command(file: Path, tmp_path: Path) -> None:
     assert list(found.columns[1:]) == ["mean", "std", "q05", "q25", "q50", "q75", "q95"]
     assert list(found["mean"]) == sorted(found["mean"]) and found["mean"].between(70, 130).all()
     assert (found["q05"] < found["q50"]).all() and (found["q50"] < found["q95"]).all() and (found["std"] > 0.3).all()
+
+    other = file.rename(tmp_path / "another one.csv")  # in the same folder, it stands beside the first
+    other.write_text(other.read_text(encoding="utf-8").replace("u,", "v,"), encoding="utf-8")
+    words[words.index(str(file))], words[words.index("nngp,deep_ensemble")] = str(other), "nngp"
+    del words[words.index("--set") : words.index("--set") + 2]
+    assert gapbench(tmp_path, *words).returncode == 0
+    both = CliRunner().invoke(main, ["table", str(tmp_path / "out")])
+    assert both.exit_code == 0 and "mine_gap_splits: mean" in both.stdout, both.output
+    assert "another_one_gap_splits: mean" in both.stdout and "not shown" not in both.output
 
 
 @pytest.mark.parametrize(

@@ -196,14 +196,15 @@ def run(
             path = default_file(store.root)
             write(collect(store.root), store.root, path)
             tell(f"Report: {path}", problem=True)
+    left = len(todo) - len(outcomes)
     if own.csv:  # a control that cannot be there is not worth a word
         outcomes = [one for one in outcomes if one.status != "skipped" or isinstance(one.cell.entry, Trained)]
     counts = Counter[str](outcome.status for outcome in outcomes)
     order = ("finished", "rescored", "kept", "skipped", "failed")
     if part:
         tell(f"Shard {how.shard}: {len(todo)} of {len(everything)} cells. `gapbench status {store.root}` tells of all.")
-    if len(outcomes) < len(todo):
-        tell(f"Stopped at the first failure: {len(todo) - len(outcomes)} cells have no outcome", problem=True)
+    if left:
+        tell(f"Stopped at the first failure: {left} cells have no outcome", problem=True)
     tell(f"{len(outcomes)} cells: {', '.join(f'{counts[word]} {word}' for word in order if counts[word])}")
     columns = "" if own.csv else " --columns summary --intervals"
     tell(f"Results: {store.root}. All numbers: gapbench table {store.root}{columns}")
