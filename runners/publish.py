@@ -34,7 +34,7 @@ from gapbench.evaluation.scores import METRICS_VERSION
 from gapbench.evaluation.tables import everything, run_table, sentences, tabulate
 from gapbench.runners.store import Record, Store, StoreError, canonical, key_of, sha256
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, SCORES, CURVES, README = "manifest.json", "scores.parquet", "curves.npz", "README.md"
 FIGURE = 60_000  # the largest size of a figure, in bytes
 SUITE, DATASET = 950_000, 90_000  # bytes for the manifest and the two files together: of these two the larger sum
@@ -202,6 +202,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} was published by a newer gapbench (format {manifest['format']}; this one reads {FORMAT}): "
             "upgrade gapbench"
         )
+    try:
+        lists = manifest.pop("references", [])  # format 1 has them in the records
+        for record in (record for one in manifest["results"] for record in one["records"]):
+            if isinstance(record["references"], int):
+                record["references"] = lists[record["references"]]
+    except (AttributeError, KeyError, TypeError, IndexError) as error:
+        raise _unreadable(folder, f"{MANIFEST}: {type(error).__name__}: {error}") from error
     return dict(manifest)
 
 
@@ -379,20 +386,32 @@ def _replicas(rows: Sequence[Result]) -> NDArray[np.int64]:
 
 
 def _text(manifest: Mapping[str, Any]) -> str:
-    """The manifest as JSON with a line for each record, dataset and machine, so that a git diff is easy to read."""
+    """The manifest as JSON with a line for each record, dataset and machine, so that a git diff is easy to read.
+
+    Records of one dataset have the same references: each list of them stands once, and records have its number.
+    """
+    references: list[Any] = []
+
+    def record(one: Mapping[str, Any]) -> str:
+        if (own := one["references"]) is None:
+            return canonical(one)
+        if own not in references:
+            references.append(own)
+        return canonical({**one, "references": references.index(own)})
 
     def listed(items: Iterable[str]) -> str:
         return "[\n" + ",\n".join(items) + "\n]"
 
     def result(one: Mapping[str, Any]) -> str:
         return canonical({**one, "records": []}).replace(
-            '"records":[]', f'"records":{listed(map(canonical, one["records"]))}'
+            '"records":[]', f'"records":{listed(map(record, one["records"]))}'
         )
 
     parts = {name: canonical(value) for name, value in manifest.items()}
     for name in ("datasets", "machines"):
         parts[name] = listed(map(canonical, manifest[name]))
     parts["results"] = listed(map(result, manifest["results"]))
+    parts["references"] = listed(map(canonical, references))
     return "{\n" + ",\n".join(f'"{name}":{part}' for name, part in sorted(parts.items())) + "\n}\n"
 
 

@@ -259,6 +259,23 @@ def test_the_manifest_says_what_the_results_are(folders: tuple[Path, Path]) -> N
     assert (manifest["suite"], manifest["metrics"], sine["seed"]) == ("small", METRICS_VERSION, 0)
 
 
+def test_lists_of_references_stand_once(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """And come back to their records; format 1, which has them there, is read too; a number without a list is said.
+    Seen to catch: the list of another record, a list for each record."""
+    shutil.copytree(folders[1], tmp_path / "x")
+    path, manifest = tmp_path / "x" / publish.MANIFEST, publish.read_manifest(folders[1])
+    records = [record for one in manifest["results"] for record in one["records"]]
+    for at, record in enumerate(records):
+        record["references"] = [None, ["a" * 64, None], ["b" * 64]][at % 3]
+    for text in (publish._text(manifest), json.dumps({**manifest, "format": 1})):
+        path.write_text(text)
+        assert publish.read_manifest(tmp_path / "x") == {**manifest, "format": json.loads(text)["format"]}
+    assert len(records) > 3 and publish._text(manifest).count("a" * 64) == 1
+    path.write_text(publish._text(manifest).replace('"references":1', '"references":2'))
+    with pytest.raises(StoreError, match=r"manifest\.json: IndexError"):
+        publish.read_manifest(tmp_path / "x")
+
+
 def test_the_readme_beside_the_data_shows_every_region(folders: tuple[Path, Path]) -> None:
     """The summary, every region, and figures that are there. Seen to catch: images seen from another folder."""
     text = (folders[1] / publish.README).read_text(encoding="utf-8")
