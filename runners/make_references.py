@@ -1,7 +1,8 @@
 """Reference posteriors by long chains, which checkpoint, resume, and continue until they are certified.
 
-The chains are MAMS on the collapsed posterior, with moves to draws of the prior between its trajectories. One half
-starts at draws of the prior, the other half at optima: so a mode that only one of these can reach is seen.
+The chains are MAMS on the collapsed posterior. Where features are few, they may also go to draws of the prior between
+trajectories. One half starts at draws of the prior, the other half at optima: so a mode that only one of these can
+reach is seen.
 """
 
 from __future__ import annotations
@@ -40,10 +41,16 @@ from gapbench.runners.store import canonical, put
 from gapbench.runners.workers import Tell, run_all
 
 METHOD = MAMS(trajectory=0.3, jitter=0.9, acceptance=0.7, burn_in=100, draws=200, thin=1, chains=8, proposals=64)
+FEW = 3  # features: of more, no draw of the prior is as good a place as the posterior's, and long trajectories pay
 MAX_DRAWS = 6000
 GROWTH = 1.5  # the factor by which a run grows that is too short for its certificate
 SECONDS = 60.0  # between checkpoints
 OPTIMISER_STEPS, OPTIMISER_LR = 500, 0.05  # of Adam, for the chains that start at optima
+
+
+def sampler(model: Model) -> MAMS:
+    """The chains that make the references of a model."""
+    return METHOD if model.features <= FEW else replace(METHOD, trajectory=1.0, proposals=0)
 
 
 class NotCertified(Exception):

@@ -73,7 +73,9 @@ def make(
     folder, device = out or FOLDER, device_named(device)
     jobs = jobs or cores() if device == "cpu" else 1
     todo = [
-        make_references.Task(name, one.dataset, one.model, r, folder, device, mcse=one.mcse)
+        make_references.Task(
+            name, one.dataset, one.model, r, folder, device, make_references.sampler(one.model), one.mcse
+        )
         for r in replicas
         for name, one in tasks.items()
     ]
