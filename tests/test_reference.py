@@ -678,6 +678,12 @@ def test_the_row_of_the_references_is_made_of_them(ready: Path, shipped: Path) -
         np.testing.assert_allclose(found[0].numpy(), law.draws(20), rtol=1e-5, atol=1e-6)
 
 
+def test_tables_have_longer_trajectories_and_no_moves_to_the_prior() -> None:
+    assert making.sampler(MLP(features=2)) == making.METHOD and making.METHOD.proposals
+    table = making.sampler(MLP(features=13))
+    assert table.proposals == 0 and table.trajectory > 2 * making.METHOD.trajectory
+
+
 # 6. The command line
 
 

@@ -263,6 +263,8 @@ def test_methods_that_need_all_rows_take_five_splits_of_large_tables() -> None:
     last = {(one.dataset_name, one.name): one.stop for one in cells}
     assert len(suite.methods) >= 10 and len(suite.tasks) == 8
     assert {last[table, "mclmc"] for table in LARGE} == {5} and last["power", "svi"] == last["wine", "mclmc"] == 20
+    chains = {one.dataset_name: one.entry.method.chains for one in cells if one.name == "mclmc"}  # type: ignore[union-attr]
+    assert {name for name, count in chains.items() if count == 4} == set(LARGE) and set(chains.values()) == {4, 8}
     gaps = select(suites()["uci_gap"]).cells(14, 0, 14)
     assert {one.dataset_name: one.stop for one in gaps if one.name == "svi"} == {
         "boston_gap": 11,
