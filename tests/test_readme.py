@@ -125,7 +125,7 @@ def test_links_and_images_lead_to_files() -> None:
 @pytest.mark.one_file
 @pytest.mark.parametrize("suite", REPLICAS)
 def test_the_published_results_are_complete(suite: str) -> None:
-    """Every method that the manifest names, on all replicas, beside a baseline, and no other file. Which methods
+    """Every method that the manifest names, on all its replicas, beside a baseline, and no other file. Which methods
     those are is the manifest's word, not the registry's. Seen to catch: a result missing in the scores, a block
     missing, a file of the old kind left."""
     folder, numbers = PUBLISHED / suite, REPLICAS[suite]
@@ -134,12 +134,15 @@ def test_the_published_results_are_complete(suite: str) -> None:
     assert [(one["dataset"], one["method"]) for one in manifest["results"]] == [(r.dataset, r.method) for r in results]
     for one in manifest["datasets"]:
         number = numbers[one["name"]] if isinstance(numbers, dict) else numbers
+        first = suites()[suite].tasks[one["name"]].first
         assert one["replicas"] == [[0, number - 1]]
         rows = [result for result in results if result.dataset == one["name"]]
         assert {"method", "baseline"} <= {result.kind for result in rows}
         for result in rows:
             if result.kind != "reference":  # references are there for some replicas only
-                assert result.replicas.tolist() == list(range(number)), result.method
+                assert result.replicas.tolist() == list(range(min(number, first.get(result.method, number)))), (
+                    result.method
+                )
             sizes = {len(values) for by in result.scores.values() for values in by.values()}
             assert sizes == {len(result.replicas)}
     assert {path.name for path in folder.iterdir()} == {MANIFEST, SCORES, CURVES, README, "figures"}
