@@ -10,7 +10,7 @@ import numpy as np
 
 from gapbench.evaluation.results import Column, Result
 from gapbench.evaluation.scores import SCORES
-from gapbench.evaluation.tables import Line, Table, cpu_seconds, number, regions_of, scored_f, tabulate
+from gapbench.evaluation.tables import Line, Table, cpu_seconds, declared, number, regions_of, scored_f, tabulate
 
 WIDE, NARROW = 1.25, 0.8  # a std that many times the posterior's is called too wide, or too narrow
 MARKS = {"not converged": "†", "failed": "‡"}
@@ -97,8 +97,8 @@ def headlines(results: Sequence[Result]) -> list[Headline]:
 
 def most(rows: Sequence[Result]) -> Sequence[Column]:
     """The columns that say most: those that the dataset declares, else those that suit its layout."""
-    if rows[0].summary is not None:
-        return _few(rows[0].summary)
+    if (columns := declared(rows)) is not None:
+        return _few(columns)
     regions = regions_of(rows)
     if rows[0].layout.points == "tasks":
         of = "f" if scored_f(rows) else "y"

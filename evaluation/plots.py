@@ -445,16 +445,24 @@ def of_notebooks(results: Sequence[Result]) -> Figure:
 TABLES, FEW = 8, 2  # columns of a figure; tables that also have figures of their own
 
 
+TABLE_SCORES = {
+    "nll_y": "NLL of y",
+    "coverage_90_y": "90 % has y",
+    "reference_log_std": "log of std ÷ posterior's",
+    "reference_w1": "distance to the posterior",
+}
+
+
 def of_tables(results: Sequence[Result]) -> Figure:
-    """A column a table of held-out rows: above the NLL of y, below how often its 90 % interval holds y. A line a
-    method: filled among the data, hollow in the gap; an arrow where the value is beyond the panel."""
+    """A column a table of held-out rows: the NLL of y, how often its 90 % interval holds y, and where the posterior is
+    known how near f is to it. A line a method: filled among the data, hollow in the gap; an arrow where the value is
+    beyond the panel."""
     methods = [one for one in results if one.kind == "method" and one.sound.any()]
     tables, names = (list(dict.fromkeys(getattr(one, part) for one in methods)) for part in ("dataset", "method"))
-    scores = ("nll_y", "coverage_90_y")
     points = {
         (one.dataset, one.method, score, region): estimate(one, (score, region), one.valid((score, region)))
         for one in methods
-        for score in scores
+        for score in TABLE_SCORES
         for region in ("data", "gap")
         if len(one.valid((score, region)))
     }
@@ -463,23 +471,22 @@ def of_tables(results: Sequence[Result]) -> Figure:
     across = len(tables)
     if across > TABLES:
         raise Undrawable(f"{across} tables, and {TABLES} are the most; choose some with --datasets")
-    figure = Figure(figsize=(1.6 + 1.55 * across, 2 * (0.19 * len(names) + 0.9)), layout="constrained")
-    axes = figure.subplots(2, across, sharey=True, squeeze=False)
+    scores = [score for score in TABLE_SCORES if {at[0] for at in points if at[2] == score} == set(tables)]
+    figure = Figure(figsize=(1.6 + 1.55 * across, len(scores) * (0.19 * len(names) + 0.9)), layout="constrained")
+    axes = figure.subplots(len(scores), across, sharey=True, squeeze=False)
     places = {name: -at for at, name in enumerate(names)}
+    common = "_gap" if all(table.endswith("_gap") for table in tables) else ""
     for column, table in zip(axes.T, tables, strict=True):
         for ax, score in zip(column, scores, strict=True):
             found = {at: value for at, value in points.items() if at[0] == table and at[2] == score}
-            if score == "nll_y":
-                finite = np.array([value for value in found.values() if np.isfinite(value)])
-                low, middle = (float(finite.min()), float(np.median(finite))) if len(finite) else (0.0, 1.0)
-                left, right = low - 0.15 * max(middle - low, 0.3), middle + 2.5 * max(middle - low, 0.3)
-            else:
-                left, right = 0.0, 1.03
-                ax.axvline(0.9, color="#000000", lw=1)
+            left, right = _span(score, [value for value in found.values() if np.isfinite(value)])
+            if score in RIGHT:
+                ax.axvline(RIGHT[score], color="#000000", lw=1)
             for (_, name, _, region), value in found.items():
-                beyond = not value <= right
-                marker = ">" if beyond else "o"
-                at = right - 0.02 * (right - left) if beyond else value
+                beyond = not left <= value <= right
+                margin = 0.02 * (right - left)
+                marker = ("<" if value < left else ">") if beyond else "o"
+                at = (left + margin if value < left else right - margin) if beyond else value
                 filled = COLOURS[0] if region == "data" else "white"
                 ax.plot(
                     at, places[name], marker, color=COLOURS[0 if region == "data" else 1], mfc=filled, ms=5, mew=1.4
@@ -488,14 +495,28 @@ def of_tables(results: Sequence[Result]) -> Figure:
             ax.grid(axis="y", color="#dddddd", lw=0.6)
             ax.tick_params(labelsize=8)
             ax.locator_params(axis="x", nbins=3)
-        column[0].set_title(_verbatim(table.removesuffix("_gap")), fontsize=10)
-        column[0].set_xlabel("NLL of y", fontsize=8)
-        column[1].set_xlabel("90 % has y", fontsize=8)
+            ax.set_xlabel(TABLE_SCORES[score], fontsize=8)
+        column[0].set_title(_verbatim(table.removesuffix(common)), fontsize=10)
     for ax in axes[:, 0]:
         ax.set_yticks(list(places.values()), [_verbatim(name) for name in names], fontsize=8)
     where = "filled: held-out rows" + ("; hollow: in the gap" if any(at[3] == "gap" for at in points) else "")
     figure.suptitle(_wrapped(f"{where}; an arrow: beyond the panel", 13 * figure.get_figwidth()), fontsize=10)
     return figure
+
+
+RIGHT = {"coverage_90_y": 0.9, "reference_log_std": 0.0}  # the right value of a score
+
+
+def _span(score: str, finite: Sequence[float]) -> tuple[float, float]:
+    """The values of a score that a panel shows."""
+    if score == "coverage_90_y":
+        return 0.0, 1.03
+    if score == "reference_log_std":
+        return -2.0, 2.0
+    low, middle = (min(finite), float(np.median(finite))) if finite else (0.0, 1.0)
+    if score == "reference_w1":
+        return 0.0, 3 * middle
+    return low - 0.15 * max(middle - low, 0.3), middle + 2.5 * max(middle - low, 0.3)
 
 
 TUNED = {"tuned": "best on random points", "gap_tuned": "best on points at the edges of the gap"}

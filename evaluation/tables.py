@@ -35,6 +35,7 @@ SUMMARY = (  # for a grid of test points with a gap, if the truth is known
     ("reference_log_std", "gap"),
     ("rhat", "all"),
 )
+NEAR = ("reference_log_std", "reference_w1")  # before the columns that a dataset declares, where references are known
 ROWS_Y = ("rmse_y", "coverage_90_y", "width_90_y", "crps_y", "nll_y")  # in each region, for any other dataset
 ROWS_F = ("rmse_f", "coverage_90_f", "std_f")  # and these, if the truth is known
 SPENT: tuple[tuple[str, str, Callable[[Sequence[float]], float], float], ...] = (
@@ -122,8 +123,8 @@ class RunTable:
 def summary(rows: Sequence[Result]) -> tuple[Column, ...]:
     """The columns for one dataset's results: those that the dataset declares, else those that suit its layout."""
     first, regions = rows[0], regions_of(rows)
-    if first.summary is not None:
-        return first.summary
+    if (columns := declared(rows)) is not None:
+        return columns
     known = scored_f(rows)
     if first.layout.points == "tasks":
         of = "f" if known else "y"
@@ -138,6 +139,18 @@ def summary(rows: Sequence[Result]) -> tuple[Column, ...]:
         return SUMMARY
     names = (*(ROWS_F if known else ()), *ROWS_Y)
     return (*((name, region) for name in names for region in regions), ("rhat", "all"))
+
+
+def declared(rows: Sequence[Result]) -> tuple[Column, ...] | None:
+    """The columns that the dataset declares, if any; before them the distance to the posterior, where each replica has
+    its reference."""
+    columns = rows[0].summary
+    if columns is None:
+        return None
+    regions = dict.fromkeys(region for _, region in columns)
+    near = tuple((name, region) for name in NEAR for region in regions)
+    known = any(all(len(row.valid(one)) == len(row.replicas) for one in near) for row in rows)
+    return (*near, *columns) if known else columns
 
 
 def everything(rows: Sequence[Result]) -> tuple[Column, ...]:

@@ -389,6 +389,7 @@ def _seeds() -> Suite:
 
 WHOLE = ("collapsed_svi", "mclmc", "nngp")  # they need all rows at once
 LARGE = ("kin8nm", "naval", "power")  # tables of 8,000 rows and more
+REFERENCES = 5  # splits of each kind with a certified posterior
 # The noise that the MAP learns on the first two gap splits, in stds of y; of another seed, so with other held-out rows.
 NOISE = {
     "boston": 0.15,
@@ -411,6 +412,18 @@ def _uci_gap() -> Suite:
     """The eight tables with their gap splits."""
     words = "eight UCI tables without the middle third of each feature in turn: held-out rows, and those in the gap"
     return _tables(words, "{}_gap", gap=True, replicas=14)
+
+
+def _uci_reference() -> Suite:
+    """Boston on the splits whose posterior is known."""
+    tasks = {
+        name: Task(dataset, dataset.network, replicas=REFERENCES)
+        for name, dataset in (("boston", UCI(table="boston")), ("boston_gap", UCI(table="boston", gap=True)))
+    }
+    words = (
+        "boston, five standard and five gap splits, each with its certified reference posterior: real data, true law"
+    )
+    return replace(_uci(), description=words, tasks=tasks, replicas=REFERENCES)
 
 
 def _tables(description: str, name: str, gap: bool, replicas: int) -> Suite:
@@ -673,6 +686,7 @@ BUILDERS: Mapping[str, Callable[[], Suite]] = {
     "seeds": _seeds,
     "uci": _uci,
     "uci_gap": _uci_gap,
+    "uci_reference": _uci_reference,
     "uci_gap_all_rows": _uci_gap_all_rows,
     "uci_mc_dropout": _uci_mc_dropout,
     "uci_deep_ensemble": _uci_deep_ensemble,

@@ -25,6 +25,7 @@ from gapbench.evaluation.plots import (
     cost,
     families,
     floors,
+    of_tables,
     plot,
     searches,
     stds,
@@ -561,3 +562,24 @@ def test_knobs_without_references_have_no_figure(tmp_path: Path) -> None:
     assert [line.partition(": ")[2] for line in drawn.skipped] == [
         "no method has a distance to a reference posterior off the centre"
     ] * 2
+
+
+def test_tables_of_held_out_rows_show_the_posterior_where_it_is_known() -> None:
+    """Panels, titles and markers. Seen to catch: a table with and without a gap under one title, panels of a score that
+    one table lacks, a value beyond the panel that is not marked, on the left too."""
+
+    def row(dataset: str, method: str, ratio: float | None) -> Result:
+        regions = {"data": np.zeros(2), "gap": np.ones(2)}
+        scores = {"nll_y": regions, "coverage_90_y": regions}
+        if ratio is not None:
+            scores |= {"reference_log_std": {"gap": np.full(2, ratio)}, "reference_w1": {"gap": np.array([0.2, 0.4])}}
+        return replace(make(method, dataset=dataset, count=2), scores=scores, layout=Layout("rows"))
+
+    known = [row("boston", "a", -0.5), row("boston", "b", -3.0), row("boston_gap", "a", 0.5)]
+    figure = of_tables(known)
+    assert [ax.get_title() for ax in figure.axes][:2] == ["boston", "boston_gap"] and len(figure.axes) == 8
+    assert [ax.get_xlabel() for ax in figure.axes[4::2]] == ["log of std ÷ posterior's", "distance to the posterior"]
+    drawn = [(str(line.get_marker()), float(line.get_xdata()[0])) for line in figure.axes[4].get_lines()[1:]]  # type: ignore[index]
+    assert drawn == [("o", -0.5), ("<", pytest.approx(-1.92))]
+    gaps = of_tables([row("boston_gap", "a", 0.5), row("wine_gap", "a", None)])
+    assert [ax.get_title() for ax in gaps.axes] == ["boston", "wine", "", ""]

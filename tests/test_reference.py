@@ -767,10 +767,12 @@ def test_the_shipped_references_are_certified(name: str, one: suites.Task, repli
 
 def test_all_that_is_promised_is_shipped_and_nothing_else() -> None:
     """12 MB in all, of which nothing is carried along that nothing finds."""
-    files = {path.name for path in FOLDER.iterdir() if not path.name.startswith(".")}
+    everything = {path.name for path in FOLDER.iterdir() if not path.name.startswith(".")}
+    tables = [path for path in FOLDER.glob("*.json") if '"UCI(' in path.read_text()]  # test_uci.py judges these
+    files = everything - {one.name for path in tables for one in (path, path.with_suffix(".npz"))}
     expected = {path.name for *_, one in PROMISED for path in (one, one.with_suffix(".npz"))}
     assert files == expected
-    assert sum((FOLDER / name).stat().st_size for name in files) < 12e6
+    assert sum((FOLDER / name).stat().st_size for name in everything) < 12e6
 
 
 @pytest.mark.parametrize(("other", "replica"), [*(("hmc", r) for r in range(10)), *(("smc", r) for r in (0, 3, 7))])

@@ -16,6 +16,7 @@ from gapbench.evaluation.bootstrap import MIN_REPLICAS
 from gapbench.evaluation.calibration import calibration_error
 from gapbench.evaluation.diagnostics import RHAT_THRESHOLD
 from gapbench.evaluation.entries import Kind
+from gapbench.evaluation.headline import most
 from gapbench.evaluation.results import Column, Result, merge
 from gapbench.evaluation.scores import SCORES, replica_scores
 from gapbench.evaluation.tables import (
@@ -386,6 +387,12 @@ def test_a_table_shows_what_the_dataset_asks_for() -> None:
     assert summary([make("a", np.ones(2))]) == SUMMARY
     own = (("std_y", "left"), ("crps_y", "nowhere"))
     assert summary([make("a", np.ones(2), declared=own)]) == own
+    own = (("crps_y", "data"), ("std_y", "gap"))
+    near = tuple((name, region) for name in ("reference_log_std", "reference_w1") for region in ("data", "gap"))
+    for w1, before in (([0.1, 0.2], near), ([0.1, np.nan], ())):  # distances stand there if every replica has them
+        known = make("a", np.ones(2), declared=own, reference_log_std=np.zeros(2), reference_w1=w1)
+        assert summary([make("b", np.ones(2), declared=own), known]) == (*before, *own)
+        assert set(most([known])) == {*before, *own}
     assert summary([make("a", np.ones(2), layout=rows, known_f=False, masks={})]) == (
         *((name, "all") for name in y),
         ("rhat", "all"),

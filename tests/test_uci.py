@@ -18,7 +18,9 @@ from commands import gapbench
 from gapbench.datasets import downloads, uci
 from gapbench.datasets.downloads import Download, DownloadError
 from gapbench.datasets.uci import SPLITS, TABLES, UCI, download, middle, read, standard_split
+from gapbench.evaluation.certificate import verdict
 from gapbench.evaluation.compare import compare
+from gapbench.evaluation.reference_file import FOLDER, find, key_of, path_of
 from gapbench.methods.deep_ensemble import DeepEnsemble
 from gapbench.methods.mc_dropout import MCDropout
 from gapbench.methods.validated import Validated
@@ -276,6 +278,21 @@ def test_methods_that_need_all_rows_take_five_splits_of_large_tables() -> None:
         "wine_gap": 11,
         "yacht_gap": 4,
     }
+
+
+@shared
+def test_boston_has_certified_references() -> None:
+    """All that its suite promises, and no other table has any. Seen to catch: one that is missing, or of other rows."""
+    CliRunner().invoke(main, ["data", "get", "uci", "boston", "--from", str(SHARED)], catch_exceptions=False)
+    suite, found = suites()["uci_reference"], set()
+    for one in suite.tasks.values():
+        for replica in range(suite.replicas):
+            data = one.dataset.problems([replica])
+            reference = find(data, 0, one.model)
+            assert reference is not None and verdict(reference, one.mcse) == []
+            assert reference.about["dataset"] == repr(one.dataset) and reference.about["replica"] == replica
+            found.add(path_of(key_of(data, 0, one.model)).stem)
+    assert found == {path.stem for path in FOLDER.glob("*.json") if '"UCI(' in path.read_text()}
 
 
 @shared
