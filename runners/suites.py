@@ -389,7 +389,7 @@ def _seeds() -> Suite:
 
 WHOLE = ("collapsed_svi", "mclmc", "nngp")  # they need all rows at once
 LARGE = ("kin8nm", "naval", "power")  # tables of 8,000 rows and more
-REFERENCES = 5  # splits of each kind with a certified posterior
+REFERENCES = 5  # gap splits of boston with a certified posterior
 # The noise that the MAP learns on the first two gap splits, in stds of y; of another seed, so with other held-out rows.
 NOISE = {
     "boston": 0.15,
@@ -415,15 +415,14 @@ def _uci_gap() -> Suite:
 
 
 def _uci_reference() -> Suite:
-    """Boston on the splits whose posterior is known."""
-    tasks = {
-        name: Task(dataset, dataset.network, replicas=REFERENCES)
-        for name, dataset in (("boston", UCI(table="boston")), ("boston_gap", UCI(table="boston", gap=True)))
-    }
-    words = (
-        "boston, five standard and five gap splits, each with its certified reference posterior: real data, true law"
+    """Boston on the gap splits whose posterior is known."""
+    boston = UCI(table="boston", gap=True)
+    return replace(
+        _uci(),
+        description="five gap splits of boston with their certified reference posteriors: real data, and the true law",
+        tasks={"boston_gap": Task(boston, boston.network, replicas=REFERENCES)},
+        replicas=REFERENCES,
     )
-    return replace(_uci(), description=words, tasks=tasks, replicas=REFERENCES)
 
 
 def _tables(description: str, name: str, gap: bool, replicas: int) -> Suite:
