@@ -499,7 +499,9 @@ def of_tables(results: Sequence[Result]) -> Figure:
         column[0].set_title(_verbatim(table.removesuffix(common)), fontsize=10)
     for ax in axes[:, 0]:
         ax.set_yticks(list(places.values()), [_verbatim(name) for name in names], fontsize=8)
-    where = "filled: held-out rows" + ("; hollow: in the gap" if any(at[3] == "gap" for at in points) else "")
+    there = {at[3] for at in points}
+    kinds = {"data": "filled: held-out rows", "gap": "hollow: in the gap"}
+    where = "; ".join(words for region, words in kinds.items() if region in there)
     figure.suptitle(_wrapped(f"{where}; an arrow: beyond the panel", 13 * figure.get_figwidth()), fontsize=10)
     return figure
 
