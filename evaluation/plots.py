@@ -472,11 +472,12 @@ def of_tables(results: Sequence[Result]) -> Figure:
     if across > TABLES:
         raise Undrawable(f"{across} tables, and {TABLES} are the most; choose some with --datasets")
     scores = [score for score in TABLE_SCORES if {at[0] for at in points if at[2] == score} == set(tables)]
-    figure = Figure(figsize=(1.6 + 1.55 * across, len(scores) * (0.19 * len(names) + 0.9)), layout="constrained")
-    axes = figure.subplots(len(scores), across, sharey=True, squeeze=False)
+    shape = (len(scores), across) if across > 1 else (1, len(scores))  # the panels of one table stand side by side
+    figure = Figure(figsize=(1.6 + 1.55 * shape[1], shape[0] * (0.19 * len(names) + 0.9)), layout="constrained")
+    axes = figure.subplots(*shape, sharey=True, squeeze=False)
     places = {name: -at for at, name in enumerate(names)}
     common = "_gap" if all(table.endswith("_gap") for table in tables) else ""
-    for column, table in zip(axes.T, tables, strict=True):
+    for column, table in zip(axes.T if across > 1 else axes, tables, strict=True):
         for ax, score in zip(column, scores, strict=True):
             found = {at: value for at, value in points.items() if at[0] == table and at[2] == score}
             left, right = _span(score, [value for value in found.values() if np.isfinite(value)])

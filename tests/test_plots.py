@@ -583,3 +583,4 @@ def test_tables_of_held_out_rows_show_the_posterior_where_it_is_known() -> None:
     assert drawn == [("o", -0.5), ("<", pytest.approx(-1.92))]
     gaps = of_tables([row("boston_gap", "a", 0.5), row("wine_gap", "a", None)])
     assert [ax.get_title() for ax in gaps.axes] == ["boston", "wine", "", ""]
+    assert [ax.get_subplotspec().num1 for ax in of_tables(known[:1]).axes] == [0, 1, 2, 3]  # type: ignore[union-attr]
