@@ -124,6 +124,10 @@ def readme() -> list[str]:
         method: percent(value(method, "coverage_90_y", "gap", "uci_gap", "boston_gap"))
         for method in ("mclmc", "deep_ensemble")
     }
+    known = {
+        method: f"{ratio(method, 'gap', 'boston_gap', 'uci_reference'):.2f}"
+        for method in ("mclmc", "deep_ensemble", "mc_dropout")
+    }
     return [
         f"the true posterior's grows {words(value('reference', 'gap_ratio', 'all'))}fold in the gap",
         f"Its std is {mclmc[0]} too large among the data and {mclmc[1]} in the gap",
@@ -145,6 +149,8 @@ def readme() -> list[str]:
         f"With other numbers of points, noises, gaps and networks it is at most {most_off('mclmc')} off",
         f"On boston's gaps 90 % intervals of `mclmc` hold {boston['mclmc']} of new rows, those of a deep ensemble "
         f"{boston['deep_ensemble']}",
+        f"the std of `mclmc` is {known['mclmc']} of its, a deep ensemble's {known['deep_ensemble']}, MC dropout's "
+        f"{known['mc_dropout']}",
         f"at most {most_off('nngp')} with other gaps, noises and networks",
         f"they have {extremes('anchored_ensemble', 'gap')} and {extremes('laplace', 'gap')} of it in the gap",
         f"SVI has from {extremes('svi', 'gap')} of the right std there, "
