@@ -41,7 +41,7 @@ from gapbench.runners.store import canonical, put
 from gapbench.runners.workers import Tell, run_all
 
 METHOD = MAMS(trajectory=0.3, jitter=0.9, acceptance=0.7, burn_in=100, draws=200, thin=1, chains=8, proposals=64)
-FEW = 3  # features: of more, no draw of the prior is as good a place as the posterior's, and long trajectories pay
+FEW = 3  # features: with more, draws of the prior are far from the posterior, and long trajectories pay (docs/truth.md)
 MAX_DRAWS = 6000
 GROWTH = 1.5  # the factor by which a run grows that is too short for its certificate
 SECONDS = 60.0  # between checkpoints

@@ -149,7 +149,7 @@ def readme() -> list[str]:
         f"With other numbers of points, noises, gaps and networks it is at most {most_off('mclmc')} off",
         f"On boston's gaps 90 % intervals of `mclmc` hold {boston['mclmc']} of new rows, those of a deep ensemble "
         f"{boston['deep_ensemble']}",
-        f"the std of `mclmc` is {known['mclmc']} of its, a deep ensemble's {known['deep_ensemble']}, MC dropout's "
+        f"`mclmc` has {known['mclmc']} of its std, a deep ensemble {known['deep_ensemble']} and MC dropout "
         f"{known['mc_dropout']}",
         f"at most {most_off('nngp')} with other gaps, noises and networks",
         f"they have {extremes('anchored_ensemble', 'gap')} and {extremes('laplace', 'gap')} of it in the gap",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import elsewhere, gapbench
+from gap_splits import GAP_SPLITS
 
 from gapbench.methods.evidential import Evidential
 from gapbench.methods.hmc import HMC
@@ -33,16 +34,6 @@ ROOT = Path(__file__).resolve().parent.parent
 FRONT = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PUBLISHED = ROOT / "results" / "published"
-GAPS = {
-    "boston_gap": 11,
-    "concrete_gap": 7,
-    "energy_gap": 8,
-    "kin8nm_gap": 8,
-    "naval_gap": 14,
-    "power_gap": 4,
-    "wine_gap": 11,
-    "yacht_gap": 4,
-}
 REPLICAS: dict[str, int | dict[str, int]] = {  # of each dataset
     "default": 10,
     "prior": 200,
@@ -54,8 +45,8 @@ REPLICAS: dict[str, int | dict[str, int]] = {  # of each dataset
     "tasks": 5,
     "all": 10,
     "data_size": 5,
-    "uci_gap": GAPS,
-    "uci_gap_all_rows": GAPS,
+    "uci_gap": GAP_SPLITS,
+    "uci_gap_all_rows": GAP_SPLITS,
     "uci_reference": 5,
     "uci_deep_ensemble": 20,
     "uci": 20,
