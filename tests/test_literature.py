@@ -55,15 +55,17 @@ def test_a_table_of_both() -> None:
 
 def test_a_table_of_gaps() -> None:
     """Each baseline with our method beside it, the std over splits, no mark. Seen to catch: rows that are held out
-    beside the gap, a log likelihood with the wrong sign, another method's column."""
+    beside the gap, a mark, the standard error, a log likelihood with the wrong sign, another method's column."""
     values = np.array([2.0, 4.0])
     result = replace(made("boston_gap", values), method="svi", scores={"nll_y": {"gap": values, "data": values + 9}})
-    lines = compared(GAPS, [result, replace(made("boston", values), method="map")]).split("\n")
+    apart = replace(result, dataset="wine_gap", scores={"nll_y": {"gap": np.array([9.0, 9.1])}})
+    lines = compared(GAPS, [result, apart, replace(made("boston", values), method="map")]).split("\n")
     assert lines[0].startswith(
         "| | | dropout, 2020 | mc_dropout | ensemble, 2020 | deep_ensemble | mean field, 2020 | svi"
     )
     assert len(lines) == 18 and {line.count("|") for line in lines} == {11}
     assert "| boston | NLL | 4.00 ± 1.81 |  | 3.11 ± 1.48 |  | 2.70 ± 0.07 | 3.00 ± 1.41 | 4.22 ± 1.88 |  |" in lines
+    assert "| wine | NLL | 1.27 ± 0.68 |  | 1.13 ± 0.14 |  | 0.96 ± 0.03 | 9.05 ± 0.07 | 2.03 ± 1.13 |  |" in lines
 
 
 def test_the_page_has_the_published_results() -> None:
