@@ -38,12 +38,17 @@ from gapbench.methods.engine.noise import HeteroscedasticNoise, LearnedNoise, No
 from gapbench.methods.evidential import Evidential
 from gapbench.methods.flipout import Flipout
 from gapbench.methods.hmc import HMC
+from gapbench.methods.kronecker_laplace import KroneckerLaplace
 from gapbench.methods.laplace import Laplace
+from gapbench.methods.local_conformal import LocalConformal
 from gapbench.methods.mams import MAMS
 from gapbench.methods.mc_dropout import MCDropout
 from gapbench.methods.mclmc import MCLMC
+from gapbench.methods.mixture_density import MixtureDensity
 from gapbench.methods.multi_swag import MultiSWAG
 from gapbench.methods.nngp import NNGP
+from gapbench.methods.packed_ensemble import PackedEnsemble
+from gapbench.methods.recalibrated import Recalibrated
 from gapbench.methods.registry import Registry, class_from_file, method_name, registry
 from gapbench.methods.sgld import SGLD
 from gapbench.methods.svi import SVI
@@ -440,7 +445,13 @@ def _tables(description: str, name: str, gap: bool, replicas: int) -> Suite:
             **_trees(),
             "collapsed_svi": CollapsedSVI(),
             "deep_ensemble_variance": DeepEnsemble(mean_variance=True),
+            "kronecker_laplace": KroneckerLaplace(),
+            "local_conformal": LocalConformal(),
             "mclmc": MCLMC(adam_steps=2000, burn_in=800, thin=60),
+            "mixture_density": MixtureDensity(),
+            "multi_swag": MultiSWAG(),
+            "packed_ensemble": PackedEnsemble(),
+            "recalibrated": Recalibrated(),
             "sgld": SGLD(lr=5e-3),
         },
         replicas=replicas,
