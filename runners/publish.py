@@ -38,7 +38,7 @@ FORMAT = 2
 MANIFEST, SCORES, CURVES, README = "manifest.json", "scores.parquet", "curves.npz", "README.md"
 FIGURE = 60_000  # the largest size of a figure, in bytes
 SUITE, DATASET = 950_000, 90_000  # bytes for the manifest and the two files together: of these two the larger sum
-LINES = 30  # results of which a page shows every score by region; of more it would be too long to read
+LINES = 30  # results of which a page shows every number; of more it would be too long to read
 ROWS = 20  # points of a replica and region whose PITs are kept, where they are thinned
 POINTS = (121, 81, 61, 41, 31)  # points of a curve; the largest number that fits is used
 UNKNOWN = 2**16 - 1  # the code of nan
@@ -213,8 +213,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def page(folder: Path, results: Sequence[Result]) -> str:
-    """The page beside the data, in Markdown: the existing figures, tables, sentences, and every score by region."""
-    regions = dict.fromkeys(("all", *(name for result in results for name in result.regions)))
+    """The page beside the data, in Markdown: existing figures, headlines, sentences; of few results every number."""
+    few = len(results) <= LINES
     images = [path.relative_to(folder).as_posix() for path in sorted((folder / "figures").glob("*.png"))]
     parts = [
         f"# Suite {folder.name}",
@@ -223,16 +223,31 @@ def page(folder: Path, results: Sequence[Result]) -> str:
         "\n".join(f"![{Path(image).stem}]({image})" for image in images),
         markdown_headlines(all_headlines(results)),
         "## The numbers",
-        markdown(tabulate(results)),
-        markdown_runs(run_table(results)),
+        *(_numbers(results) if few else [_command(folder)]),
         "\n".join(f"* {sentence}" for sentence in sentences(results)),
-        "## Every score by region",
-        f"`gapbench table results/published/{folder.name} --by region` prints them." if len(results) > LINES else "",
+        *(_by_region(results) if few else []),
     ]
-    for region in regions if len(results) <= LINES else ():
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _command(folder: Path) -> str:
+    """The commands that print what a long page leaves out."""
+    table = f"gapbench table results/published/{folder.name}"
+    return f"`{table} --columns summary --intervals` prints them; `{table} --by region` prints every score by region."
+
+
+def _numbers(results: Sequence[Result]) -> list[str]:
+    """The tables of the scores that say most, with their intervals, and of the runs."""
+    return [markdown(tabulate(results)), markdown_runs(run_table(results))]
+
+
+def _by_region(results: Sequence[Result]) -> list[str]:
+    """The tables of every score, a heading a region."""
+    parts = ["## Every score by region"]
+    for region in dict.fromkeys(("all", *(name for result in results for name in result.regions))):
         tables = tabulate(results, _in(region), intervals=False)
         parts += [f"### {region}", markdown(tables, intervals=False)] if tables else []
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return parts
 
 
 def _in(region: str) -> Callable[[Sequence[Result]], Sequence[Column]]:

@@ -276,12 +276,22 @@ def test_lists_of_references_stand_once(folders: tuple[Path, Path], tmp_path: Pa
         publish.read_manifest(tmp_path / "x")
 
 
-def test_the_readme_beside_the_data_shows_every_region(folders: tuple[Path, Path]) -> None:
-    """The summary, every region, and figures that are there. Seen to catch: images seen from another folder."""
+def test_the_readme_beside_the_data_shows_every_region(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The summary, every region, and figures that are there; of many results only the headlines. Seen to catch: images
+    seen from another folder, a long page with every number, a command of another folder."""
     text = (folders[1] / publish.README).read_text(encoding="utf-8")
     assert markdown(tabulate(publish.read_published(folders[1]))) in text
     assert all(f"### {region}" in text for region in ("all", *REGIONS))
     assert "![sine_bands](figures/sine_bands.png)" in text
+    results = publish.read_published(folders[1])
+    monkeypatch.setattr(publish, "LINES", len(results) - 1)
+    long = publish.page(folders[1], results)
+    assert "### gap" not in long and markdown(tabulate(results)) not in long
+    assert f"`gapbench table results/published/{folders[1].name} --columns summary --intervals`" in long
+    start = text.index("## The numbers")
+    assert long[:start] == text[:start]
 
 
 def test_publishing_twice_gives_the_same_bytes(folders: tuple[Path, Path], tmp_path: Path) -> None:
