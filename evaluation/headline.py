@@ -27,6 +27,8 @@ STATUSES = {
 
 def factor(log_ratio: float) -> str:
     """The std over the posterior's, and what it means."""
+    if log_ratio == -math.inf:
+        return "no std"
     ratio = math.exp(min(log_ratio, 700.0))
     verdict = " × too wide" if ratio > WIDE else " × too narrow" if ratio < NARROW else ""
     return (number(float(f"{ratio:.2g}")) if verdict else f"{ratio:.2f}") + verdict

@@ -84,7 +84,7 @@ def row(headline: Headline, method: str) -> dict[str, str]:
         (1.24, "1.24"),
         (1.26, "1.3 × too wide"),
         (166.0, "170 × too wide"),
-        (0.0, "0 × too narrow"),
+        (0.0, "no std"),
     ],
 )
 def test_a_ratio_is_told_in_words(ratio: float, words: str) -> None:
