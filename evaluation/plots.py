@@ -32,6 +32,7 @@ from gapbench.evaluation.drawing import (
     searches,
     styles,
 )
+from gapbench.evaluation.heat_map import MANY, Panel, Scale, heat_map
 from gapbench.evaluation.knobs import AT_CENTER, KNOBS, WORDS, places
 from gapbench.evaluation.notebooks import pairs
 from gapbench.evaluation.results import Floats, Result
@@ -41,6 +42,8 @@ matplotlib.use("Agg")
 
 OVER = "#FCEDE3"  # of the over-confident side of a calibration figure
 BANDS = ("05", "25", "50", "75", "95")  # quantiles in per cent
+RATIOS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # stds over the posterior's that a scale of colours names
+LEAST = 10.0  # powers of ten below the posterior's at which a std counts as none
 
 
 @dataclass(frozen=True)
@@ -171,12 +174,15 @@ def picture(figure: Figure, name: str, limit: int) -> bytes:
 
 
 def stds(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
-    """The std of f against x, mean over replicas, of every method that has one."""
+    """The std of f against x, mean over replicas, of every method that has one. Of many methods, and where the
+    posterior is known, what it is of the posterior's."""
     rows = [result for result in rows if result.kind != "oracle"]
     feature = _feature(rows)
     rows = [on_its_line(result) for result in rows if np.isfinite(result.curves.get("std_f", np.nan)).any()]
     if not rows:
         raise Undrawable("no method has a std of f")
+    if len(rows) > MANY and any(result.kind == "reference" for result in rows):
+        return _stds_by_rows(rows, feature)
     labels = [result.label for result in rows]
     figure = Figure(figsize=(8, 4.2 + 0.22 * _lines(labels, 8)), layout="constrained")  # it grows with its legend
     ax = figure.subplots()
@@ -209,15 +215,39 @@ def stds(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     return figure
 
 
+def _stds_by_rows(rows: Sequence[Result], feature: int) -> Figure:
+    """The mean std of f over the posterior's, a row a method; what is nearest in the gap comes first."""
+    x = rows[0].curves["x_test"][0, :, feature]
+    order = np.argsort(x, kind="stable")
+    order = order[np.isfinite([result.curves["std_f"][:, order] for result in rows]).any(1).all(0)]
+    means = np.array([np.nanmean(result.curves["std_f"][:, order], 0) for result in rows])
+    [posterior] = means[[result.kind == "reference" for result in rows]]
+    ratios = np.maximum(np.log10(np.maximum(means, 1e-30) / posterior), -LEAST)
+    inside = rows[0].inside("gap")[0][order]
+    best = np.argsort(np.abs(ratios[:, inside] if inside.any() else ratios).mean(1), kind="stable")
+    edges = [edge for gap in _gaps(rows[0], feature) for edge in gap]
+    figure = heat_map(
+        [_verbatim(rows[at].label) for at in best],
+        {"": Panel(x[order], ratios[best], _x_label(rows[0], feature), edges)},
+        Scale("std ÷ posterior's (red: too narrow)", 1.0, "RdBu", {np.log10(one): f"{one:g}" for one in RATIOS}),
+    )
+    title = f"{rows[0].dataset}: epistemic std ÷ the posterior's, mean over {len(rows[0].replicas)} replicas"
+    figure.suptitle(_wrapped(title + ("; dashed the gap" if edges else ""), 70), fontsize=11)
+    return figure
+
+
 def calibration(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     """P(u ≤ p) against p for pooled PITs by region: of y where the data are noisy, else of f. Of f also where every
-    replica is a task of its own, with the band that the PITs of exact Bayes lie in."""
+    replica is a task of its own, with the band that the PITs of exact Bayes lie in. Of many methods, P(u ≤ p) − p in
+    colours."""
     tasks = rows[0].layout.points == "tasks" and any(_pits(result, "f") for result in rows)
     of = "f" if tasks or not any(_pits(result, "y") for result in rows) else "y"
     rows = [result for result in rows if _pits(result, of) and (of == "y" or result.kind != "oracle")]
     if not rows:
         raise Undrawable("neither y nor f has PITs")
     names = [name for name in rows[0].regions if rows[0].inside(name).any()] or ["all"]
+    if len(rows) > MANY:
+        return _calibration_by_rows(rows, of, names)
     across = min(len(names), 4)
     down = -(-len(names) // across)
     width = 3.3 * across if across > 1 else 4.4
@@ -256,6 +286,26 @@ def calibration(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     heading = f"{rows[0].dataset}: calibration of {of}, {what}; tinted the over-confident side"
     figure.suptitle(_wrapped(heading, 13 * width), fontsize=11)
     _legend(figure, axes[0])
+    return figure
+
+
+def _calibration_by_rows(rows: Sequence[Result], of: str, regions: Sequence[str]) -> Figure:
+    """By how much the share of PITs below a level is too large on the over-confident side, a row a method; those that
+    are off least in the gap come first."""
+    level = np.linspace(0.02, 0.98, 49)
+    side = np.where(level < 0.5, 1, np.where(level > 0.5, -1, 0))
+    off = {}
+    for region in regions:
+        pits = (result.pits[f"pit_{of}"][result.inside(region)] for result in rows)
+        shares = [
+            np.searchsorted(np.sort(u[~np.isnan(u)]), level, "right") / max((~np.isnan(u)).sum(), 1) for u in pits
+        ]
+        off[region] = side * (np.array(shares) - level)
+    best = np.argsort(np.abs(off["gap" if "gap" in off else regions[0]]).mean(1), kind="stable")
+    panels = {_verbatim(region): Panel(level, off[region][best], "p") for region in regions}
+    words = f"PITs of {of} further out than p: too many (red), too few (blue)"
+    figure = heat_map([_verbatim(rows[at].label) for at in best], panels, Scale(words, 0.3, "RdBu_r", {}))
+    figure.suptitle(f"{rows[0].dataset}: calibration of {of}, pooled over replicas", fontsize=11)
     return figure
 
 
@@ -680,12 +730,17 @@ def _legend(figure: Figure, *axes: Axes) -> None:
 
 
 def _shade_gap(ax: Axes, result: Result, feature: int) -> None:
+    """Grey over the gap."""
+    for start, stop in _gaps(result, feature):
+        ax.axvspan(start, stop, color="black", alpha=0.07, lw=0, zorder=0)
+
+
+def _gaps(result: Result, feature: int) -> list[tuple[float, float]]:
     """The gap, or each of several: from one grid point before it to one after."""
     x = result.curves["x_test"][0, :, feature]
     order = np.argsort(x, kind="stable")
     x, inside = x[order], result.inside("gap")[0][order]
-    for start, stop in runs(inside):
-        ax.axvspan(x[max(start - 1, 0)], x[min(stop, len(x) - 1)], color="black", alpha=0.07, lw=0, zorder=0)
+    return [(float(x[max(start - 1, 0)]), float(x[min(stop, len(x) - 1)])) for start, stop in runs(inside)]
 
 
 def _bytes(figure: Figure, form: str, name: str, limit: int | None) -> bytes:

@@ -7,9 +7,11 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from gapbench.datasets.base import Layout
 from gapbench.evaluation.drawing import styles
 from gapbench.evaluation.entries import Kind
+from gapbench.evaluation.heat_map import MANY
 from gapbench.evaluation.plots import (
     BANDS,
     Undrawable,
@@ -272,6 +275,70 @@ def test_the_over_confident_side_is_tinted() -> None:
         tinted = [sum(patch.get_path().contains_point((p, q)) for patch in ax.patches) for q in (share, 2 * p - share)]
         assert tinted == [1, 0], (p, share)
     assert "tinted the over-confident side" in figure.get_suptitle().replace("\n", " ")
+
+
+def crowd(**settings: Any) -> list[Result]:
+    """One method more than lines can show, whose stds grow with their number, and the reference with that of the
+    tenth."""
+    stds_of = {f"method_{at:02}": 0.02 * (at + 1) for at in range(MANY)}
+    rows = [make(name, std=std, **settings) for name, std in stds_of.items()]
+    return [*rows, make("reference", kind="reference", std=0.2, **settings)]
+
+
+def rows_of(figure: Figure) -> tuple[list[str], list[NDArray[np.float64]]]:
+    """The names of a heat map's rows, and the values of each panel, a row a name."""
+    panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    names = [label.get_text() for label in panels[0].get_yticklabels()]
+    meshes = [next(one for one in ax.collections if isinstance(one, QuadMesh)) for ax in panels]
+    return names, [np.asarray(mesh.get_array()).reshape(len(names), -1) for mesh in meshes]
+
+
+def test_the_stds_of_many_methods_are_rows_of_what_they_are_of_the_posterior_s() -> None:
+    """The nearest first; a method without any is at the end. Red is too narrow. Seen to catch: the std in place of the
+    ratio, the natural logarithm, rows that keep their order under other names, red and blue exchanged, a mean that is
+    nan where one replica failed."""
+    rows = crowd(failures={4: "diverged"})
+    rows[0].curves["std_f"][:] = 0.0
+    names, [values] = rows_of(stds(rows, styles(rows)))
+    assert names[:2] == ["method_09", "reference"] and names[-1] == "method_00"
+    for name, row in zip(names, values, strict=True):
+        wanted = -10.0 if name == "method_00" else np.log10(0.1 * (int(name[-2:]) + 1)) if "_" in name else 0.0
+        np.testing.assert_allclose(row, wanted, atol=1e-9)
+    mesh = stds(rows, styles(rows)).axes[0].collections[0]
+    red, _, blue, _ = mesh.to_rgba([-1.0])[0]
+    assert red > blue
+    assert len(stds(rows[:-2], styles(rows)).axes[0].get_lines()) == len(rows) - 2  # few enough for lines
+    alone = [*rows[:-1], make("one_more")]
+    assert len(stds(alone, styles(alone)).axes[0].get_lines()) == len(alone)  # and no posterior to compare with
+
+
+def test_the_calibration_of_many_methods_is_a_row_each() -> None:
+    """By how much more PITs than p are further out than p: positive, and red, where error bars are too narrow. The
+    best in the gap comes first. Seen to catch: the upper half with the sign of the lower, PITs of all regions, the
+    data's order, shares of all replicas where one failed, red and blue exchanged."""
+    rows = crowd(failures={4: "diverged"})
+    at = np.linspace(0.01, 0.99, 3 * REGIONS["gap"].sum())
+    for result in rows:
+        inside = result.inside("gap") & result.sound[:, None]
+        result.pits["pit_y"][inside] = at
+    narrow, wide = rows[3], rows[5]
+    narrow.pits["pit_y"][narrow.inside("gap") & narrow.sound[:, None]] = np.where(at < 0.5, 0.001, 0.999)
+    wide.pits["pit_y"][wide.inside("gap") & wide.sound[:, None]] = 0.5 + 0.001 * (at - 0.5)
+    figure = calibration(rows, styles(rows))
+    names, panels = rows_of(figure)
+    assert [ax.get_title() for ax in figure.axes[:3]] == list(REGIONS) and len(panels) == 3
+    assert set(names[-2:]) == {"method_03", "method_05"}
+    gap = dict(zip(names, panels[1], strict=True))
+    level = np.linspace(0.02, 0.98, 49)
+    inner = np.abs(level - 0.5) > 0.005
+    np.testing.assert_allclose(gap["method_03"][inner], np.abs(0.5 - level)[inner], atol=0.03)
+    np.testing.assert_allclose(gap["method_05"][inner], -np.minimum(level, 1 - level)[inner], atol=0.03)
+    assert np.abs(gap["method_01"]).max() < 0.04
+    u = np.sort(rows[1].pits["pit_y"][[0, 2, 3]][:, REGIONS["data"]].ravel())
+    below = np.array([(u <= p).mean() - p for p in level])
+    np.testing.assert_allclose(dict(zip(names, panels[0], strict=True))["method_01"], np.sign(0.5 - level) * below)
+    red, _, blue, _ = figure.axes[0].collections[0].to_rgba([0.3])[0]
+    assert red > blue
 
 
 def test_a_curve_beyond_the_axis_is_named_with_its_value() -> None:
