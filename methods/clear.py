@@ -1,0 +1,144 @@
+"""CLEAR: error bars of two kinds, weighed against each other and calibrated together (Azizi, Bodik, Heiss & Yu 2025,
+https://arxiv.org/abs/2507.08150).
+
+    on one part: train the quantiles q of y, and an ensemble, whose quantiles of f are f
+    below(x) = q_½ − q_low + λ (f_½ − f_low),   above(x) = q_high − q_½ + λ (f_high − f_½)
+    on the other: sᵢ = max((f_½ − yᵢ)/below(xᵢ), (yᵢ − f_½)/above(xᵢ)),   γ = s₍ₖ₎,   k = ⌈p(n + 1)⌉
+    y ∈ [f_½ − γ below, f_½ + γ above]; of all λ that with the least pinball loss of both ends on the other part
+
+Family: conformal.
+Caveat: λ is chosen on the points that γ is calibrated on, so the coverage is near p, and not at least p. In a gap the
+width is the ensemble's, times a number that the data decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor
+
+from gapbench.methods.base import FittedMethod, UncertaintyMethod
+from gapbench.methods.deep_ensemble import DeepEnsemble
+from gapbench.methods.engine.conformal import COVERAGES, LEVELS, Split, bounds, too_few
+from gapbench.methods.engine.distributions import Distribution, HasQuantiles
+from gapbench.methods.engine.model import Model
+from gapbench.methods.engine.predictions import BandPrediction
+from gapbench.methods.quantile_regression import QuantileRegression
+
+RATIOS = (0.0, *(10 ** (tenth / 10) for tenth in range(-20, 21)))  # λ: none, and from 0.01 to 100
+THIN = 1e-8  # the least width of an error bar, which nothing is divided below
+
+
+@dataclass(frozen=True)
+class CLEAR(UncertaintyMethod):
+    """Intervals of y from quantiles of y (aleatoric) and quantiles of f (epistemic). calibration: the share of the
+    points that is held out."""
+
+    aleatoric: UncertaintyMethod = field(default_factory=QuantileRegression)
+    epistemic: UncertaintyMethod = field(default_factory=DeepEnsemble)
+    calibration: float = 0.3
+
+    def skip(self, model: Model, x: Tensor) -> str | None:
+        n = x.shape[1]
+        rest = x[:, round(self.calibration * n) :]
+        return too_few(self.calibration, n) or self.aleatoric.skip(model, rest) or self.epistemic.skip(model, rest)
+
+    def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> WeighedBand:
+        parts = Split.of(x, y, round(self.calibration * y.shape[1]), generator)
+        aleatoric, epistemic = (one.fit(model, parts.x, parts.y, generator) for one in (self.aleatoric, self.epistemic))
+        bars, held = Bars.of(aleatoric, epistemic, parts.x_held), parts.y_held.double().unsqueeze(1)
+        tried = [(bars.factor(ratio, held), ratio) for ratio in torch.tensor(RATIOS, dtype=torch.float64)]
+        losses = torch.stack([bars.pinball(factor, ratio, held) for factor, ratio in tried])  # (Λ, R, C)
+        best = losses.argmin(0)
+        factors = torch.stack([factor for factor, _ in tried]).gather(0, best.unsqueeze(0)).squeeze(0)
+        return WeighedBand(
+            aleatoric,
+            epistemic,
+            factors,
+            torch.tensor(RATIOS, dtype=torch.float64)[best.cpu()].to(best.device),
+            diagnostics=of_both(aleatoric.diagnostics, epistemic.diagnostics),
+            failures={**aleatoric.failures, **epistemic.failures},
+        )
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Both kinds of error bars at M points. middle: (R, 1, M). Each bar: below and above, (2, R, C, M), C coverages."""
+
+    middle: Tensor
+    aleatoric: Tensor
+    epistemic: Tensor
+
+    @classmethod
+    def of(cls, aleatoric: FittedMethod, epistemic: FittedMethod, x: Tensor) -> Bars:
+        noise, law = aleatoric(x).y, epistemic(x).f
+        return cls(_quantiles(law, (0.5,)), _bars(noise), _bars(law))
+
+    def both(self, ratio: Tensor) -> Tensor:
+        """Both bars as one. ratio: λ, one for all or (R, C)."""
+        weight = ratio.unsqueeze(-1) if ratio.ndim else ratio
+        return (self.aleatoric + weight * self.epistemic).clamp(min=THIN)
+
+    def factor(self, ratio: Tensor, y: Tensor) -> Tensor:
+        """γ of each coverage, (R, C). y: (R, 1, M)."""
+        below, above = self.both(ratio)
+        return bounds(torch.maximum((self.middle - y) / below, (y - self.middle) / above))
+
+    def ends(self, factor: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """The lower and the upper end of each interval, (R, C, M) each. factor: (R, C)."""
+        below, above = factor.unsqueeze(-1) * self.both(ratio)
+        return self.middle - below, self.middle + above
+
+    def pinball(self, factor: Tensor, ratio: Tensor, y: Tensor) -> Tensor:
+        """The pinball loss of both ends, mean over the points, (R, C)."""
+        low, high = self.ends(factor, ratio)
+        tail = (1 - torch.tensor(COVERAGES, dtype=y.dtype, device=y.device).unsqueeze(-1)) / 2
+        return (_pinball(y - low, tail) + _pinball(y - high, 1 - tail)).mean(-1)
+
+
+def _pinball(error: Tensor, level: Tensor) -> Tensor:
+    return torch.maximum(level * error, (level - 1) * error)
+
+
+def _bars(law: Distribution | None) -> Tensor:
+    """The distances of the ends of a law's intervals from its median, (2, R, C, M)."""
+    low, high = _quantiles(law, LEVELS).chunk(2, 1)
+    middle = _quantiles(law, (0.5,))
+    return torch.stack([middle - low.flip(1), high - middle])
+
+
+def _quantiles(law: Distribution | None, levels: tuple[float, ...]) -> Tensor:
+    if not isinstance(law, HasQuantiles):
+        raise ValueError(
+            f"CLEAR: {type(law).__name__} has no quantiles: expected an aleatoric method that predicts a distribution "
+            "of y, and an epistemic one that predicts a distribution of f"
+        )
+    return law.quantiles(levels)
+
+
+def of_both(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The diagnostics of two trainings: of the loss that falls more, with the gradient evaluations of both."""
+    found = {**one, **other}
+    if "loss fall" in one and "loss fall" in other:
+        first = one["loss fall"] > other["loss fall"]
+        found |= {name: torch.where(first, one[name], other[name]) for name in one.keys() & other.keys()}
+    gradients = [each["gradient evaluations"] for each in (one, other) if "gradient evaluations" in each]
+    return {**found, "gradient evaluations": torch.stack(gradients).sum(0)} if gradients else found
+
+
+@dataclass(frozen=True)
+class WeighedBand(FittedMethod):
+    """The two fits, and of each replica and coverage γ and λ, (R, C) each."""
+
+    aleatoric: FittedMethod
+    epistemic: FittedMethod
+    factor: Tensor
+    ratio: Tensor
+
+    def __call__(self, x: Tensor) -> BandPrediction:
+        bars = Bars.of(self.aleatoric, self.epistemic, x)
+        low, high = bars.ends(self.factor, self.ratio)
+        values = torch.cat([low.flip(1), high], 1).sort(1).values
+        return BandPrediction(LEVELS, values.to(x), bars.middle.squeeze(1).to(x))
