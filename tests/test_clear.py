@@ -157,8 +157,8 @@ def test_what_both_trainings_say_is_kept() -> None:
     assert found["loss fall"].tolist() == [2, 5] and found["gradient evaluations"].tolist() == [11, 11]
     torch.testing.assert_close(found["loss fall error"], torch.tensor([0.2, 0.5]))
     assert of_both({}, {"rhat": torch.ones(2)}).keys() == {"rhat"}
-    fits = [Told(Skewed(1.0, failures={0: "a"})), Told(Spread(1.0, failures={1: "b"}))]
-    fit = CLEAR(*fits).fit(MLP(), torch.ones(2, 80, 1), torch.randn(2, 80), torch.Generator().manual_seed(0))
+    noise, law = Told(Skewed(1.0, failures={0: "a"})), Told(Spread(1.0, failures={1: "b"}))
+    fit = CLEAR(noise, law).fit(MLP(), torch.ones(2, 80, 1), torch.randn(2, 80), torch.Generator().manual_seed(0))
     assert isinstance(fit, WeighedBand) and fit.failures == {0: "a", 1: "b"}
 
 
