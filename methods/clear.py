@@ -48,16 +48,16 @@ class CLEAR(UncertaintyMethod):
     def fit(self, model: Model, x: Tensor, y: Tensor, generator: Generator) -> WeighedBand:
         parts = Split.of(x, y, round(self.calibration * y.shape[1]), generator)
         aleatoric, epistemic = (one.fit(model, parts.x, parts.y, generator) for one in (self.aleatoric, self.epistemic))
-        bars, held = Bars.of(aleatoric, epistemic, parts.x_held), parts.y_held.double().unsqueeze(1)
-        tried = [(bars.factor(ratio, held), ratio) for ratio in torch.tensor(RATIOS, dtype=torch.float64)]
-        losses = torch.stack([bars.pinball(factor, ratio, held) for factor, ratio in tried])  # (Λ, R, C)
+        bars, held = Bars.of(aleatoric, epistemic, parts.x_held), parts.y_held.unsqueeze(1)
+        ratios = torch.tensor(RATIOS, dtype=y.dtype, device=y.device)
+        factors = torch.stack([bars.factor(ratio, held) for ratio in ratios])  # (Λ, R, C)
+        losses = torch.stack([bars.pinball(*pair, held) for pair in zip(factors, ratios, strict=True)])
         best = losses.argmin(0)
-        factors = torch.stack([factor for factor, _ in tried]).gather(0, best.unsqueeze(0)).squeeze(0)
         return WeighedBand(
             aleatoric,
             epistemic,
-            factors,
-            torch.tensor(RATIOS, dtype=torch.float64)[best.cpu()].to(best.device),
+            factors.gather(0, best.unsqueeze(0)).squeeze(0),
+            ratios[best],
             diagnostics=of_both(aleatoric.diagnostics, epistemic.diagnostics),
             failures={**aleatoric.failures, **epistemic.failures},
         )
@@ -74,7 +74,7 @@ class Bars:
     @classmethod
     def of(cls, aleatoric: FittedMethod, epistemic: FittedMethod, x: Tensor) -> Bars:
         noise, law = aleatoric(x).y, epistemic(x).f
-        return cls(_quantiles(law, (0.5,)), _bars(noise), _bars(law))
+        return cls(_quantiles(law, (0.5,)).to(x), _bars(noise).to(x), _bars(law).to(x))
 
     def both(self, ratio: Tensor) -> Tensor:
         """Both bars as one. ratio: λ, one for all or (R, C)."""
@@ -141,4 +141,4 @@ class WeighedBand(FittedMethod):
         bars = Bars.of(self.aleatoric, self.epistemic, x)
         low, high = bars.ends(self.factor, self.ratio)
         values = torch.cat([low.flip(1), high], 1).sort(1).values
-        return BandPrediction(LEVELS, values.to(x), bars.middle.squeeze(1).to(x))
+        return BandPrediction(LEVELS, values, bars.middle.squeeze(1))
