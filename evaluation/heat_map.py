@@ -16,7 +16,7 @@ MANY = 16  # methods beyond which lines cannot be told apart
 
 @dataclass(frozen=True)
 class Panel:
-    """A panel of a figure. x: the positions of the columns, increasing. values: a row a method; nan is not known.
+    """A panel of a figure. x: the positions of the columns, increasing. values: a row a method; nan: unknown, grey.
     marks: where a line is drawn across all rows."""
 
     x: Floats

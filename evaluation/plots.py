@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import NDArray
 from PIL import Image
 
 from gapbench.evaluation.bootstrap import Bootstrap, estimate
@@ -42,8 +43,8 @@ matplotlib.use("Agg")
 
 OVER = "#FCEDE3"  # of the over-confident side of a calibration figure
 BANDS = ("05", "25", "50", "75", "95")  # quantiles in per cent
-RATIOS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # stds over the posterior's that a scale of colours names
-LEAST = 10.0  # powers of ten below the posterior's at which a std counts as none
+TICKS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # of the colours of a std over the posterior's
+EXTREME = 10.0  # the most powers of ten of such a ratio; a std of 0 has no logarithm
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,8 @@ def picture(figure: Figure, name: str, limit: int) -> bytes:
 
 
 def stds(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
-    """The std of f against x, mean over replicas, of every method that has one. Of many methods, and where the
-    posterior is known, what it is of the posterior's."""
+    """The std of f against x, mean over replicas, of every method that has one. Of many methods, if the posterior is
+    known: the std over the posterior's, in colours."""
     rows = [result for result in rows if result.kind != "oracle"]
     feature = _feature(rows)
     rows = [on_its_line(result) for result in rows if np.isfinite(result.curves.get("std_f", np.nan)).any()]
@@ -216,30 +217,41 @@ def stds(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
 
 
 def _stds_by_rows(rows: Sequence[Result], feature: int) -> Figure:
-    """The mean std of f over the posterior's, a row a method; what is nearest in the gap comes first."""
+    """The mean std of f over the posterior's, a row a method, in the order of how far they are off in the gap."""
+    [posterior] = (at for at, result in enumerate(rows) if result.kind == "reference")
+    means = np.full((len(rows), rows[0].curves["x_test"].shape[1]), np.nan)
+    for mean, result in zip(means, rows, strict=True):
+        std = result.curves["std_f"]
+        known = ~np.isnan(std).all(0)
+        mean[known] = np.nanmean(std[:, known], 0)
     x = rows[0].curves["x_test"][0, :, feature]
     order = np.argsort(x, kind="stable")
-    order = order[np.isfinite([result.curves["std_f"][:, order] for result in rows]).any(1).all(0)]
-    means = np.array([np.nanmean(result.curves["std_f"][:, order], 0) for result in rows])
-    [posterior] = means[[result.kind == "reference" for result in rows]]
-    ratios = np.maximum(np.log10(np.maximum(means, 1e-30) / posterior), -LEAST)
+    order = order[np.isfinite(means[posterior, order])]
+    with np.errstate(divide="ignore"):
+        ratios = np.log10(means[:, order] / means[posterior, order]).clip(-EXTREME, EXTREME)
     inside = rows[0].inside("gap")[0][order]
-    best = np.argsort(np.abs(ratios[:, inside] if inside.any() else ratios).mean(1), kind="stable")
+    best = _nearest(ratios[:, inside] if inside.any() else ratios)
     edges = [edge for gap in _gaps(rows[0], feature) for edge in gap]
     figure = heat_map(
         [_verbatim(rows[at].label) for at in best],
         {"": Panel(x[order], ratios[best], _x_label(rows[0], feature), edges)},
-        Scale("std ÷ posterior's (red: too narrow)", 1.0, "RdBu", {np.log10(one): f"{one:g}" for one in RATIOS}),
+        Scale("std ÷ posterior's (red: too narrow)", 1.0, "RdBu", {np.log10(one): f"{one:g}" for one in TICKS}),
     )
     title = f"{rows[0].dataset}: epistemic std ÷ the posterior's, mean over {len(rows[0].replicas)} replicas"
-    figure.suptitle(_wrapped(title + ("; dashed the gap" if edges else ""), 70), fontsize=11)
+    figure.suptitle(_wrapped(title + ("; dashed: the ends of the gap" if edges else ""), 70), fontsize=11)
     return figure
+
+
+def _nearest(off: Floats) -> NDArray[np.int64]:
+    """The order of rows by how far they are off on average; those of which nothing is known come last."""
+    far = [np.abs(row[~np.isnan(row)]).mean() if (~np.isnan(row)).any() else np.inf for row in off]
+    return np.argsort(far, kind="stable")
 
 
 def calibration(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
     """P(u ≤ p) against p for pooled PITs by region: of y where the data are noisy, else of f. Of f also where every
-    replica is a task of its own, with the band that the PITs of exact Bayes lie in. Of many methods, P(u ≤ p) − p in
-    colours."""
+    replica is a task of its own, with the band that the PITs of exact Bayes lie in. Of many methods, how many PITs too
+    many lie beyond p, in colours."""
     tasks = rows[0].layout.points == "tasks" and any(_pits(result, "f") for result in rows)
     of = "f" if tasks or not any(_pits(result, "y") for result in rows) else "y"
     rows = [result for result in rows if _pits(result, of) and (of == "y" or result.kind != "oracle")]
@@ -290,19 +302,19 @@ def calibration(rows: Sequence[Result], style: Mapping[str, Style]) -> Figure:
 
 
 def _calibration_by_rows(rows: Sequence[Result], of: str, regions: Sequence[str]) -> Figure:
-    """By how much the share of PITs below a level is too large on the over-confident side, a row a method; those that
-    are off least in the gap come first."""
+    """The share of PITs that lie further out than p, less what it should be: a row a method, in the order of how far
+    they are off in the gap."""
     level = np.linspace(0.02, 0.98, 49)
     side = np.where(level < 0.5, 1, np.where(level > 0.5, -1, 0))
-    off = {}
-    for region in regions:
-        pits = (result.pits[f"pit_{of}"][result.inside(region)] for result in rows)
-        shares = [
-            np.searchsorted(np.sort(u[~np.isnan(u)]), level, "right") / max((~np.isnan(u)).sum(), 1) for u in pits
-        ]
-        off[region] = side * (np.array(shares) - level)
-    best = np.argsort(np.abs(off["gap" if "gap" in off else regions[0]]).mean(1), kind="stable")
-    panels = {_verbatim(region): Panel(level, off[region][best], "p") for region in regions}
+    off = {region: np.full((len(rows), len(level)), np.nan) for region in regions}
+    for region, values in off.items():
+        for value, result in zip(values, rows, strict=True):
+            u = result.pits[f"pit_{of}"][result.inside(region)]
+            u = np.sort(u[~np.isnan(u)])
+            if len(u):
+                value[:] = side * (np.searchsorted(u, level, "right") / len(u) - level)
+    best = _nearest(off["gap" if "gap" in off else regions[0]])
+    panels = {_verbatim(region): Panel(level, values[best], "p") for region, values in off.items()}
     words = f"PITs of {of} further out than p: too many (red), too few (blue)"
     figure = heat_map([_verbatim(rows[at].label) for at in best], panels, Scale(words, 0.3, "RdBu_r", {}))
     figure.suptitle(f"{rows[0].dataset}: calibration of {of}, pooled over replicas", fontsize=11)

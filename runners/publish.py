@@ -38,7 +38,7 @@ FORMAT = 2
 MANIFEST, SCORES, CURVES, README = "manifest.json", "scores.parquet", "curves.npz", "README.md"
 FIGURE = 60_000  # the largest size of a figure, in bytes
 SUITE, DATASET = 950_000, 90_000  # bytes for the manifest and the two files together: of these two the larger sum
-LINES = 30  # results of which a page shows every number; of more it would be too long to read
+LINES = 30  # results of which a page shows every number; a page of more shows the headlines alone
 ROWS = 20  # points of a replica and region whose PITs are kept, where they are thinned
 POINTS = (121, 81, 61, 41, 31)  # points of a curve; the largest number that fits is used
 UNKNOWN = 2**16 - 1  # the code of nan
@@ -223,17 +223,17 @@ def page(folder: Path, results: Sequence[Result]) -> str:
         "\n".join(f"![{Path(image).stem}]({image})" for image in images),
         markdown_headlines(all_headlines(results)),
         "## The numbers",
-        *(_numbers(results) if few else [_command(folder)]),
+        *(_numbers(results) if few else [_commands(folder)]),
         "\n".join(f"* {sentence}" for sentence in sentences(results)),
         *(_by_region(results) if few else []),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _command(folder: Path) -> str:
+def _commands(folder: Path) -> str:
     """The commands that print what a long page leaves out."""
     table = f"gapbench table results/published/{folder.name}"
-    return f"`{table} --columns summary --intervals` prints them; `{table} --by region` prints every score by region."
+    return f"`{table} --columns summary --intervals` prints the numbers, `{table} --by region` every score by region."
 
 
 def _numbers(results: Sequence[Result]) -> list[str]:

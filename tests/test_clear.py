@@ -14,11 +14,11 @@ from torch import Generator, Tensor
 
 from gapbench.methods import clear
 from gapbench.methods.base import FittedMethod, UncertaintyMethod
-from gapbench.methods.clear import CLEAR, WeighedBand, of_both
+from gapbench.methods.clear import CLEAR, of_both
+from gapbench.methods.deep_ensemble import DeepEnsemble
 from gapbench.methods.engine.conformal import COVERAGES, LEVELS, Split, rank
 from gapbench.methods.engine.model import MLP, Model
 from gapbench.methods.engine.predictions import MixturePrediction, QuantilePrediction
-from gapbench.methods.evidential import Evidential
 from gapbench.methods.quantile_regression import QuantileRegression
 from gapbench.methods.split_conformal import SplitConformal
 
@@ -79,7 +79,7 @@ def test_weights_and_factors_are_those_of_a_loop(monkeypatch: pytest.MonkeyPatch
     Seen to catch: the two ends exchanged, λ on the aleatoric bars, the loss of one end alone, the largest loss, one λ
     for all coverages, the median of y as the center, the law of y for that of f, calibration on the training part."""
     ratios = (0.0, 0.1, 0.5, 1.0, 5.0, 50.0)
-    monkeypatch.setattr(clear, "RATIOS", ratios)
+    monkeypatch.setattr(clear, "LAMBDAS", ratios)
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(8, 160, 1, generator=generator, dtype=torch.float64)
     wide = torch.linspace(0.0, 1.5, 8, dtype=torch.float64).unsqueeze(1)
@@ -104,7 +104,7 @@ def test_weights_and_factors_are_those_of_a_loop(monkeypatch: pytest.MonkeyPatch
             q, f = laws(parts.x_held[r, :, 0].numpy(), p)
             tried = [weighed(q, f, parts.y_held[r].numpy(), ratio, p) for ratio in ratios]
             best = min(range(len(ratios)), key=lambda at: tried[at][1])
-            assert float(fit.ratio[r, c]) == ratios[best]
+            assert float(fit.weight[r, c]) == ratios[best]
             assert float(fit.factor[r, c]) == pytest.approx(tried[best][0], rel=1e-9)
             chosen.add(ratios[best])
             q, f = laws(points.numpy(), p)
@@ -117,7 +117,7 @@ def test_weights_and_factors_are_those_of_a_loop(monkeypatch: pytest.MonkeyPatch
 def test_with_one_weight_the_coverage_is_beta(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beta(k, n + 1 − k) exactly, however wrong both laws: nothing is chosen then. Seen to catch: ⌈pn⌉ for ⌈p(n + 1)⌉,
     the score of one end alone, γ of the training part."""
-    monkeypatch.setattr(clear, "RATIOS", (0.7,))
+    monkeypatch.setattr(clear, "LAMBDAS", (0.7,))
     generator = torch.Generator().manual_seed(0)
     x, y = torch.zeros(3000, 100, 1) + 1, torch.randn(3000, 100, generator=generator)
     prediction = told(2.0, 0.3, 0.4).fit(MLP(), x, y, generator)(torch.ones(3000, 1, 1))
@@ -129,14 +129,14 @@ def test_with_one_weight_the_coverage_is_beta(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_weight_follows_what_the_errors_are() -> None:
-    """Errors that are as large as the bars of f say choose λ of 10 and more, errors of one size everywhere λ of a third
-    and less, in the mean of its logarithm. Seen to catch: the loss of the aleatoric bars alone, the least width."""
+    """If errors follow the bars of f, λ is 10 and more; if they have one size everywhere, a third and less: geometric
+    means. Seen to catch: the loss of the aleatoric bars alone, the least width."""
     generator = torch.Generator().manual_seed(1)
     x = 3 * torch.randn(20, 600, 1, generator=generator, dtype=torch.float64)
     noise = torch.randn(20, 600, generator=generator, dtype=torch.float64)
     for scale, small in ((x[..., 0].abs(), False), (torch.ones(()), True)):
         fit = told(0.5, 1.0).fit(MLP(), x, x[..., 0] + scale * noise, generator)
-        log = fit.ratio[:, 1].clamp(min=1e-3).log10().mean()
+        log = fit.weight[:, 1].clamp(min=1e-3).log10().mean()
         assert (log < -0.5) if small else (log > 1)
 
 
@@ -150,36 +150,44 @@ def test_bars_of_no_width_divide_nothing_by_zero() -> None:
 
 
 def test_what_both_trainings_say_is_kept() -> None:
-    """The loss that falls more, with its error, replica by replica; the gradients of both; all failures. Seen to catch:
-    the last training's alone, the mean of both falls, the error of the other."""
+    """The fall of the sum of both losses, with its standard error; the gradients of both; all failures. Seen to catch:
+    the last training's alone, the mean of both, the sum of both errors, a nan of one training that is lost."""
     one = {
         "loss fall": torch.tensor([1.0, 5.0]),
-        "loss fall error": torch.tensor([0.1, 0.5]),
+        "loss fall error": torch.tensor([0.3, 0.0]),
         "gradient evaluations": torch.tensor([7.0, 7.0]),
+        "loss": torch.tensor([1.0, math.nan]),
     }
     other = {
-        "loss fall": torch.tensor([2.0, 3.0]),
-        "loss fall error": torch.tensor([0.2, 0.3]),
+        "loss fall": torch.tensor([2.0, math.nan]),
+        "loss fall error": torch.tensor([0.4, 0.3]),
         "gradient evaluations": torch.tensor([4.0, 4.0]),
+        "loss": torch.tensor([2.0, 3.0]),
     }
-    found = of_both(one, other)
-    assert found["loss fall"].tolist() == [2, 5] and found["gradient evaluations"].tolist() == [11, 11]
-    torch.testing.assert_close(found["loss fall error"], torch.tensor([0.2, 0.5]))
-    assert of_both({}, {"rhat": torch.ones(2)}).keys() == {"rhat"}
+    for pair in ((one, other), (other, one)):
+        found = of_both(*pair)
+        assert found["gradient evaluations"].tolist() == [11, 11] and found["loss"][0] == 3
+        torch.testing.assert_close(found["loss fall error"], torch.tensor([0.5, 0.3]))
+        assert found["loss fall"][0] == 3 and found["loss fall"][1].isnan() and found["loss"][1].isnan()
+    alone = of_both({"rhat": torch.ones(2), "gradient evaluations": torch.ones(2)}, one)
+    assert alone["loss fall"].tolist() == [1, 5] and alone["gradient evaluations"].tolist() == [8, 8]
     noise, law = Told(Skewed(1.0, failures={0: "a"})), Told(Spread(1.0, failures={1: "b"}))
     fit = CLEAR(noise, law).fit(MLP(), torch.ones(2, 80, 1), torch.randn(2, 80), torch.Generator().manual_seed(0))
-    assert isinstance(fit, WeighedBand) and fit.failures == {0: "a", 1: "b"}
+    assert fit.failures == {0: "a", 1: "b"}
 
 
-def test_what_has_no_quantiles_is_refused_in_words() -> None:
-    """An epistemic method without a law of f, an aleatoric one that is a band, and too few points. Seen to catch: an
-    AttributeError."""
+def test_what_has_no_median_is_refused_in_words() -> None:
+    """An epistemic method without a law of f, an aleatoric one that is a band, too few points, and what either method
+    refuses of the points that it would train on. Seen to catch: an AttributeError, nan of a band, all points."""
     x, y, generator = torch.ones(1, 200, 1), torch.randn(1, 200), torch.Generator().manual_seed(0)
-    for method in (
-        CLEAR(Told(Skewed(1.0)), QuantileRegression(steps=10)),
-        CLEAR(SplitConformal(Told(Spread(1.0))), Told(Skewed(1.0))),
+    for name, method in (
+        ("NoneType", CLEAR(Told(Skewed(1.0)), QuantileRegression(steps=10))),
+        ("Band", CLEAR(SplitConformal(Told(Spread(1.0))), Told(Spread(1.0)))),
     ):
-        with pytest.raises(ValueError, match=r"CLEAR: \w+ has no quantiles: expected an aleatoric method"):
+        with pytest.raises(ValueError, match=f"CLEAR: {name} has no median: expected an aleatoric method"):
             method.fit(MLP(), x, y, generator)
     assert "at least 19 for intervals of 95%" in str(CLEAR().skip(MLP(), x[:, :40]))
-    assert CLEAR(epistemic=Evidential()).skip(MLP(), x) == Evidential().skip(MLP(), x)
+    picky = DeepEnsemble(own_data=True, members=3)  # 200 points would not do, and 140 neither
+    for method in (CLEAR(epistemic=picky), CLEAR(aleatoric=picky)):
+        reason = method.skip(MLP(), x)
+        assert reason is not None and reason == picky.skip(MLP(), x[:, :140]) and "140" in reason

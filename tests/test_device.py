@@ -64,7 +64,7 @@ COPYING_EXEMPT = {
 ON_HOST = {
     "boosted_quantiles": "scikit-learn's trees are on the host",
     "quantile_forest": "scikit-learn's trees are on the host",
-    "clear": "a mixture that is asked for quantiles of f looks whether its components have a std",
+    "clear": "quantiles of a mixture ask whether its components have a std",
     "recalibrated": "the levels of quantiles are plain numbers, and each replica has its own",
     "gp": "gpytorch compares numbers, and scipy's kind of optimiser asks for them",
     "deep_gp": "gpytorch compares numbers once",

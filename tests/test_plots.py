@@ -278,8 +278,7 @@ def test_the_over_confident_side_is_tinted() -> None:
 
 
 def crowd(**settings: Any) -> list[Result]:
-    """One method more than lines can show, whose stds grow with their number, and the reference with that of the
-    tenth."""
+    """As many methods as lines can show, whose stds grow with their number, and the reference with the tenth's."""
     stds_of = {f"method_{at:02}": 0.02 * (at + 1) for at in range(MANY)}
     rows = [make(name, std=std, **settings) for name, std in stds_of.items()]
     return [*rows, make("reference", kind="reference", std=0.2, **settings)]
@@ -290,10 +289,11 @@ def rows_of(figure: Figure) -> tuple[list[str], list[NDArray[np.float64]]]:
     panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
     names = [label.get_text() for label in panels[0].get_yticklabels()]
     meshes = [next(one for one in ax.collections if isinstance(one, QuadMesh)) for ax in panels]
-    return names, [np.asarray(mesh.get_array()).reshape(len(names), -1) for mesh in meshes]
+    known = [np.ma.filled(np.ma.asarray(mesh.get_array()), np.nan) for mesh in meshes]
+    return names, [values.reshape(len(names), -1) for values in known]
 
 
-def test_the_stds_of_many_methods_are_rows_of_what_they_are_of_the_posterior_s() -> None:
+def test_many_stds_are_rows_of_ratios_to_the_posterior_s() -> None:
     """The nearest first; a method without any is at the end. Red is too narrow. Seen to catch: the std in place of the
     ratio, the natural logarithm, rows that keep their order under other names, red and blue exchanged, a mean that is
     nan where one replica failed."""
@@ -307,12 +307,28 @@ def test_the_stds_of_many_methods_are_rows_of_what_they_are_of_the_posterior_s()
     mesh = stds(rows, styles(rows)).axes[0].collections[0]
     red, _, blue, _ = mesh.to_rgba([-1.0])[0]
     assert red > blue
-    assert len(stds(rows[:-2], styles(rows)).axes[0].get_lines()) == len(rows) - 2  # few enough for lines
+    assert len(stds(rows[1:], styles(rows)).axes[0].get_lines()) == MANY  # few enough for lines
     alone = [*rows[:-1], make("one_more")]
     assert len(stds(alone, styles(alone)).axes[0].get_lines()) == len(alone)  # and no posterior to compare with
 
 
-def test_the_calibration_of_many_methods_is_a_row_each() -> None:
+def test_rows_need_not_have_all_replicas_regions_and_points() -> None:
+    """A method of one replica, one with an infinite std, one whose std is known at some points, and one without PITs in
+    the gap. Seen to catch: no figure at all, points that all methods lose, an unknown share that counts as 0."""
+    rows = [*crowd(), make("alone", count=1, std=0.2), make("wild", std=0.2), make("part", std=0.2)]
+    rows[-2].curves["std_f"][0, 3] = np.inf
+    rows[-1].curves["std_f"][:, 5] = np.nan
+    rows[2].pits["pit_y"][rows[2].inside("gap")] = np.nan
+    names, [values] = rows_of(stds(rows, styles(rows)))
+    found = dict(zip(names, values, strict=True))
+    np.testing.assert_allclose(found["alone"], 0, atol=1e-9)
+    assert found["wild"][3] == 10 and np.isfinite(found["wild"]).all() and values.shape[1] == len(X)
+    assert list(np.flatnonzero(~np.isfinite(found["part"]))) == [5]
+    names, panels = rows_of(calibration(rows, styles(rows)))
+    assert names[-1] == "method_02" and np.isnan(panels[1][-1]).all() and np.isfinite(panels[0]).all()
+
+
+def test_the_calibration_of_many_is_a_row_each() -> None:
     """By how much more PITs than p are further out than p: positive, and red, where error bars are too narrow. The
     best in the gap comes first. Seen to catch: the upper half with the sign of the lower, PITs of all regions, the
     data's order, shares of all replicas where one failed, red and blue exchanged."""
