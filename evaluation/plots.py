@@ -516,9 +516,9 @@ TABLE_SCORES = {
 
 
 def of_tables(results: Sequence[Result]) -> Figure:
-    """A column a table of held-out rows: the NLL of y, how often its 90 % interval holds y, and where the posterior is
-    known how near f is to it. A line a method: filled among the data, hollow in the gap; an arrow where the value is
-    beyond the panel."""
+    """A column a table of held-out rows, or a line if tables are few: the NLL of y, how often its 90 % interval holds
+    y, and where the posterior is known how near f is to it. In a panel a line a method: filled among the data, hollow
+    in the gap; an arrow where the value is beyond the panel."""
     methods = [one for one in results if one.kind == "method" and one.sound.any()]
     tables, names = (list(dict.fromkeys(getattr(one, part) for one in methods)) for part in ("dataset", "method"))
     points = {
@@ -534,13 +534,14 @@ def of_tables(results: Sequence[Result]) -> Figure:
     if across > TABLES:
         raise Undrawable(f"{across} tables, and {TABLES} are the most; choose some with --datasets")
     scores = [score for score in TABLE_SCORES if {at[0] for at in points if at[2] == score} == set(tables)]
-    shape = (len(scores), across) if across > 1 else (1, len(scores))  # the panels of one table stand side by side
+    beside = across < len(scores)  # the panels of a table stand side by side if tables are few
+    shape = (across, len(scores)) if beside else (len(scores), across)
     figure = Figure(figsize=(1.6 + 1.55 * shape[1], shape[0] * (0.19 * len(names) + 0.9)), layout="constrained")
     axes = figure.subplots(*shape, sharey=True, squeeze=False)
     places = {name: -at for at, name in enumerate(names)}
     common = "_gap" if all(table.endswith("_gap") for table in tables) else ""
-    for column, table in zip(axes.T if across > 1 else axes, tables, strict=True):
-        for ax, score in zip(column, scores, strict=True):
+    for panels, table in zip(axes if beside else axes.T, tables, strict=True):
+        for ax, score in zip(panels, scores, strict=True):
             found = {at: value for at, value in points.items() if at[0] == table and at[2] == score}
             left, right = _span(score, [value for value in found.values() if np.isfinite(value)])
             if score in RIGHT:
@@ -559,7 +560,7 @@ def of_tables(results: Sequence[Result]) -> Figure:
             ax.tick_params(labelsize=8)
             ax.locator_params(axis="x", nbins=3)
             ax.set_xlabel(TABLE_SCORES[score], fontsize=8)
-        column[0].set_title(_verbatim(table.removesuffix(common)), fontsize=10)
+        panels[0].set_title(_verbatim(table.removesuffix(common)), fontsize=10)
     for ax in axes[:, 0]:
         ax.set_yticks(list(places.values()), [_verbatim(name) for name in names], fontsize=8)
     there = {at[3] for at in points}

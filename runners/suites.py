@@ -424,7 +424,7 @@ def _uci_reference() -> Suite:
     boston = {"boston": UCI(table="boston"), "boston_gap": UCI(table="boston", gap=True)}
     return replace(
         _uci(),
-        description="boston's first five standard and gap splits, with certified posteriors: real data, and the true law",
+        description="boston's first five standard and gap splits with certified posteriors: real data and the true law",
         tasks={name: Task(dataset, dataset.network, replicas=REFERENCES) for name, dataset in boston.items()},
         replicas=REFERENCES,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -669,27 +670,41 @@ def uci_ensembles() -> list[str]:
 
 
 def uci_reference() -> list[str]:
+    places = (("boston", "data"), ("boston_gap", "data"), ("boston_gap", "gap"))
+
     def std(method: str) -> str:
-        among, within = (ratio(method, region, "boston_gap", "uci_reference") for region in ("data", "gap"))
-        return f"{among:.2f} and {within:.2f}"
+        each = [f"{ratio(method, region, dataset, 'uci_reference'):.2f}" for dataset, region in places]
+        return f"{each[0]}, {each[1]} and {each[2]}"
 
     def away(method: str) -> str:
-        return f"{value(method, 'reference_w1', 'gap', 'uci_reference', 'boston_gap'):.2f}"
+        each = sorted(value(method, "reference_w1", region, "uci_reference", dataset) for dataset, region in places)
+        return f"{each[0]:.2f} to {each[-1]:.2f}"
 
     held = [
-        percent(value("reference", "coverage_90_y", region, "uci_reference", "boston_gap"))
-        for region in ("data", "gap")
+        percent(value("reference", "coverage_90_y", region, "uci_reference", dataset)) for dataset, region in places
     ]
     spent = cpu("mclmc", "uci_reference", "boston_gap")
     assert found("uci_reference")["boston_gap", "mclmc"].status == "ranked"
+    mclmc = found("uci_reference")["boston", "mclmc"]
+    assert mclmc.status == "not converged" and mclmc.arrived is not None and mclmc.arrived.sum() == 4
+    about = [json.loads(path.read_text()) for path in (ROOT / "evaluation" / "references").glob("*.json")]
+    standard = [one for one in about if one["dataset"] == "UCI(table='boston', gap=False, held=0.1)"]
+    draws = sorted(int(re.findall(r"draws=(\d+)", one["method"])[0]) for one in standard)
+    minutes = sorted(one["seconds"] / 60 for one in standard)
+    assert len(standard) == 5
     return [
         f"Its std is {std('mclmc')} of the posterior's, its distance {away('mclmc')}, for {spent:.0f} CPU seconds",
+        f"on one of the five standard splits (R-hat {mclmc.scores['rhat']['all'].max():.2f})",
         f"NNGP's std is {std('nngp')}, at a distance of {away('nngp')}",
         f"Laplace's {std('laplace')}, at {away('laplace')}; `collapsed_svi`'s {std('collapsed_svi')}, at "
         f"{away('collapsed_svi')}",
         f"A deep ensemble's std is {std('deep_ensemble')}, MC dropout's {std('mc_dropout')}, SWAG's {std('swag')}",
+        f"A packed ensemble's is {std('packed_ensemble')}, MultiSWAG's {std('multi_swag')}, that of a "
+        f"Kronecker-factored Laplace approximation {std('kronecker_laplace')}",
         f"SVI's is {std('svi')}",
-        f"The posterior's own 90 % intervals hold {held[0]} of the rows among the data and {held[1]} in the gap",
+        f"The posterior's own 90 % intervals hold {held[0]}, {held[1]} and {held[2]} of the rows",
+        f"took {draws[0]:,} to {draws[-1]:,} draws of each of eight chains, {minutes[0]:.0f} to {minutes[-1]:.0f} "
+        "minutes of a core",
     ]
 
 
