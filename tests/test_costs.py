@@ -51,7 +51,7 @@ def test_the_costs_are_those_of_the_published_records() -> None:
     edited, a record counted twice, the mean over blocks of different sizes, the mean for the median."""
     text = (ROOT / "runners" / "costs.json").read_text(encoding="utf-8")
     assert text == costs(PUBLISHED), "run `gapbench readme` and commit what it writes"
-    assert len(text.encode()) < 20_000
+    assert len(text.encode()) < 25_000
     spent = {}
     for suite in ("default", "all", "knobs"):
         for result in json.loads((PUBLISHED / suite / "manifest.json").read_text(encoding="utf-8"))["results"]:
