@@ -28,7 +28,7 @@ class Panel:
 @dataclass(frozen=True)
 class Scale:
     """What colours say. Values of 0 are white, those of ± span have the strongest colours. colours: "RdBu", where low
-    values are red, or "RdBu_r", where high ones are. ticks: value -> word; all that matplotlib chooses if empty."""
+    values are red, or "RdBu_r", where high ones are. ticks: value -> word; if empty, matplotlib chooses."""
 
     words: str
     span: float

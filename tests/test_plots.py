@@ -355,6 +355,8 @@ def test_the_calibration_of_many_is_a_row_each() -> None:
     np.testing.assert_allclose(dict(zip(names, panels[0], strict=True))["method_01"], np.sign(0.5 - level) * below)
     red, _, blue, _ = figure.axes[0].collections[0].to_rgba([0.3])[0]
     assert red > blue
+    tasks = crowd(layout=Layout("tasks"))  # they need the band of exact Bayes, and keep their lines
+    assert len(calibration(tasks, styles(tasks)).axes[0].get_lines()) == len(tasks) + 1
 
 
 def test_a_curve_beyond_the_axis_is_named_with_its_value() -> None:
